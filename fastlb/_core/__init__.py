@@ -1,0 +1,1 @@
+"""The data plane: compiled modules that run without the GIL (docs/architecture.md)."""

@@ -1,0 +1,73 @@
+"""Builds every module of fastlb/_core; metadata is in pyproject.toml.
+
+Environment switches, each off by default:
+  FASTLB_DEBUG=1      assertions (BUG_ON), object counting, -O1 -g
+  FASTLB_SANITIZE=1   AddressSanitizer and UBSan, implies FASTLB_DEBUG
+  FASTLB_ANNOTATE=1   the annotated .html beside each generated .c
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+CORE = Path("fastlb/_core")
+TEST_ONLY = {"_testing"}  # left out of wheels
+
+
+def enabled(name: str) -> bool:
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+SANITIZE = enabled("FASTLB_SANITIZE")
+DEBUG = enabled("FASTLB_DEBUG") or SANITIZE
+WHEEL = enabled("FASTLB_WHEEL")
+
+compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-fvisibility=hidden", "-pthread"]
+link_args = ["-pthread"]
+macros = [("_GNU_SOURCE", "1")]
+if DEBUG:
+    compile_args += ["-O1", "-g", "-fno-omit-frame-pointer"]
+    macros.append(("FASTLB_DEBUG", "1"))
+else:
+    compile_args += ["-O2", "-g1"]
+if SANITIZE:
+    compile_args.append("-fsanitize=address,undefined")
+    link_args.append("-fsanitize=address,undefined")
+
+directives = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "cdivision": True,
+    "embedsignature": True,
+}
+
+headers = sorted(str(path) for path in CORE.glob("*.h"))
+extensions = [
+    Extension(
+        f"fastlb._core.{path.stem}",
+        [str(path)],
+        include_dirs=[str(CORE)],
+        define_macros=macros,
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+        depends=headers,
+    )
+    for path in sorted(CORE.glob("*.pyx"))
+    if not (WHEEL and path.stem in TEST_ONLY)
+]
+
+variant = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir=f"build/cython-{variant}",
+        compiler_directives=directives,
+        annotate=enabled("FASTLB_ANNOTATE"),
+        emit_linenums=DEBUG,
+        show_all_warnings=True,
+    )
+)
