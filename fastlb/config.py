@@ -1,7 +1,7 @@
 """What can be configured: one struct per table of the TOML file, one field per key.
 
 A field's docstring is the user's text, its type says what is accepted, its default is the
-default: docs/configuration.md is generated from them (`python -m fastlb.config --markdown`).
+default: docs/configuration.md is generated from them (ci/config_reference.py).
 The same structs are what the rest of the control plane reads: numbers are milliseconds
 (`_ms`) and bytes (`_bytes`), addresses are parsed, defaults filled in, references are names.
 The unit suffix is no part of the key in the file. check.py makes a Config of a file.
@@ -62,7 +62,12 @@ def key_of(attribute: str) -> str:
     return attribute.removesuffix("_ms").removesuffix("_bytes")
 
 
-Name = Annotated[str, Pattern(r"[A-Za-z0-9_.-]{1,63}", "a name")]
+NAME_PATTERN = r"[A-Za-z0-9_.-]{1,63}"  # names stand in metrics, logs and commands
+
+Name = Annotated[str, Pattern(NAME_PATTERN, "a name")]
+PoolName = Annotated[str, Pattern(r"(?s:.*)", "the name of a pool")]
+ClassName = Annotated[str | None, Pattern(r"(?s:.*)", "the name of a persistence class")]
+MonitorName = Annotated[str, Pattern(r"(?s:.*)", "the name of a monitor")]
 File = Annotated[Path, FilePath()]
 Address = Annotated[InetAddress, Inet()]
 ListenAddress = Annotated[InetAddress | UnixAddress, Listen()]
@@ -120,7 +125,7 @@ class Route(Table, frozen=True, kw_only=True):
     """Beginning of the request's path."""
     sni: Annotated[str | None, Pattern(r"(\*\.)?[A-Za-z0-9._-]+", "a server name")] = None
     """Server name in the ClientHello; for protocol `"tls"`."""
-    pool: str
+    pool: PoolName
     """The pool that serves it."""
 
 
@@ -150,7 +155,7 @@ class VirtualServer(Table, frozen=True, kw_only=True):
     only: name both to serve both."""
     protocol: Literal["http", "https", "tls", "tcp"] = "http"
     """`"http"`; `"https"` (TLS ends here); `"tls"` (passed through); `"tcp"`."""
-    pool: str
+    pool: PoolName
     """The pool that serves what no route sends elsewhere."""
     rules: tuple[
         Annotated[str, Pattern(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", '"module:function"')], ...
@@ -213,9 +218,9 @@ class Pool(Table, frozen=True, kw_only=True):
         "hash",
     ] = "least-connections"
     """How a node is chosen for a new session."""
-    persistence: str | None = None
+    persistence: ClassName = None
     """The persistence class; absent: every request is a new session."""
-    monitors: tuple[str, ...] = ()
+    monitors: tuple[MonitorName, ...] = ()
     """Health checks of its nodes."""
     tls: PoolTls | None = None
     """Speak TLS to the nodes; absent: plain."""
@@ -256,7 +261,7 @@ class PersistenceClass(Table, frozen=True, kw_only=True):
     type: ClassVar[str] = ""
     protocols: ClassVar[tuple[str, ...]] = ("http", "https", "tls", "tcp")
 
-    fallback: str | None = None
+    fallback: ClassName = None
     """Another class, asked when this one finds no session."""
     failure_mode: Literal["new-node", "redirect", "close"] = "new-node"
     """What happens when a session's node cannot serve: a `"new-node"` is chosen; a `"redirect"` is

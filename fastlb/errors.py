@@ -50,6 +50,11 @@ class ConfigNotFound(Exception):
     """There is no configuration file at any of the places looked at."""
 
 
+def printable(text: str) -> str:
+    """`text` with its control characters escaped, fit for one line of a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word most like `word`, or None when none is like it."""
     by_lower = {name.lower(): name for name in known}
@@ -91,7 +96,9 @@ MISSING_KEY = _error(13, "missing; expected {expected}")
 WRONG_TYPE = _error(14, "{found} found; expected {expected}{suggestion}")
 OUT_OF_RANGE = _error(15, "{found} is out of range; expected {expected}")
 BAD_NAME = _error(16, '"{found}" is not a name; expected 1 to 63 letters, digits, "-", "_" or "."')
-NOT_A_TABLE = _error(17, "{found} found; expected a table [{table}]")
+NOT_A_TABLE = _error(17, "{found} found; expected a table")
+KEY_OF_OTHER_TYPE = _error(18, 'not a key of type "{type}", but of {expected}')
+KEY_OUTSIDE_TABLE = _error(19, "a key outside every table; expected {expected}")
 
 # One value
 BAD_DURATION = _error(20, '"{found}" is not a duration; expected {expected}{suggestion}')
@@ -100,19 +107,19 @@ BAD_ADDRESS = _error(22, '"{found}" is not an address; expected {expected}')
 NO_PORT = _error(23, '"{found}" has no port; expected {expected}')
 BAD_PORT = _error(24, '"{found}" has the port "{port}"; expected 1 to 65535')
 BAD_NETWORK = _error(25, '"{found}" is not a network; expected {expected}{suggestion}')
-BAD_TEXT = _error(26, '"{found}" is not {expected}')
+BAD_TEXT = _error(26, '"{found}" found; expected {expected}')
 BAD_KEY_SOURCE = _error(
     27, '"{found}" is not a place where a key can be found; expected {expected}{suggestion}'
 )
 BAD_DIRECTIVE = _error(28, "directive {found} cannot be appended to a cookie: {reason}")
 
 # References and relations
-UNKNOWN_REFERENCE = _error(30, 'no {noun} "{found}"; expected one of {expected}{suggestion}')
+UNKNOWN_REFERENCE = _error(30, 'no {noun} "{found}"; expected {expected}{suggestion}')
 FALLBACK_CYCLE = _error(31, "fallbacks run in a circle: {chain}")
 LISTEN_TWICE = _error(32, "{found} is listed twice")
 LISTEN_CONFLICT = _error(33, "{found} conflicts with {other} of [virtual_servers.{name}]")
 NODE_TWICE = _error(34, "node {found} is in the pool twice")
-REDIRECT_WITHOUT_URL = _error(35, 'failure_mode = "redirect" needs redirect_url')
+REDIRECT_WITHOUT_URL = _error(35, '"redirect" needs redirect_url')
 HEAD_TOO_LARGE = _error(
     36, "request_line and headers together are {found}; expected at most {expected}"
 )
@@ -122,13 +129,15 @@ TYPE_FOR_PROTOCOL = _error(
     "(through [pools.{pool}]); it serves {expected}",
 )
 SAME_SITE_NEEDS_SECURE = _error(
-    38, 'same_site = "none" needs secure = true: browsers refuse such a cookie without it'
+    38, '"none" needs secure = true: browsers refuse such a cookie without it'
 )
 SAME_COOKIE_NAME = _error(39, 'cookie name "{found}" is also that of [persistence.{other}]')
 CLASS_HEX_COLLISION = _error(
     40, "its 8 hex digits {found} are also those of [persistence.{other}]; rename one of them"
 )
 TOO_MANY_NODES = _error(41, "{found} nodes in all pools; expected at most {expected}")
+HTTPS_WITHOUT_TLS = _error(43, 'protocol "https" needs tls = {{ certificates = [...] }}')
+PROXY_WITHOUT_TRUST = _error(44, "needs trusted_proxies: only those may send the PROXY protocol")
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
 # What will work, but perhaps not as meant
@@ -137,12 +146,12 @@ NO_NODES = _warning(61, "no nodes: every request is refused until one is added")
 NO_NEW_SESSIONS = _warning(62, "no node takes new sessions: each has weight 0 or is draining")
 REDIRECT_ACTS_AS_CLOSE = _warning(
     63,
-    'failure_mode = "redirect" acts as "close" on protocol "{protocol}" '
-    "of [virtual_servers.{name}]",
+    '"redirect" acts as "close" on protocol "{protocol}" of [virtual_servers.{name}]',
 )
 REDIRECT_URL_UNUSED = _warning(64, 'only used with failure_mode = "redirect"')
 COOKIE_AGE_NOT_ENFORCED = _warning(
     65, "without passphrase_file the cookie's age is enforced by the browser alone"
 )
 UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
+ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
 FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')

@@ -122,7 +122,7 @@ class _Quantity:
 
     @property
     def expected(self) -> str:
-        zero = f", or {quoted('0' + self.least.lstrip('0123456789'))} for {self.zero}"
+        zero = f", or {self.write(0)} for {self.zero}"
         return f"{self.sample} from {quoted(self.least)} to {quoted(self.most)}" + (
             zero if self.zero else ""
         )
@@ -197,11 +197,11 @@ def read_ip(text: str) -> IP | None:
 
 def read_inet(text: str, expected: str) -> InetAddress:
     """`"192.0.2.1:80"` or `"[2001:db8::1]:80"`; raises Invalid."""
+    if text.count(":") > 1 and read_ip(text):  # an IPv6 address without brackets
+        raise Invalid(errors.NO_PORT, found=text, expected=expected)
     match = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::(.*))?", text)
     host = "" if match is None else match[1] or match[2] or ""
     ip = read_ip(host)
-    if match is None and read_ip(text):  # an IPv6 address without brackets
-        raise Invalid(errors.NO_PORT, found=text, expected=expected)
     if match is None or ip is None or (match[1] is not None) != (ip.version == 6):
         raise Invalid(errors.BAD_ADDRESS, found=text, expected=expected)
     if match[3] is None:
@@ -280,16 +280,11 @@ class Pattern:
     def read(self, value: object) -> str:
         text = read_text(value, self.expected)
         if not self.pattern.fullmatch(text):
-            raise Invalid(errors.BAD_TEXT, found=printable(text), expected=self.expected)
+            raise Invalid(errors.BAD_TEXT, found=text, expected=self.expected)
         return text
 
     def write(self, value: str) -> str:
         return quoted(value)
-
-
-def printable(text: str) -> str:
-    """`text` with its control characters escaped, fit for one line of a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 5.6.2
@@ -325,14 +320,12 @@ class Key:
             suggestion = errors.did_you_mean(text, [k for k in self.kinds if k not in shapes])
             raise Invalid(
                 errors.BAD_KEY_SOURCE,
-                found=printable(found),
+                found=found,
                 expected=self.expected,
                 suggestion=suggestion,
             )
         if colon and not re.fullmatch(shapes[kind], name):
-            raise Invalid(
-                errors.BAD_KEY_SOURCE, found=printable(found), expected=self.expected, suggestion=""
-            )
+            raise Invalid(errors.BAD_KEY_SOURCE, found=found, expected=self.expected, suggestion="")
         return KeyPart(kind, name)  # type: ignore[arg-type]
 
     def write(self, value: tuple[KeyPart, ...]) -> str:
@@ -348,7 +341,7 @@ class FilePath:
     def read(self, value: object) -> Path:
         text = read_text(value, self.expected)
         if not text or "\0" in text:
-            raise Invalid(errors.BAD_TEXT, found=printable(text), expected=self.expected)
+            raise Invalid(errors.BAD_TEXT, found=text, expected=self.expected)
         return Path(text)
 
     def write(self, value: Path) -> str:
