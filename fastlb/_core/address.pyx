@@ -119,7 +119,7 @@ cdef void address_cut(Address* a, uint32_t ipv4_bits, uint32_t ipv6_bits) noexce
             bits = 0
 
 
-cdef bint address_parse_ip(Address* a, const char* text, uint32_t count) noexcept nogil:
+cdef bint address_from_text(Address* a, const char* text, uint32_t count) noexcept nogil:
     cdef char copy[ADDRESS_TEXT_BYTES_MAX]
     if count == 0 or count >= sizeof(copy):
         return False

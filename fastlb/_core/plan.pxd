@@ -161,7 +161,7 @@ ctypedef struct Plan:
     uint64_t generation
     uint32_t workers                 # columns of the load table in use
     uint32_t log_format
-    uint32_t segment_bytes           # sizeof(WorkerStats), to refuse a plan of another build
+    uint32_t stats_bytes             # sizeof(WorkerStats), to refuse a plan of another build
     uint32_t listeners
     uint32_t listener_count
     uint32_t virtual_servers
@@ -173,6 +173,7 @@ ctypedef struct Plan:
     uint32_t nodes
     uint32_t node_count
     uint32_t routes
+    uint32_t route_count
     uint32_t networks
     uint64_t node_table_offset       # region in the segment
     uint64_t epoch_ms                # CLOCK_BOOTTIME at tick 0 of the session caches
