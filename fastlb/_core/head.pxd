@@ -34,8 +34,9 @@ cdef enum BodyKind:
     BODY_CHUNKED
     BODY_UNTIL_CLOSE                 # responses only
 
-# Fields that some part of the proxy asks for. Order is free: ids are never stored.
-cdef enum FieldId:
+# FieldId: fields that some part of the proxy asks for. Order is free: ids are never stored.
+# (Cython does not take a named enum as an index, as in head.first[FIELD_COOKIE].)
+cdef enum:
     FIELD_OTHER = 0
     FIELD_HOST
     FIELD_CONNECTION
