@@ -135,7 +135,8 @@ ctypedef struct Head:
     uint32_t flags                   # HeadFlag bits
     uint32_t field_count
     uint64_t content_length          # bytes; 0 unless HEAD_HAS_LENGTH
-    uint64_t repeated                # bit (1 << FieldId): there is a second field of this id
+    uint64_t present                 # bit (1 << FieldId): there is a field of this id
+    uint64_t repeated                # likewise: there is a second one
     int16_t first[FIELD_ID_COUNT]    # index of the first field of each id, -1 = none
     # Not cleared by head_reset.
     Field fields[HEAD_FIELDS_MAX]

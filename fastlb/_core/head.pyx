@@ -26,17 +26,19 @@ Choices where the RFCs leave one:
 """
 
 from libc.stdint cimport int16_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from fastlb._core.authority cimport authority_valid
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.limits cimport (
     CONNECTION_OPTIONS_MAX, EMPTY_LINES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, METHOD_BYTES_MAX,
 )
-from fastlb._core.scan cimport BYTE_VALUE, byte_is, scan_name, scan_target, scan_value
+from fastlb._core.scan cimport (
+    BYTE_VALUE, ValueStops, byte_is, scan_name, scan_target, scan_value, stops_begin, stops_next,
+)
 from fastlb._core.slice cimport Slice, slice_equal_fold, slice_of, slice_trim
 
-cdef enum Stage:
+cdef enum:                           # stages
     STAGE_START = 0                  # empty lines before the request line
     STAGE_METHOD
     STAGE_TARGET
@@ -53,6 +55,12 @@ cdef enum:
 
 cdef uint64_t CONTENT_LENGTH_MAX = 0x7fffffffffffffff
 cdef const char* HTTP_VERSION = "HTTP/1.1"
+
+cdef enum:                           # bits (1 << FieldId); Connection itself: see _connection
+    HOP_FIELDS = (
+        1 << FIELD_KEEP_ALIVE | 1 << FIELD_PROXY_CONNECTION | 1 << FIELD_TE | 1 << FIELD_UPGRADE
+    )
+    FRAMING_FIELDS = 1 << FIELD_CONTENT_LENGTH | 1 << FIELD_TRANSFER_ENCODING
 
 # ---------------------------------------------------------------------------------------------
 # Names. A slot is found from a name's length, first and last byte; the slots hold no two known
@@ -96,20 +104,24 @@ cdef inline uint64_t _name_word(const char* name, uint32_t count) noexcept nogil
     ) | FOLD
 
 
-cdef uint8_t field_id(const char* name, uint32_t count) noexcept nogil:
-    cdef uint8_t wanted
-    cdef const KnownName* known
-    if unlikely(count == 0):
-        return FIELD_OTHER
-    wanted = name_slots[_name_slot(name, count)]
-    known = &known_names[wanted]
-    if known.bytes != count or known.head != _name_word(name, count):
-        return FIELD_OTHER
+cdef bint _name_is(const KnownName* known, const char* name, uint32_t count) noexcept nogil:
+    if known.head != _name_word(name, count):
+        return False
     if count > 8 and known.tail != _load8(name + count - 8):
-        return FIELD_OTHER
-    if count > 16 and known.middle != _load8(name + 8):
+        return False
+    return count <= 16 or known.middle == _load8(name + 8)
+
+
+# `count` is not 0.
+cdef inline uint8_t _field_id(const char* name, uint32_t count) noexcept nogil:
+    cdef uint8_t wanted = name_slots[_name_slot(name, count)]
+    if known_names[wanted].bytes != count or not _name_is(&known_names[wanted], name, count):
         return FIELD_OTHER
     return wanted
+
+
+cdef uint8_t field_id(const char* name, uint32_t count) noexcept nogil:
+    return _field_id(name, count) if count else <uint8_t>FIELD_OTHER
 
 
 cdef int _name_add(uint8_t wanted, bytes name) except -1:
@@ -189,17 +201,17 @@ cdef int _version(const char* p, uint32_t count) noexcept nogil:
 
 # One element of a comma-separated list, without white space around it; empty elements too.
 cdef bint _list_next(Slice* rest, Slice* item) noexcept nogil:
-    cdef uint32_t i = 0
+    cdef const char* comma
     if rest.at == NULL:
         return False
-    while i < rest.bytes and rest.at[i] != c',':
-        i += 1
-    item[0] = slice_trim(slice_of(rest.at, i))
-    if i == rest.bytes:
-        rest.at = NULL
-    else:
-        rest.at += i + 1
-        rest.bytes -= i + 1
+    item[0] = rest[0]
+    comma = <const char*>memchr(rest.at, c',', rest.bytes)
+    rest.at = NULL
+    if comma != NULL:
+        rest.at = comma + 1
+        rest.bytes = <uint32_t>(item.at + item.bytes - rest.at)
+        item.bytes = <uint32_t>(comma - item.at)
+    item[0] = slice_trim(item[0])
     return True
 
 
@@ -238,31 +250,39 @@ cdef int _line_without_colon(
     return _bad_byte(p[0])
 
 
-cdef inline void _field_store(
-    Head* head, const char* buf, const char* line, const char* name_end, const char* value_end
+cdef inline void _known_field(Head* head, uint8_t known, uint32_t index) noexcept nogil:
+    cdef uint64_t bit = <uint64_t>1 << known
+    if head.present & bit:
+        head.repeated |= bit
+    else:
+        head.present |= bit
+        head.first[known] = <int16_t>index
+
+
+cdef inline bint _is_white(char c) noexcept nogil:
+    return c == c' ' or c == c'\t'
+
+
+cdef inline uint8_t _field_store(
+    Field* field, const char* buf, const char* line, const char* name_end, const char* value_end
 ) noexcept nogil:
     cdef const char* value = name_end + 1
-    cdef uint32_t index = head.field_count
-    cdef Field* field = &head.fields[index]
-    cdef uint8_t known
-    field.end = <uint32_t>(value_end + 2 - buf)
-    while value < value_end and (value[0] == c' ' or value[0] == c'\t'):
-        value += 1
-    while value < value_end and ((value_end - 1)[0] == c' ' or (value_end - 1)[0] == c'\t'):
-        value_end -= 1
-    known = field_id(line, <uint32_t>(name_end - line))
+    cdef uint8_t known = _field_id(line, <uint32_t>(name_end - line))
     field.start = <uint32_t>(line - buf)
-    field.value = <uint32_t>(value - buf)
+    field.end = <uint32_t>(value_end - buf) + 2
     field.name_bytes = <uint16_t>(name_end - line)
-    field.value_bytes = <uint16_t>(value_end - value)
     field.id = known
     field.flags = 0
-    head.field_count = index + 1
-    if known != FIELD_OTHER:
-        if head.first[known] < 0:
-            head.first[known] = <int16_t>index
-        else:
-            head.repeated |= <uint64_t>1 << known
+    # Every line has CR after its value, which ends the first of these loops.
+    if likely(value[0] == c' '):
+        value += 1
+    while unlikely(_is_white(value[0])):
+        value += 1
+    while unlikely(_is_white((value_end - 1)[0])) and value_end > value:
+        value_end -= 1
+    field.value = <uint32_t>(value - buf)
+    field.value_bytes = <uint16_t>(value_end - value)
+    return known
 
 
 # All field lines up to the empty line. 1: complete, head.at is after it; 0: incomplete; or error.
@@ -270,16 +290,20 @@ cdef int _fields(
     Head* head, const char* buf, uint32_t bytes, const HeadLimits* limits
 ) noexcept nogil:
     cdef uint32_t field_bytes = limits.field_bytes if limits.field_bytes else HEAD_BYTES_MAX
+    cdef uint32_t count = head.field_count
     cdef const char* end = buf + bytes
     cdef const char* line = buf + head.line
     cdef const char* p = buf + head.at
     cdef const char* name_end = buf + head.token_end
     cdef const char* limit
+    cdef ValueStops stops
     cdef bint in_value = head.stage == STAGE_VALUE
+    cdef uint8_t known
     cdef int result = 0
+    stops_begin(&stops, buf, p, end)
     while True:
         limit = end if end - line <= field_bytes else line + field_bytes
-        if not in_value:
+        if likely(not in_value):
             p = scan_name(buf, p, limit)
             if unlikely(p == limit):
                 break
@@ -291,21 +315,26 @@ cdef int _fields(
             name_end = p
             p += 1
         in_value = True
-        p = scan_value(buf, p, limit)
+        p = stops_next(&stops, p)
         if unlikely(limit - p < 2):
+            p = min(p, limit)
             if p < limit and p[0] != c'\r':
                 return _bad_byte(p[0])
             break
         if unlikely(p[0] != c'\r' or p[1] != c'\n'):
             return _bad_byte(p[0])
-        if unlikely(head.field_count == limits.field_count):
+        if unlikely(count == limits.field_count):
             return HEAD_ERR_FIELD_COUNT
-        _field_store(head, buf, line, name_end, p)
+        known = _field_store(&head.fields[count], buf, line, name_end, p)
+        if known != FIELD_OTHER:
+            _known_field(head, known, count)
+        count += 1
         p += 2
         line = p
         in_value = False
     if result == 0 and limit - line >= field_bytes:
         return HEAD_ERR_FIELD_TOO_LONG
+    head.field_count = count
     head.line = <uint32_t>(line - buf)
     head.token_end = <uint32_t>(name_end - buf)
     head.at = <uint32_t>(p - buf) + (2 if result == 1 else 0)
@@ -321,16 +350,18 @@ cdef inline void _mark_hop(Head* head, uint32_t index, uint8_t flags) noexcept n
     head.flags |= HEAD_HAS_HOP
 
 
-cdef void _mark_all(Head* head, uint8_t wanted) noexcept nogil:
-    cdef int i = head.first[wanted]
-    while i >= 0:
-        _mark_hop(head, i, 0)
-        i = head_next(head, i)
+# Fields of which a bit (1 << FieldId) is in `wanted`.
+cdef void _mark_all(Head* head, uint64_t wanted) noexcept nogil:
+    cdef uint32_t i
+    for i in range(head.field_count):
+        if wanted >> head.fields[i].id & 1:
+            _mark_hop(head, i, 0)
 
 
 # Marks every field called `option`, but Host and the framing fields.
-cdef void _mark_listed(Head* head, const char* buf, Slice option) noexcept nogil:
-    cdef uint8_t wanted = field_id(option.at, option.bytes)
+cdef void _mark_listed(
+    Head* head, const char* buf, Slice option, uint8_t wanted
+) noexcept nogil:
     cdef uint32_t i, j
     cdef Slice name
     if wanted == FIELD_HOST or wanted == FIELD_CONTENT_LENGTH or wanted == FIELD_TRANSFER_ENCODING:
@@ -360,6 +391,7 @@ cdef inline uint8_t _fold(char c) noexcept nogil:
 cdef int _connection(Head* head, const char* buf) noexcept nogil:
     cdef Slice rest, option
     cdef uint32_t options = 0
+    cdef uint8_t wanted
     cdef int i = head.first[FIELD_CONNECTION]
     while i >= 0:
         _mark_hop(head, i, 0)
@@ -368,14 +400,15 @@ cdef int _connection(Head* head, const char* buf) noexcept nogil:
             options += 1
             if options > CONNECTION_OPTIONS_MAX:
                 return HEAD_ERR_CONNECTION
-            if slice_equal_fold(option, "keep-alive", 10):
+            wanted = field_id(option.at, option.bytes)
+            if wanted == FIELD_KEEP_ALIVE:
                 head.flags |= HEAD_KEEP_ALIVE
+            elif wanted == FIELD_UPGRADE:
+                head.flags |= HEAD_UPGRADE
             elif slice_equal_fold(option, "close", 5):
                 head.flags |= HEAD_CLOSE
             elif option.bytes:
-                if slice_equal_fold(option, "upgrade", 7):
-                    head.flags |= HEAD_UPGRADE
-                _mark_listed(head, buf, option)
+                _mark_listed(head, buf, option, wanted)
         i = head_next(head, i)
     return 0
 
@@ -428,23 +461,22 @@ cdef int _transfer_encoding(Head* head, const char* buf) noexcept nogil:
 
 cdef int _meaning(Head* head, const char* buf) noexcept nogil:
     cdef int result = 0
-    if head.first[FIELD_CONNECTION] >= 0:
+    cdef uint64_t present = head.present
+    if present & <uint64_t>1 << FIELD_CONNECTION:
         result = _connection(head, buf)
-    if result == 0 and head.first[FIELD_CONTENT_LENGTH] >= 0:
+    if result == 0 and present & <uint64_t>1 << FIELD_CONTENT_LENGTH:
         result = _content_length(head, buf)
-    if result == 0 and head.first[FIELD_TRANSFER_ENCODING] >= 0:
+    if result == 0 and present & <uint64_t>1 << FIELD_TRANSFER_ENCODING:
         result = _transfer_encoding(head, buf)
     if result < 0:
         return result
     if head.version_minor == 0 or head.first[FIELD_UPGRADE] < 0:
         head.flags &= ~<uint32_t>HEAD_UPGRADE
-    _mark_all(head, FIELD_KEEP_ALIVE)
-    _mark_all(head, FIELD_PROXY_CONNECTION)
-    _mark_all(head, FIELD_TE)
-    _mark_all(head, FIELD_UPGRADE)
-    if head.first[FIELD_COOKIE] >= 0:
+    if present & HOP_FIELDS:
+        _mark_all(head, HOP_FIELDS)
+    if present & <uint64_t>1 << FIELD_COOKIE:
         head.flags |= HEAD_HAS_COOKIE
-    if head.first[FIELD_SET_COOKIE] >= 0:
+    if present & <uint64_t>1 << FIELD_SET_COOKIE:
         head.flags |= HEAD_HAS_SET_COOKIE
     return 0
 
@@ -719,8 +751,7 @@ cdef void _response_framing(Head* head, uint8_t method) noexcept nogil:
     if head.status < 200 or head.status == 204 or tunnel:
         if chunked or head.flags & HEAD_HAS_LENGTH:
             head.flags |= HEAD_FRAMED_BODILESS
-            _mark_all(head, FIELD_TRANSFER_ENCODING)
-            _mark_all(head, FIELD_CONTENT_LENGTH)
+            _mark_all(head, FRAMING_FIELDS)
     elif head.status == 304 or method == METHOD_HEAD:
         pass
     elif chunked:
@@ -787,5 +818,6 @@ error_names[:] = [
 
 
 cdef const char* head_error_name(int error) noexcept nogil:
-    BUG_ON(error > 0 or error <= -HEAD_ERR_COUNT)
+    BUG_ON(error > 0)
+    BUG_ON(error <= -HEAD_ERR_COUNT)
     return error_names[-error]

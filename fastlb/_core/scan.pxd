@@ -30,5 +30,14 @@ cdef extern from "scan.h" nogil:
     const char* scan_value_sse2(const char* base, const char* p, const char* end) noexcept
     const char* scan_target_sse2(const char* base, const char* p, const char* end) noexcept
     const char* scan_pair_sse2(const char* base, const char* p, const char* end) noexcept
-    const char* scan_value_avx2(const char* base, const char* p, const char* end) noexcept
-    const char* scan_target_avx2(const char* base, const char* p, const char* end) noexcept
+
+    ctypedef struct ValueStops:
+        const char* base
+        const char* block
+        const char* end
+
+    # The stops of scan_value, for many values in a row. `p` never decreases from call to call.
+    void stops_begin(
+        ValueStops* stops, const char* base, const char* p, const char* end
+    ) noexcept
+    const char* stops_next(ValueStops* stops, const char* p) noexcept
