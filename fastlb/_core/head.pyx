@@ -588,6 +588,8 @@ cdef int _empty_lines(Head* head, const char* buf, uint32_t bytes) noexcept nogi
             return HEAD_ERR_EMPTY_LINES
         head.empty_lines += 1
         head.at += 2
+    if head.at == bytes:
+        return 0
     head.line_start = head.line = head.at
     head.stage = STAGE_METHOD
     return 1
