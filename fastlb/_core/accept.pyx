@@ -101,7 +101,7 @@ cdef void accept_resume(Worker* w) noexcept nogil:
 cdef int _accept_one(Worker* w, Listener* listener) noexcept nogil:
     cdef char[SOCKADDR_BYTES] sockaddr
     cdef system.socklen_t size = SOCKADDR_BYTES
-    cdef int fd = system.accept4(listener.stream.fd, sockaddr, &size,
+    cdef int fd = system.accept4(listener.stream.fd, <system.sockaddr*> sockaddr, &size,
                                  system.SOCK_NONBLOCK | system.SOCK_CLOEXEC)
     if fd >= 0:
         client_open(w, listener, fd, sockaddr)

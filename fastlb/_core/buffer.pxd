@@ -17,7 +17,7 @@ ctypedef struct Buffer:
     uint32_t size                    # bytes of room
     uint32_t start                   # first byte that is still needed
     uint32_t end                     # one past the last byte received
-    uint32_t pinned                  # bytes before `start` that must stay in place (a head in use)
+    uint32_t lent                    # 1 while borrowed: a second return is a bug
     char data[1]                     # really `size` bytes
 
 ctypedef struct BufferPool:

@@ -48,11 +48,11 @@ cdef extern from "system.h" nogil:
         size_t msg_controllen
         int msg_flags
     int socket(int family, int kind, int protocol) noexcept
-    int accept4(int fd, void* address, socklen_t* length, int flags) noexcept
-    int connect(int fd, const void* address, socklen_t length) noexcept
+    int accept4(int fd, sockaddr* address, socklen_t* length, int flags) noexcept
+    int connect(int fd, const sockaddr* address, socklen_t length) noexcept
     int getsockopt(int fd, int level, int name, void* value, socklen_t* length) noexcept
     int setsockopt(int fd, int level, int name, const void* value, socklen_t length) noexcept
-    int getsockname(int fd, void* address, socklen_t* length) noexcept
+    int getsockname(int fd, sockaddr* address, socklen_t* length) noexcept
     ssize_t recv(int fd, void* buf, size_t count, int flags) noexcept
     ssize_t send(int fd, const void* buf, size_t count, int flags) noexcept
     ssize_t sendmsg(int fd, const msghdr* message, int flags) noexcept

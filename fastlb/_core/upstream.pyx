@@ -95,7 +95,8 @@ cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node) n
     n.requests = 1
     n.exchange = NULL
     w.stats.node_connections += 1
-    result = system.connect(n.stream.fd, sockaddr, address_to_sockaddr(node, sockaddr))
+    result = system.connect(n.stream.fd, <const system.sockaddr*> sockaddr,
+                            address_to_sockaddr(node, sockaddr))
     if result < 0 and system.errno != system.EINPROGRESS:
         w.connect_errno = system.errno
         n.state = NODE_CONN_BUSY
