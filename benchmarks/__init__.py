@@ -1,1 +1,1 @@
-"""Measurements of fastlb: of single functions here, of whole proxies beside each other elsewhere."""
+"""Measurements: of single functions here, of whole proxies beside each other elsewhere."""

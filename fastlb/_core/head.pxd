@@ -113,7 +113,7 @@ ctypedef struct Head:
     uint32_t token_end               # end of the method, target or name of the unfinished line
     uint8_t stage
     uint8_t empty_lines              # skipped before the request line
-    # The first line. Valid when parse returned > 0 (the method and target: once their line was read).
+    # The first line. Valid when the parser returned > 0.
     uint8_t method                   # Method
     uint8_t target_form              # TargetForm
     uint8_t version_minor            # 0 or 1
@@ -149,7 +149,7 @@ cdef enum HeadError:
     HEAD_ERR_TARGET = -3             # empty, a byte outside 0x21-0x7E, '#', or a wrong form
     HEAD_ERR_AUTHORITY = -4          # of an absolute-form or CONNECT target
     HEAD_ERR_VERSION = -5            # not "HTTP/" DIGIT "." DIGIT
-    HEAD_ERR_VERSION_UNSUPPORTED = -6    # well formed, but neither 1.0 nor 1.1
+    HEAD_ERR_VERSION_UNSUPPORTED = -6  # well formed, but neither 1.0 nor 1.1
     HEAD_ERR_STATUS = -7             # status code
     HEAD_ERR_LINE_TOO_LONG = -8      # request or status line
     HEAD_ERR_BARE_CR = -9
