@@ -20,7 +20,7 @@ from libc.string cimport memchr, memcmp, memset
 
 from fastlb._core.debug cimport likely
 from fastlb._core.edit cimport EDIT_FULL, HeadEdit, edit_cut
-from fastlb._core.head cimport FIELD_COOKIE, Head, head_next, head_value
+from fastlb._core.message cimport FIELD_COOKIE, Head, head_next, head_value
 from fastlb._core.scan cimport scan_name, scan_pair
 from fastlb._core.slice cimport Slice, slice_equal_fold, slice_of, slice_trim
 
