@@ -1,4 +1,4 @@
-"""What Connection and Expect mean; the grammar of framing fields is in test_head.py, line by line."""
+"""What Connection and Expect mean; the grammar of framing fields is in test_head.py."""
 
 import pytest
 
