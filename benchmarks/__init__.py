@@ -1,1 +1,1 @@
-"""Measurements: of single functions here, of whole proxies beside each other elsewhere."""
+"""Benchmarks: micro ones with pytest-benchmark, curves and races as scripts."""
