@@ -6,7 +6,7 @@ COOKIES = (
     b"cf_chl_2=a1b2c3d4e5f60718; PHPSESSID=3r5l0q8d7j2m9c1v6b4n8x0z2k"
 )
 
-# 707 bytes, as Chrome 126 sends it.
+# 701 bytes, as Chrome 126 sends it.
 BROWSER_REQUEST = (
     b"GET /shop/catalogue/items?page=2&sort=price HTTP/1.1\r\n"
     b"Host: www.shop.example.com\r\n"
@@ -24,7 +24,7 @@ BROWSER_REQUEST = (
     b"Cookie: " + COOKIES + b"\r\n\r\n"
 )
 
-# 300 bytes.
+# 313 bytes.
 RESPONSE = (
     b"HTTP/1.1 200 OK\r\n"
     b"Date: Thu, 20 Jun 2024 09:07:01 GMT\r\n"

@@ -129,11 +129,11 @@ def time_cookies(bytes request, bytes name, bint cut, uint32_t rounds):
     cdef CookiePair pair
     cdef HeadEdit edit
     cdef int64_t start, end
-    cdef uint32_t i
+    cdef uint32_t _round
     cdef int found = 0
     with nogil:
         start = _now_ns()
-        for i in range(rounds):
+        for _round in range(rounds):
             if cut:
                 edit_reset(&edit)
                 found = cookie_cut(head, buf, &wanted, 1, &edit)

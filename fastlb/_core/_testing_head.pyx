@@ -117,7 +117,7 @@ cdef dict _head_dict(const Head* head, bytes data):
         "content_length": head.content_length,
         "flags": {name for bit, name in FLAGS.items() if head.flags & bit},
         "persists": bool(head_persists(head)),
-        "first": {i: head.first[i] for i in range(FIELD_ID_COUNT) if head.first[i] >= 0},
+        "first": {i: head.first[i] for i in range(<uint32_t>FIELD_ID_COUNT) if head.first[i] >= 0},
         "fields": [_field_dict(head, data, i) for i in range(head.field_count)],
     }
 
@@ -252,7 +252,7 @@ def time_parse(bytes data, uint32_t rounds, bint request=True):
     cdef uint32_t size = <uint32_t>len(data)
     cdef Head* head = <Head*>malloc(sizeof(Head))
     cdef int64_t start, end
-    cdef uint32_t i
+    cdef uint32_t _round
     cdef int result = 0
     bounds.request_line_bytes = 8192
     bounds.field_bytes = 0
@@ -260,7 +260,7 @@ def time_parse(bytes data, uint32_t rounds, bint request=True):
     bounds.field_count = 128
     with nogil:
         start = _now_ns()
-        for i in range(rounds):
+        for _round in range(rounds):
             head_reset(head)
             if request:
                 result = request_head_parse(head, buf, size, &bounds)
@@ -281,12 +281,12 @@ def time_scan(str version, bytes data, uint32_t rounds):
     cdef const char* end = p + len(data)
     cdef int64_t start, stop
     cdef uint64_t reached = 0
-    cdef uint32_t i
+    cdef uint32_t _round
     cdef ValueStops found
     cdef int which = ("plain", "sse2", "stops").index(version)
     with nogil:
         start = _now_ns()
-        for i in range(rounds):
+        for _round in range(rounds):
             if which == 0:
                 reached += scan_value_plain(p, p, end) == end
             elif which == 1:

@@ -4,7 +4,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from fastlb._core.edit cimport HeadEdit
-from fastlb._core.head cimport Head
+from fastlb._core.message cimport Head
 from fastlb._core.slice cimport Slice
 
 ctypedef struct CookieCursor:        # over one Cookie field's value

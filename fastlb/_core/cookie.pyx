@@ -18,10 +18,11 @@ old clients and for proxies that fold several Cookie lines into one with commas:
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memchr, memcmp, memset
 
+from fastlb._core.debug cimport likely
 from fastlb._core.edit cimport EDIT_FULL, HeadEdit, edit_cut
-from fastlb._core.head cimport FIELD_COOKIE, Head, head_next, head_value
+from fastlb._core.message cimport FIELD_COOKIE, Head, head_next, head_value
 from fastlb._core.scan cimport scan_name, scan_pair
-from fastlb._core.slice cimport Slice, slice_equal, slice_equal_fold, slice_of, slice_trim
+from fastlb._core.slice cimport Slice, slice_equal_fold, slice_of, slice_trim
 
 
 cdef inline bint _is_white(char c) noexcept nogil:
@@ -121,7 +122,7 @@ cdef void cookie_begin(CookieCursor* cursor, const char* value, uint32_t count) 
     cursor.separator = NULL
 
 
-# The next piece that is not empty, whatever its name.
+# The next piece that is not empty, whatever its name: pair.start, end and separator.
 cdef inline bint _piece_next(CookieCursor* cursor, CookiePair* pair) noexcept nogil:
     cdef const char* p = cursor.at
     cdef const char* end = cursor.end
@@ -129,39 +130,57 @@ cdef inline bint _piece_next(CookieCursor* cursor, CookiePair* pair) noexcept no
         if not _is_white(p[0]):
             cursor.separator = p
         p += 1
+    pair.start = p
+    pair.separator = cursor.separator
     if p == end:
         cursor.at = end
         return False
-    cursor.at = _piece_end(cursor.start, p, end)
-    pair.start = p
-    pair.separator = cursor.separator
-    pair.end = cursor.at
-    while _is_white((pair.end - 1)[0]):
-        pair.end -= 1
-    _split(pair.start, pair.end, &pair.name, &pair.value, &pair.quoted)
+    p = _piece_end(cursor.start, p, end)
+    cursor.at = p
+    while _is_white((p - 1)[0]):
+        p -= 1
+    pair.end = p
     return True
 
 
-cdef bint cookie_next(CookieCursor* cursor, CookiePair* pair) noexcept nogil:
-    cdef CookieCursor ahead
+cdef inline void _pair_split(CookiePair* pair) noexcept nogil:
+    _split(pair.start, pair.end, &pair.name, &pair.value, &pair.quoted)
+
+
+# Is the piece [start, end) a cookie of this name? Without splitting it: most are not.
+cdef inline bint _is_named(const char* start, const char* end, Slice name) noexcept nogil:
+    if end - start <= name.bytes or memcmp(start, name.at, name.bytes) != 0:
+        return False
+    start = _skip_white(start + name.bytes, end)
+    return start < end and start[0] == c'='
+
+
+# Joins the $Path, $Domain, $Port that follow to the pair.
+cdef void _join_attributes(CookieCursor* cursor, CookiePair* pair) noexcept nogil:
+    cdef CookieCursor ahead = cursor[0]
     cdef CookiePair attribute
-    cdef const char* p
-    while True:
-        if not _piece_next(cursor, pair):
-            return False
-        if pair.start[0] != c'$' or not (_is_version(pair.name) or _is_attribute(pair.name)):
-            break
-    while True:
-        p = cursor.at
-        while p < cursor.end and (_is_white(p[0]) or p[0] == c';' or p[0] == c','):
-            p += 1
-        if p == cursor.end or p[0] != c'$':
-            return True
-        ahead = cursor[0]
-        if not _piece_next(&ahead, &attribute) or not _is_attribute(attribute.name):
-            return True
+    while _piece_next(&ahead, &attribute) and attribute.start[0] == c'$':
+        _pair_split(&attribute)
+        if not _is_attribute(attribute.name):
+            return
         pair.end = attribute.end
         cursor[0] = ahead
+
+
+cdef inline bint _is_old_attribute(CookiePair* pair) noexcept nogil:
+    if likely(pair.start[0] != c'$'):
+        return False
+    _pair_split(pair)
+    return _is_version(pair.name) or _is_attribute(pair.name)
+
+
+cdef bint cookie_next(CookieCursor* cursor, CookiePair* pair) noexcept nogil:
+    while _piece_next(cursor, pair):
+        if not _is_old_attribute(pair):
+            _pair_split(pair)
+            _join_attributes(cursor, pair)
+            return True
+    return False
 
 
 cdef int cookie_find(
@@ -173,11 +192,14 @@ cdef int cookie_find(
     while field >= 0:
         value = head_value(head, buf, field)
         cookie_begin(&cursor, value.at, value.bytes)
-        while cookie_next(&cursor, pair):
-            if slice_equal(pair.name, name):
-                if nth == 0:
-                    return field
-                nth -= 1
+        while _piece_next(&cursor, pair):
+            if not _is_named(pair.start, pair.end, name) or _is_old_attribute(pair):
+                continue
+            if nth == 0:
+                _pair_split(pair)
+                _join_attributes(&cursor, pair)
+                return field
+            nth -= 1
         field = head_next(head, field)
     return -1
 
@@ -190,10 +212,12 @@ cdef uint32_t cookie_count(const Head* head, const char* buf, Slice name) noexce
     return count
 
 
-cdef inline bint _is_one_of(Slice name, const Slice* names, uint32_t count) noexcept nogil:
+cdef inline bint _is_one_of(
+    const CookiePair* pair, const Slice* names, uint32_t count
+) noexcept nogil:
     cdef uint32_t i
     for i in range(count):
-        if slice_equal(name, names[i]):
+        if _is_named(pair.start, pair.end, names[i]):
             return True
     return False
 
@@ -209,26 +233,29 @@ cdef int _field_cut(
     cdef const char* kept_end = NULL     # of the last cookie that stays
     cdef CookieCursor cursor
     cdef CookiePair pair
+    cdef const char* stop
     cdef int taken = 0
     cookie_begin(&cursor, value.at, value.bytes)
-    while cookie_next(&cursor, &pair):
-        if _is_one_of(pair.name, names, name_count):
+    while _piece_next(&cursor, &pair):
+        if _is_old_attribute(&pair):
+            # It goes or stays with the cookie before it; $Version is nobody's.
+            if cut_start == NULL and kept_end != NULL and not _is_version(pair.name):
+                kept_end = pair.end
+        elif _is_one_of(&pair, names, name_count):
             taken += 1
             if cut_start == NULL:
                 cut_start = kept_end
                 if kept_end == NULL:
                     # $Version before the first cookie stays.
                     cut_start = pair.start if value.at[0] == c'$' else value.at
-            continue
-        if cut_start != NULL:
-            if edit_cut(
-                edit, <uint32_t>(cut_start - buf),
-                <uint32_t>((pair.start if kept_end == NULL else pair.separator) - buf),
-            ) < 0:
-                return EDIT_FULL
-            cut_start = NULL
-        kept_end = pair.end
-    if taken == 0 or cut_start == NULL:
+        else:
+            if cut_start != NULL:
+                stop = pair.start if kept_end == NULL else pair.separator
+                if edit_cut(edit, <uint32_t>(cut_start - buf), <uint32_t>(stop - buf)) < 0:
+                    return EDIT_FULL
+                cut_start = NULL
+            kept_end = pair.end
+    if cut_start == NULL:
         return taken
     if kept_end == NULL:
         if edit_cut(edit, head.fields[field].start, head.fields[field].end) < 0:
@@ -311,6 +338,7 @@ cdef bint set_cookie_parse(SetCookie* cookie, const char* value, uint32_t count)
     cdef const char* end = value + count
     cdef const char* p = _skip_white(value, end)
     cdef const char* stop = _piece_end(value, p, end)
+    cdef const char* piece_stop
     cdef Slice name, piece
     cdef bint quoted
     memset(cookie, 0, sizeof(SetCookie))
@@ -323,8 +351,9 @@ cdef bint set_cookie_parse(SetCookie* cookie, const char* value, uint32_t count)
     while stop != NULL and stop < end:
         p = stop + 1
         stop = <const char*>memchr(p, c';', end - p)
-        if not _split(p, end if stop == NULL else stop, &name, &piece, &quoted):
-            name = slice_trim(_between(p, end if stop == NULL else stop))
+        piece_stop = end if stop == NULL else stop
+        if not _split(p, piece_stop, &name, &piece, &quoted):
+            name = slice_trim(_between(p, piece_stop))
             piece = slice_of(p, 0)
         _attribute(cookie, name, piece)
     return True

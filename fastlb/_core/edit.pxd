@@ -26,7 +26,7 @@ ctypedef struct HeadEdit:
     uint16_t cut_count
     uint16_t insert_count
     Cut cuts[EDIT_CUTS_MAX]          # ascending, apart from each other
-    Insert inserts[EDIT_INSERTS_MAX] # ascending; equal offsets in the order of their insertion
+    Insert inserts[EDIT_INSERTS_MAX]  # ascending; equal offsets in the order of their insertion
 
 
 cdef inline void edit_reset(HeadEdit* edit) noexcept nogil:

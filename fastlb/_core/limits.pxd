@@ -12,7 +12,7 @@ cdef enum:
     TRAILER_BYTES_MAX = 8192         # the whole trailer section
     EMPTY_LINES_MAX = 4              # before a request line (RFC 9112 2.2)
     CONNECTION_OPTIONS_MAX = 32      # each is compared with every field's name
-    CHUNK_OVERHEAD_BYTES_MAX = 16384 # chunk extensions that data has not paid for
+    CHUNK_OVERHEAD_BYTES_MAX = 16384  # chunk extensions that data has not paid for
 
     # Edits of one head: cut fields and cookies; status line, cookies, X-Forwarded-* inserted
     EDIT_CUTS_MAX = 64

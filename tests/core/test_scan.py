@@ -29,7 +29,7 @@ def test_every_byte_at_every_place(kind: str, version: str) -> None:
             assert core.scan(kind, version, data) == expected_stop(kind, data, 0)
 
 
-@pytest.mark.parametrize("version", ("plain", "stops"))
+@pytest.mark.parametrize("version", ["plain", "stops"])
 def test_every_byte_stops_values(version: str) -> None:
     for byte in range(256):
         for place in (0, 1, 63, 64, 70, 130, 599):
