@@ -248,14 +248,13 @@ class Proxy:
 def proxy(config: Config | str, kind: type[Proxy] | None = None) -> Iterator[Proxy]:
     """A proxy for the length of a with statement; stopped and examined at its end.
 
-    FASTLB_TEST_PROXY=haproxy runs the same story against HAProxy instead, which judges the story
+    FASTLB_TEST_PROXY=haproxy, or =none, runs the same story without fastlb, to judge the story
     (see reference.py); a story that needs what only fastlb has fails there.
     """
     if kind is None:
-        from .reference import HaproxyReference
+        from .reference import KINDS
 
-        use_haproxy = os.environ.get("FASTLB_TEST_PROXY") == "haproxy"
-        kind = HaproxyReference if use_haproxy else Proxy
+        kind = KINDS[os.environ.get("FASTLB_TEST_PROXY", "fastlb")]
     with tempfile.TemporaryDirectory(prefix="fastlb-test-") as folder:
         running = kind(config, Path(folder))
         try:

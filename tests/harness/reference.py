@@ -1,4 +1,4 @@
-"""HAProxy in the place of fastlb, to test the tests.
+"""HAProxy, or nothing, in the place of fastlb: to test the tests.
 
 A story that passes here and fails with fastlb shows an error of fastlb; one that fails with both
 is suspect. Only what both can do is translated: nodes, the algorithm, time-outs, a cookie.
@@ -45,10 +45,36 @@ class HaproxyReference(Proxy):
             return False
         return True
 
+    def worker_pids(self) -> list[int]:
+        assert self.process is not None
+        return [self.process.pid]
+
     def stop(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(TIMEOUT)
+
+
+class NoProxy(Proxy):
+    """No proxy at all: the clients talk to the first node themselves."""
+
+    def start(self) -> None:
+        return
+
+    def stop(self) -> None:
+        return
+
+    def address(self, server: str = "shop", index: int = 0) -> tuple[str, int]:
+        node = self.config["pools"]["web"]["nodes"][0]
+        host, _, port = (node.address if isinstance(node, RawNode) else node).rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+KINDS: dict[str, type[Proxy]] = {
+    "fastlb": Proxy,
+    "haproxy": HaproxyReference,
+    "none": NoProxy,
+}
 
 
 def haproxy_config(config: Config) -> str:
@@ -63,6 +89,7 @@ def haproxy_config(config: Config) -> str:
         "  http-reuse always",
         "  option redispatch 1",
         "  retries 2",
+        "  timeout tunnel 1h",
         f"  timeout connect {timeouts.get('connect', '2s')}",
         f"  timeout client {timeouts.get('client_body', '30s')}",
         f"  timeout server {timeouts.get('response', '60s')}",
