@@ -37,7 +37,8 @@ def test_everything_but_forwarding_fields_reaches_the_node_byte_for_byte():
 def test_a_response_reaches_the_client_byte_for_byte():
     answer = (
         b"HTTP/1.1 299 Odd  reason \xe9\r\nServer: raw\r\nset-cookie: a=1\r\n"
-        b"Set-Cookie: b=2; Path=/\r\nx-e: \xff\r\nX-Empty:\r\ncontent-LENGTH: 3\r\nSET-COOKIE: c=3\r\n\r\nxyz"
+        b"Set-Cookie: b=2; Path=/\r\nx-e: \xff\r\nX-Empty:\r\n"
+        b"content-LENGTH: 3\r\nSET-COOKIE: c=3\r\n\r\nxyz"
     )
     with RawNode(answer) as node, proxy(settings(node)) as p, p.client() as client:
         client.send(request())
