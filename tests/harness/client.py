@@ -99,8 +99,9 @@ class Client:
 class User:
     """A user with a cookie jar: keeps what Set-Cookie says and sends it back, in order.
 
-    Each request is a new connection unless `connection` is given, as many users of one
-    proxy-facing connection are (a CDN, another proxy).
+    The User-Agent is the user's own: two users of one address are not one client whose first
+    requests come in parallel. Each request is a new connection unless `connection` is given: a CDN
+    or another proxy sends many users over one.
     """
 
     def __init__(self, address: Address, name: str, source: str | None = None):
@@ -111,7 +112,7 @@ class User:
         self.nodes: list[str] = []  # the node of each answer, as the answer says
 
     def request(self, target: str = "/", *fields: tuple[str, str]) -> bytes:
-        mine: list[tuple[str, str]] = [("X-User", self.name)]
+        mine = [("X-User", self.name), ("User-Agent", f"browser of {self.name}")]
         if self.cookies:
             mine.append(("Cookie", "; ".join(f"{k}={v}" for k, v in self.cookies.items())))
         return request(target, *mine, *fields)

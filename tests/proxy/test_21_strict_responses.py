@@ -1,4 +1,4 @@
-"""Answers of a node that are no HTTP, or could be read in two ways, become a 502; never raw bytes."""
+"""Answers of a node that are no HTTP, or that have two meanings: a 502, never the raw bytes."""
 
 import pytest
 
