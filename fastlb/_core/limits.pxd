@@ -14,7 +14,12 @@ cdef enum:
 
     # Workers and nodes
     WORKERS_MAX = 64                 # columns of the per-worker load table
-    NODES_MAX = 16384                # slots of the node table
+    NODES_MAX = 4096                 # slots of the node table, over all pools
+    VIRTUAL_SERVERS_MAX = 256
+    NODE_IDLE_MAX = 512              # pooled connections of one worker to one node
+    CLASSES_MAX = 256
+    FALLBACK_DEPTH_MAX = 8           # classes in one chain
+    TRIES_MAX = 16                   # nodes tried for one request
 
     # Session caches
     TICK_MS = 100                    # session cache ages are counted in ticks

@@ -1,0 +1,213 @@
+# The algorithms (design.md "algorithm"). Each takes the tier of nodes to choose among
+# and returns an index in the pool or -1; a load is the number of requests in progress
+# on the node over all workers.
+
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+
+from fastlb._core.node cimport (
+    NODE_DRAINING, NODE_UP, NodeSlot, NodeTable, fastlb_fetch_add, node_load,
+)
+from fastlb._core.plan cimport (
+    ALGORITHMS, NODE_IS_BACKUP, POOL_DRAIN_LAST_REFUSE, Plan, PlanNode, PlanPool, plan_nodes,
+)
+from fastlb._core.rendezvous cimport rendezvous_beats, rendezvous_log, rendezvous_mix
+
+cdef enum Tier:
+    TIER_PRIMARY = 0
+    TIER_BACKUP
+    TIER_DRAINING
+    TIERS
+
+cdef enum:
+    RESPONSE_HALF_LIFE_MS = 10000    # an estimate without news is halved, so that slow nodes get tried
+
+ctypedef int32_t (*balance_t)(BalanceInput*, uint32_t) noexcept nogil
+
+
+cdef inline bint _usable(const BalanceInput* ask, const PlanNode* node, int32_t index,
+                         uint32_t tier) noexcept nogil:
+    cdef const NodeSlot* slot = &ask.table.slots[node.slot]
+    cdef uint32_t i
+    cdef bint backup = node.flags & NODE_IS_BACKUP != 0
+    if tier == TIER_DRAINING:
+        if slot.state != NODE_DRAINING:
+            return False
+    elif slot.state != NODE_UP or node.weight == 0 or backup != (tier == TIER_BACKUP):
+        return False
+    if node.max_connections and node_load(slot, ask.plan.workers) >= node.max_connections:
+        return False
+    for i in range(ask.tried_count):
+        if ask.tried[i] == index:
+            return False
+    return True
+
+
+cdef inline uint64_t _turn(BalanceInput* ask) noexcept nogil:
+    return fastlb_fetch_add(&ask.table.turns[ask.pool.slot], 1)
+
+
+cdef inline uint32_t _random(BalanceInput* ask, uint32_t below) noexcept nogil:
+    # xorshift64 (Marsaglia 2003) and a multiply in place of a division (Lemire 2019).
+    cdef uint64_t x = ask.random[0]
+    x ^= x << 13
+    x ^= x >> 7
+    x ^= x << 17
+    ask.random[0] = x
+    return <uint32_t> (((x >> 32) * below) >> 32)
+
+
+# The entry of the weighted schedule at `position`; each node stands in it as often as its
+# weight (reduced by their common divisor), spread evenly.
+cdef inline int32_t _scheduled(const BalanceInput* ask, uint64_t position) noexcept nogil:
+    cdef const uint16_t* schedule = <const uint16_t*> (<const char*> ask.plan + ask.pool.schedule)
+    return schedule[position % ask.pool.schedule_count]
+
+
+cdef int32_t _nth_usable(const BalanceInput* ask, uint32_t tier, uint32_t nth) noexcept nogil:
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef int32_t i
+    for i in range(<int32_t> ask.pool.node_count):
+        if _usable(ask, &nodes[i], i, tier):
+            if nth == 0:
+                return i
+            nth -= 1
+    return -1
+
+
+cdef uint32_t _count_usable(const BalanceInput* ask, uint32_t tier) noexcept nogil:
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef int32_t i
+    cdef uint32_t count = 0
+    for i in range(<int32_t> ask.pool.node_count):
+        count += _usable(ask, &nodes[i], i, tier)
+    return count
+
+
+cdef int32_t _round_robin(BalanceInput* ask, uint32_t tier) noexcept nogil:
+    cdef uint32_t count = _count_usable(ask, tier)
+    if count == 0:
+        return -1
+    return _nth_usable(ask, tier, <uint32_t> (_turn(ask) % count))
+
+
+cdef int32_t _weighted_round_robin(BalanceInput* ask, uint32_t tier) noexcept nogil:
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef uint64_t position
+    cdef uint32_t i
+    cdef int32_t at
+    if tier == TIER_DRAINING or ask.pool.schedule_count == 0:
+        return _round_robin(ask, tier)
+    position = _turn(ask)
+    for i in range(ask.pool.schedule_count):
+        at = _scheduled(ask, position + i)
+        if _usable(ask, &nodes[at], at, tier):
+            return at
+    return -1
+
+
+cdef inline uint32_t _weight(const PlanNode* node) noexcept nogil:
+    return node.weight if node.weight else 1
+
+
+cdef int32_t _least_connections(BalanceInput* ask, uint32_t tier) noexcept nogil:
+    # Equal loads fall to weighted round robin: the scheduled node is asked first.
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef int32_t best = _weighted_round_robin(ask, tier)
+    cdef int32_t i
+    cdef uint64_t load, best_load
+    if best < 0:
+        return -1
+    best_load = node_load(&ask.table.slots[nodes[best].slot], ask.plan.workers)
+    for i in range(<int32_t> ask.pool.node_count):
+        if best_load == 0:
+            break
+        if i == best or not _usable(ask, &nodes[i], i, tier):
+            continue
+        load = node_load(&ask.table.slots[nodes[i].slot], ask.plan.workers)
+        if load * _weight(&nodes[best]) < best_load * _weight(&nodes[i]):
+            best = i
+            best_load = load
+    return best
+
+
+cdef int32_t _random_of_two(BalanceInput* ask, uint32_t tier) noexcept nogil:
+    # Mitzenmacher 2001: the less loaded of two random nodes.
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef uint32_t count = _count_usable(ask, tier)
+    cdef uint32_t one, other
+    cdef int32_t a, b
+    cdef uint64_t load_a, load_b
+    if count == 0:
+        return -1
+    one = _random(ask, count)
+    a = _nth_usable(ask, tier, one)
+    if count == 1 or a < 0:
+        return a
+    other = _random(ask, count - 1)
+    b = _nth_usable(ask, tier, other + (other >= one))
+    if b < 0:
+        return a
+    load_a = node_load(&ask.table.slots[nodes[a].slot], ask.plan.workers)
+    load_b = node_load(&ask.table.slots[nodes[b].slot], ask.plan.workers)
+    return b if (load_b + 1) * _weight(&nodes[a]) < (load_a + 1) * _weight(&nodes[b]) else a
+
+
+cdef int32_t _fastest_response(BalanceInput* ask, uint32_t tier) noexcept nogil:
+    # Expected wait: average time to the first byte times the requests that wait already.
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef const NodeSlot* slot
+    cdef int32_t best = _weighted_round_robin(ask, tier)
+    cdef int32_t i, first = best
+    cdef uint64_t score, halves, best_score = 0
+    for i in range(<int32_t> ask.pool.node_count):
+        if best < 0 or not _usable(ask, &nodes[i], i, tier):
+            continue
+        slot = &ask.table.slots[nodes[i].slot]
+        halves = 0
+        if ask.now_ms > slot.response_at_ms:
+            halves = (ask.now_ms - slot.response_at_ms) // RESPONSE_HALF_LIFE_MS
+        score = slot.response_us >> (halves if halves < 63 else 63)
+        score = (score + 1) * (node_load(slot, ask.plan.workers) + 1) * 256 // _weight(&nodes[i])
+        if best_score == 0 or score < best_score or (score == best_score and i == first):
+            best = i
+            best_score = score
+    return best
+
+
+cdef int32_t balance_hash(BalanceInput* ask, uint32_t tier) noexcept nogil:
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef int32_t i, best = -1
+    cdef uint64_t draw, best_draw = 0
+    for i in range(<int32_t> ask.pool.node_count):
+        if not _usable(ask, &nodes[i], i, tier):
+            continue
+        draw = rendezvous_log(rendezvous_mix(ask.key, nodes[i].hash_seed))
+        if best < 0 or rendezvous_beats(draw, _weight(&nodes[i]), best_draw,
+                                        _weight(&nodes[best])):
+            best = i
+            best_draw = draw
+    return best
+
+
+cdef balance_t* BALANCERS = [
+    _round_robin, _weighted_round_robin, _least_connections, _random_of_two, _fastest_response,
+    balance_hash,
+]
+
+
+cdef int32_t balance_pick(BalanceInput* ask, bint* draining) noexcept nogil:
+    cdef uint32_t tier
+    cdef int32_t node
+    draining[0] = False
+    for tier in range(TIERS):
+        if tier == TIER_DRAINING and ask.pool.flags & POOL_DRAIN_LAST_REFUSE:
+            break
+        node = BALANCERS[ask.pool.algorithm](ask, tier)
+        if node >= 0:
+            draining[0] = tier == TIER_DRAINING
+            return node
+    return -1
+
+
+if ALGORITHMS != 6:
+    raise ImportError("fastlb._core.balance: an algorithm has no function")

@@ -1,0 +1,45 @@
+# Buffers of two sizes, borrowed while bytes are pending and given back when none are.
+#
+# Small ones hold heads and short bodies; large ones take a head that outgrew a small
+# one and bulk relaying. Memory is taken from the system on demand, counted against
+# `limits.buffers`, kept on a free list, and given back beyond a small reserve.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef enum:
+    BUFFER_SMALL_BYTES = 16 * 1024
+    BUFFER_LARGE_BYTES = 64 * 1024
+    BUFFER_FREE_SMALL_MAX = 256      # kept for the next borrower: 4 MiB
+    BUFFER_FREE_LARGE_MAX = 64       # 4 MiB
+
+ctypedef struct Buffer:
+    Buffer* next_free
+    uint32_t size                    # bytes of room
+    uint32_t start                   # first byte that is still needed
+    uint32_t end                     # one past the last byte received
+    uint32_t pinned                  # bytes before `start` that must stay in place (a head in use)
+    char data[1]                     # really `size` bytes
+
+ctypedef struct BufferPool:
+    Buffer* free_small
+    Buffer* free_large
+    uint32_t free_small_count
+    uint32_t free_large_count
+    uint64_t bytes                   # taken from the system, free ones included
+    uint64_t bytes_max               # limits.buffers
+    uint32_t borrowed                # buffers in use
+    uint64_t refusals                # borrowings refused since bytes_max was reached
+
+cdef void buffer_pool_init(BufferPool* pool, uint64_t bytes_max) noexcept nogil
+# NULL when bytes_max is reached or the system has no memory.
+cdef Buffer* buffer_borrow(BufferPool* pool, bint large) noexcept nogil
+cdef void buffer_return(BufferPool* pool, Buffer* buffer) noexcept nogil
+cdef void buffer_pool_free(BufferPool* pool) noexcept nogil
+
+
+cdef inline uint32_t buffer_pending(const Buffer* b) noexcept nogil:
+    return b.end - b.start
+
+
+cdef inline uint32_t buffer_room(const Buffer* b) noexcept nogil:
+    return b.size - b.end

@@ -1,0 +1,96 @@
+# The pool behind buffer.pxd: two free lists and a count of bytes.
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+from fastlb._core.debug cimport BUG_ON
+
+cdef enum:
+    BUFFER_HEAD_BYTES = 32           # offset of Buffer.data, checked at import
+
+
+cdef void buffer_pool_init(BufferPool* pool, uint64_t bytes_max) noexcept nogil:
+    pool.free_small = NULL
+    pool.free_large = NULL
+    pool.free_small_count = 0
+    pool.free_large_count = 0
+    pool.bytes = 0
+    pool.bytes_max = bytes_max
+    pool.borrowed = 0
+    pool.refusals = 0
+
+
+cdef Buffer* _allocate(BufferPool* pool, uint32_t size) noexcept nogil:
+    cdef Buffer* buffer
+    if pool.bytes + size > pool.bytes_max:
+        pool.refusals += 1
+        return NULL
+    buffer = <Buffer*> malloc(BUFFER_HEAD_BYTES + size)
+    if buffer == NULL:
+        pool.refusals += 1
+        return NULL
+    buffer.size = size
+    pool.bytes += size
+    return buffer
+
+
+cdef Buffer* buffer_borrow(BufferPool* pool, bint large) noexcept nogil:
+    cdef Buffer* buffer
+    if large:
+        buffer = pool.free_large
+        if buffer != NULL:
+            pool.free_large = buffer.next_free
+            pool.free_large_count -= 1
+        else:
+            buffer = _allocate(pool, BUFFER_LARGE_BYTES)
+    else:
+        buffer = pool.free_small
+        if buffer != NULL:
+            pool.free_small = buffer.next_free
+            pool.free_small_count -= 1
+        else:
+            buffer = _allocate(pool, BUFFER_SMALL_BYTES)
+    if buffer == NULL:
+        return NULL
+    buffer.next_free = NULL
+    buffer.start = 0
+    buffer.end = 0
+    buffer.pinned = 0
+    pool.borrowed += 1
+    return buffer
+
+
+cdef void buffer_return(BufferPool* pool, Buffer* buffer) noexcept nogil:
+    BUG_ON(pool.borrowed == 0)
+    BUG_ON(buffer.next_free != NULL)
+    pool.borrowed -= 1
+    if buffer.size == BUFFER_LARGE_BYTES and pool.free_large_count < BUFFER_FREE_LARGE_MAX:
+        buffer.next_free = pool.free_large
+        pool.free_large = buffer
+        pool.free_large_count += 1
+    elif buffer.size == BUFFER_SMALL_BYTES and pool.free_small_count < BUFFER_FREE_SMALL_MAX:
+        buffer.next_free = pool.free_small
+        pool.free_small = buffer
+        pool.free_small_count += 1
+    else:
+        pool.bytes -= buffer.size
+        free(buffer)
+
+
+cdef void _free_list(Buffer* buffer) noexcept nogil:
+    cdef Buffer* next_free
+    while buffer != NULL:
+        next_free = buffer.next_free
+        free(buffer)
+        buffer = next_free
+
+
+cdef void buffer_pool_free(BufferPool* pool) noexcept nogil:
+    _free_list(pool.free_small)
+    _free_list(pool.free_large)
+    buffer_pool_init(pool, pool.bytes_max)
+
+
+cdef Buffer _layout
+if <char*> &_layout.data[0] - <char*> &_layout != BUFFER_HEAD_BYTES:
+    raise ImportError("fastlb._core.buffer: Buffer.data is not at offset 32")

@@ -1,0 +1,231 @@
+# The structs of a request's way through a worker. No functions: the modules that act on
+# them (accept, client, exchange, upstream, relay, tunnel, worker) cimport this one.
+#
+# Ownership: the worker owns every object through its free lists. A client connection owns
+# its exchange, an exchange owns the node connection that it uses; an idle node connection
+# belongs to the pool of its node. What is closed during a turn stays in memory until the
+# turn ends, because later events of the same turn may still point to it.
+
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastlb._core.address cimport Address
+from fastlb._core.body cimport BodyReader
+from fastlb._core.buffer cimport Buffer, BufferPool
+from fastlb._core.decide cimport Decision
+from fastlb._core.edit cimport HeadEdit, iovec
+from fastlb._core.head cimport Head
+from fastlb._core.limits cimport NODES_MAX, VIRTUAL_SERVERS_MAX
+from fastlb._core.node cimport NodeTable
+from fastlb._core.plan cimport Plan, PlanPool, PlanVirtualServer
+from fastlb._core.session_cache cimport SessionCache
+from fastlb._core.stats cimport WorkerStats
+from fastlb._core.timer cimport Timer, TimerWheel
+
+cdef enum StreamReady:               # Stream.ready: what the kernel has said and we have not used up
+    STREAM_READABLE = 1
+    STREAM_WRITABLE = 2
+    STREAM_HUP = 4                   # the peer has finished sending (EPOLLRDHUP)
+    STREAM_EOF = 8                   # and we have read all of it
+    STREAM_ERROR = 16                # reset, or another error: nothing more goes either way
+
+ctypedef struct Stream:              # first member of whatever epoll reports
+    void (*on_events)(Worker* w, Stream* s, uint32_t events) noexcept nogil
+    int fd                           # -1: closed
+    uint8_t ready                    # StreamReady bits
+
+cdef enum TimerKind:
+    TIMER_CLIENT = 0
+    TIMER_NODE
+    TIMER_ACCEPT
+    TIMER_DRAIN
+
+ctypedef struct Listener:
+    Stream stream
+    uint32_t id                      # PlanListener.id
+    uint32_t virtual_server          # index in the current plan
+    bint paused
+    Listener* next
+
+ctypedef struct Pipe:                # for splice
+    int in_fd                        # read end
+    int out_fd                       # write end
+    uint32_t bytes                   # in the pipe now
+    Pipe* next_free
+
+# Bytes of one message on their way. What is to be sent: the pipe's bytes, or first
+# `head` (the rest of an edited head that did not fit into one writev), then `run`.
+ctypedef struct Flow:
+    Buffer* head
+    Buffer* data                     # where the source is read into
+    uint32_t run                     # offset in `data` of bytes to be sent
+    uint32_t run_bytes
+    uint32_t keep                    # bytes at the beginning of `data` that must stay (a head in use)
+    Pipe* pipe
+    uint64_t bytes                   # sent to the target, heads included
+    BodyReader body
+    uint8_t decode                   # chunked is decoded for an HTTP/1.0 client
+    uint8_t large                    # the last read filled a small buffer: take large ones
+    uint8_t broken                   # the target takes no more
+
+cdef enum ClientState:
+    CLIENT_IDLE = 0                  # between requests: no buffer, no exchange
+    CLIENT_HEAD                      # part of a head has arrived
+    CLIENT_EXCHANGE                  # a request is being served
+    CLIENT_TUNNEL
+    CLIENT_LINGER                    # answered and half closed; waits for the peer to take it
+    CLIENT_CLOSED
+
+ctypedef struct ClientConn:
+    Stream stream
+    Timer timer
+    Buffer* buffer                   # received, not yet served; NULL when nothing is pending
+    Head* head                       # state of an unfinished parse; NULL otherwise
+    Exchange* exchange
+    ClientConn* next                 # free list, list of the dead, or list of the posted
+    ClientConn* all_next             # all open client connections of the worker
+    ClientConn* all_prev
+    Address peer                     # port 0 for unix sockets
+    uint8_t state                    # ClientState
+    uint8_t posted
+    uint16_t virtual_server_slot     # in WorkerStats, stable over reloads
+    uint32_t listener_id
+    uint32_t requests                # served on this connection
+
+cdef enum NodeConnState:
+    NODE_CONN_CONNECTING = 0
+    NODE_CONN_BUSY
+    NODE_CONN_IDLE
+    NODE_CONN_CLOSED
+
+ctypedef struct NodeConn:
+    Stream stream
+    Timer timer
+    Exchange* exchange               # NULL while idle
+    NodeConn* next                   # idle list of the node, free list, or list of the dead
+    NodeConn* prev
+    uint32_t slot                    # in the node table
+    uint32_t requests                # begun on this connection
+    uint8_t state                    # NodeConnState
+    Address address                  # of the node: a slot may be given to another one after a reload
+
+ctypedef struct Snapshot:            # a plan as this process sees it
+    const Plan* plan
+    SessionCache* caches             # one per class
+    SessionCache* reservations       # one per class
+    uint64_t references              # exchanges that began with it, and 1 while it is the current one
+    Snapshot* next                   # all snapshots still in memory
+
+cdef enum ExchangeStage:
+    STAGE_CONNECT = 0                # waits for the node's connection
+    STAGE_SEND                       # the head is not yet sent whole
+    STAGE_AWAIT                      # waits for the response's head
+    STAGE_RESPONSE                   # the response is being relayed
+    STAGE_TUNNEL
+
+ctypedef struct Exchange:
+    ClientConn* client
+    NodeConn* node                   # NULL before and between tries
+    Snapshot* snapshot               # holds a reference
+    const PlanVirtualServer* server
+    const PlanPool* pool
+    Exchange* next                   # free list
+    Flow up                          # client to node
+    Flow down                        # node to client
+    Address client_address           # whose request it is (peer, or X-Forwarded-For of a trusted proxy)
+    Decision decision
+    uint32_t slot                    # node table slot whose load this exchange counts in
+    uint32_t retries                 # other nodes tried
+    # the request, as far as it is needed after its head was sent
+    uint32_t head_start              # in up.data
+    uint32_t head_end
+    uint32_t target                  # offsets in up.data
+    uint32_t target_bytes
+    uint32_t host
+    uint32_t host_bytes
+    uint32_t method_at
+    uint8_t method_bytes
+    uint8_t method                   # Method
+    uint8_t version_minor
+    uint8_t stage                    # ExchangeStage
+    uint8_t counted                  # in the node's load
+    uint8_t fresh                    # the node connection was opened for this exchange
+    uint8_t client_persists          # the client connection may carry another request
+    uint8_t node_persists
+    uint8_t upgrade                  # the request asks for one
+    uint8_t expect_continue
+    uint8_t body_sent                # bytes of the body have left the first buffer
+    uint8_t response_started         # a byte of the response was received
+    uint8_t response_head_sent
+    uint8_t cause                    # Cause
+    uint16_t status
+    uint64_t started_us
+    uint64_t connected_us
+    uint64_t sent_us                 # the request's head went out
+    uint64_t first_byte_us
+
+cdef enum:
+    SCRATCH_BYTES = 8192
+    WORKER_IOVECS = 160              # EDIT_IOVECS_MAX and a run of the body
+    EVENTS_MAX = 256
+
+ctypedef struct AccessLog:
+    int fd                           # -1: off
+    uint32_t used
+    uint32_t batch                   # written when this much has gathered, or the turn ends
+    bint is_socket                   # syslog: one datagram per line
+    char* text                       # ACCESS_LOG_BYTES
+
+ctypedef struct Worker:
+    int epoll_fd
+    Stream channel                   # from the control process
+    Stream signals
+    uint32_t index                   # column in the node table
+    bint stopping                    # no new connections; the running ones end
+    bint finished                    # leave the loop
+    # clocks, read once per turn
+    uint64_t now_us                  # CLOCK_MONOTONIC
+    uint64_t now_ms
+    uint64_t boot_ms                 # CLOCK_BOOTTIME, refreshed every 10 ms
+    uint32_t wall_s                  # CLOCK_REALTIME, refreshed with it
+    uint64_t wall_us
+    uint32_t now_ticks
+    uint64_t clocks_due_ms
+    # shared memory
+    char* segment
+    NodeTable* nodes
+    WorkerStats* stats
+    # configuration
+    Snapshot* snapshot
+    Snapshot* snapshots
+    int16_t server_index[VIRTUAL_SERVERS_MAX]    # of a virtual server's slot in the plan; -1: gone
+    Listener* listeners
+    bint accept_paused
+    Timer accept_timer
+    Timer drain_timer
+    # memory
+    TimerWheel timers
+    BufferPool buffers
+    ClientConn* free_clients
+    NodeConn* free_node_conns
+    Exchange* free_exchanges
+    Head* free_heads
+    Pipe* free_pipes
+    uint32_t free_pipe_count
+    ClientConn* clients              # all open ones
+    ClientConn* dead_clients
+    NodeConn* dead_node_conns
+    ClientConn* posted               # have bytes of a next request; served at the end of the turn
+    NodeConn* idle[NODES_MAX]        # pooled node connections by slot, last used first
+    uint32_t idle_count[NODES_MAX]
+    # upward calls, set at start: exchange and tunnel are below the client's module
+    void (*request_done)(Worker* w, ClientConn* c, bint persists) noexcept nogil
+    # scratch of the message in work
+    Head request
+    Exchange* request_of             # whose request `request` holds now; NULL: nobody's
+    Head response
+    HeadEdit edit
+    iovec iov[WORKER_IOVECS]
+    char scratch[SCRATCH_BYTES]
+    uint32_t scratch_used
+    uint64_t random
+    AccessLog log

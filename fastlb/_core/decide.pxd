@@ -1,0 +1,72 @@
+# The decision: which node serves this request, and why. Reads request, plan, node table and
+# session caches, does no I/O; traffic, `explain`, tests and simulations run this one.
+#
+#   class -> its key or node -> session map -> node of this pool -> the node's state
+#   nothing found: the fallback class, and so on; still nothing: the pool's algorithm
+#
+# A node that could not be connected to comes back through decide_again.
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+from fastlb._core.address cimport Address
+from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, TRIES_MAX
+from fastlb._core.node cimport NodeTable
+from fastlb._core.persist cimport PersistInput
+from fastlb._core.plan cimport Plan, PlanPool
+from fastlb._core.session_cache cimport SessionCache
+from fastlb._core.siphash cimport Hash128
+
+cdef enum Action:
+    ACTION_FORWARD = 0
+    ACTION_REDIRECT                  # failure mode redirect
+    ACTION_CLOSE                     # failure mode close
+    ACTION_NO_NODE                   # nobody may take a new session
+
+ctypedef struct DecideInput:
+    PersistInput request
+    const PlanPool* pool
+    int32_t persistence              # PlanClass index, -1: none
+    NodeTable* table
+    SessionCache* caches             # one per PlanClass; unused where the class has none
+    SessionCache* reservations       # one per PlanClass
+    uint64_t* random                 # generator state, never 0
+    uint64_t now_ms                  # CLOCK_BOOTTIME
+    uint32_t now_ticks               # of the segment's epoch
+    bint peek                        # look only: renew, record and claim nothing
+
+ctypedef struct ClassKey:
+    int32_t index                    # PlanClass index
+    Hash128 key
+
+ctypedef struct Decision:
+    uint8_t action                   # Action
+    uint8_t outcome                  # Outcome
+    uint8_t found_in                 # FoundIn
+    uint8_t established              # the node was a session's, not the algorithm's
+    uint8_t has_previous             # `previous` is the session's node, which could not serve
+    uint8_t write_cookie
+    uint8_t expire_cookie            # in the 302 or 503
+    uint8_t cookie_seen
+    uint8_t duplicates
+    uint8_t last_draining            # a new session went to a draining node: none other was left
+    uint8_t has_reservation          # `reservation` is this client's fingerprint
+    uint8_t holds_reservation        # and the choice behind it is this request's own
+    int32_t node                     # index in the pool, -1: none
+    int32_t persistence              # PlanClass index that was asked first, -1: none
+    int32_t found_class              # PlanClass index that found the session, -1: none
+    int32_t cookie_class             # PlanClass index whose cookie the response may get, -1: none
+    uint32_t first_seen_s            # to be kept in a cookie that is written again; 0: now
+    Address previous
+    Hash128 reservation
+    uint32_t key_count
+    ClassKey keys[FALLBACK_DEPTH_MAX]
+    uint32_t tried_count
+    int32_t tried[TRIES_MAX]
+
+cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil
+# The decision's node could not be connected to: another node, or the failure mode.
+cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil
+# The request was answered, or will never be: the reservation ends soon, or now.
+cdef void decide_answered(const DecideInput* ask, Decision* d, bint answered) noexcept nogil
+# The application ended the session: its maps are forgotten.
+cdef void decide_forget(const DecideInput* ask, Decision* d) noexcept nogil

@@ -1,0 +1,59 @@
+# The node table in shared memory: what changes while a plan stays the same.
+#
+# A slot belongs to one node of one pool (the control plane hands slots out by pool and
+# address, so a node keeps its slot through reloads). `state` is written by the control
+# plane; each worker writes its own column of `active` and the two estimates.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastlb._core.limits cimport NODES_MAX, WORKERS_MAX
+
+cdef enum NodeState:
+    NODE_FREE = 0                    # slot not in use
+    NODE_UP
+    NODE_DRAINING                    # established sessions only
+    NODE_DOWN                        # found dead by a monitor or by connecting
+    NODE_DISABLED                    # by the operator
+
+ctypedef struct NodeSlot:
+    # line 0: read by every decision, seldom written
+    uint32_t state                   # NodeState
+    uint32_t slow_start              # reserved for returning nodes: percent of the weight, 0 = all
+    uint64_t response_us             # moving average of the time to the first byte; 0 = unknown
+    uint64_t response_at_ms          # when it was last fed, CLOCK_BOOTTIME
+    uint64_t used_at_ms              # last request of any session, CLOCK_BOOTTIME
+    uint64_t reserved[4]
+    # lines 1-4: requests and tunnels in progress, one column per worker
+    uint32_t active[WORKERS_MAX]
+
+ctypedef struct NodeTable:
+    NodeSlot slots[NODES_MAX]
+    uint64_t turns[NODES_MAX]        # round-robin positions, one per pool (atomic)
+
+cdef extern from * nogil:
+    """
+    static inline uint64_t fastlb_fetch_add(uint64_t *at, uint64_t by)
+    {
+        return __atomic_fetch_add(at, by, __ATOMIC_RELAXED);
+    }
+    """
+    uint64_t fastlb_fetch_add(uint64_t* at, uint64_t by) noexcept
+
+
+# Requests in progress on the node over the first `workers` columns.
+cdef inline uint32_t node_load(const NodeSlot* slot, uint32_t workers) noexcept nogil:
+    cdef uint32_t total = 0
+    cdef uint32_t i
+    for i in range(workers):
+        total += slot.active[i]
+    return total
+
+
+# Feeds the average with one measurement; weight 1/8 as in RFC 6298 (SRTT).
+cdef inline void node_feed_response(NodeSlot* slot, uint64_t us, uint64_t now_ms) noexcept nogil:
+    if slot.response_us == 0:
+        slot.response_us = us + 1
+    else:
+        slot.response_us = <uint64_t> (<int64_t> slot.response_us
+                                       + (<int64_t> us - <int64_t> slot.response_us) // 8) | 1
+    slot.response_at_ms = now_ms

@@ -1,0 +1,58 @@
+# The control plane's view of the node table.
+
+from libc.string cimport memset
+
+if sizeof(NodeSlot) != 64 + 4 * WORKERS_MAX:
+    raise ImportError("fastlb._core.node: NodeSlot has holes")
+
+NODE_TABLE_BYTES = sizeof(NodeTable)
+STATES = {
+    "up": NODE_UP, "draining": NODE_DRAINING, "down": NODE_DOWN, "disabled": NODE_DISABLED,
+}
+STATE_NAMES = {number: name for name, number in STATES.items()}
+
+
+cdef NodeSlot* _slot(size_t table, int slot) except NULL:
+    if table == 0 or not 0 <= slot < NODES_MAX:
+        raise ValueError(f"node table: no slot {slot}")
+    return &(<NodeTable*> table).slots[slot]
+
+
+def open_slot(size_t table, int slot, str state) -> None:
+    """Take a free slot into use; its load columns and estimates start at zero."""
+    cdef NodeSlot* one = _slot(table, slot)
+    memset(one, 0, sizeof(NodeSlot))
+    one.state = STATES[state]
+
+
+def free_slot(size_t table, int slot) -> None:
+    """Give a slot back; only when no worker's plan refers to it."""
+    _slot(table, slot).state = NODE_FREE
+
+
+def set_state(size_t table, int slot, str state) -> None:
+    """Write the state ("up", "draining", "down", "disabled") that workers see at once."""
+    _slot(table, slot).state = STATES[state]
+
+
+def get_state(size_t table, int slot) -> str:
+    """The state's name."""
+    return STATE_NAMES[_slot(table, slot).state]
+
+
+def clear_worker_column(size_t table, int worker) -> None:
+    """Forget the load of a worker that died: its requests died with it."""
+    cdef int i
+    for i in range(NODES_MAX):
+        _slot(table, i).active[worker] = 0
+
+
+def read_slot(size_t table, int slot, int workers) -> dict:
+    """State, requests in progress, response average (µs) and last use (ms, CLOCK_BOOTTIME)."""
+    cdef NodeSlot* one = _slot(table, slot)
+    return {
+        "state": STATE_NAMES[one.state],
+        "connections": node_load(one, workers),
+        "response_us": one.response_us,
+        "used_at_ms": one.used_at_ms,
+    }

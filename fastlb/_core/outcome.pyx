@@ -1,0 +1,35 @@
+# The words for the numbers of outcome.pxd, in the same order.
+
+cdef const char** OUTCOME_NAMES = [
+    "none", "new", "hit", "draining", "moved", "reserved", "expired", "tampered", "other-class",
+    "no-key", "node-down", "node-disabled", "node-removed", "connect-failed",
+]
+cdef const char** FOUND_IN_NAMES = ["none", "cookie", "cache", "reservation"]
+cdef const char** CAUSE_NAMES = [
+    "", "bad-request", "head-timeout", "body-timeout", "bad-request-body", "body-too-large",
+    "client-closed", "client-stalled", "no-node", "connect-failed", "connect-timeout",
+    "node-closed", "node-timeout", "bad-response", "bad-response-body", "session-closed",
+    "session-redirected", "no-buffer", "not-supported", "tunnel-timeout", "stopped",
+]
+
+
+cdef const char* outcome_name(int outcome) noexcept nogil:
+    return OUTCOME_NAMES[outcome] if 0 <= outcome < OUTCOMES else "unknown"
+
+
+cdef const char* found_in_name(int found_in) noexcept nogil:
+    return FOUND_IN_NAMES[found_in] if 0 <= found_in < FOUND_INS else "unknown"
+
+
+cdef const char* cause_name(int cause) noexcept nogil:
+    return CAUSE_NAMES[cause] if 0 <= cause < CAUSES else "unknown"
+
+
+def outcome_names() -> list[str]:
+    """The names of all outcomes; the index is the counter's."""
+    return [OUTCOME_NAMES[i].decode() for i in range(OUTCOMES)]
+
+
+def cause_names() -> list[str]:
+    """The names of all causes of failed exchanges; the index is the counter's."""
+    return [CAUSE_NAMES[i].decode() for i in range(CAUSES)]

@@ -1,0 +1,219 @@
+# The plan: one immutable snapshot of what the configuration says, as a flat blob in a
+# sealed memory file. The control plane compiles it, workers map it read-only and switch
+# to it between two turns of the loop; requests in progress keep the one they began with.
+#
+# Everything inside is an offset or an index, so the blob means the same at any address.
+# Names and texts are Text {offset, bytes}. What changes at run time (node states, load,
+# counters, session maps) is in shared memory, reached through slots and regions.
+
+from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastlb._core.address cimport Address
+from fastlb._core.siphash cimport SipKey
+
+cdef enum:
+    PLAN_MAGIC = 0x464C4250          # "FLBP"
+    PLAN_LAYOUT = 1
+    PLAN_KEYS = 4
+
+cdef enum PlanKeyUse:
+    KEY_SESSION = 0                  # hashes of session keys
+    KEY_TOKEN_MAC                    # authentication of cookie values
+    KEY_TOKEN_STREAM                 # their encryption
+    KEY_RESERVATION                  # fingerprints of clients without a session
+
+cdef enum Protocol:
+    PROTOCOL_HTTP = 0
+    PROTOCOL_HTTPS
+    PROTOCOL_TLS
+    PROTOCOL_TCP
+
+cdef enum Algorithm:
+    BALANCE_ROUND_ROBIN = 0
+    BALANCE_WEIGHTED_ROUND_ROBIN
+    BALANCE_LEAST_CONNECTIONS
+    BALANCE_RANDOM_OF_TWO
+    BALANCE_FASTEST_RESPONSE
+    BALANCE_HASH
+    ALGORITHMS
+
+cdef enum ClassType:
+    CLASS_IP = 0
+    CLASS_TRANSPARENT
+    CLASS_TYPES
+
+cdef enum FailureMode:
+    FAILURE_NEW_NODE = 0
+    FAILURE_REDIRECT
+    FAILURE_CLOSE
+
+cdef enum PlanFlags:
+    NODE_IS_BACKUP = 1               # PlanNode.flags
+    POOL_DRAIN_LAST_REFUSE = 1       # PlanPool.flags
+    CLASS_DELETE_ON_FAILURE = 1      # PlanClass.flags
+    CLASS_EVERY_RESPONSE = 2
+    CLASS_HIDE_COOKIE = 4
+    CLASS_PROTECT_CACHE = 8
+    CLASS_PRESERVE = 16
+    CLASS_REISSUE = 32
+    CLASS_HAS_CACHE = 64
+
+ctypedef struct Text:
+    uint32_t offset
+    uint32_t bytes
+
+ctypedef struct PlanListener:
+    uint32_t id                      # stable across reloads while the address is the same
+    uint32_t virtual_server
+
+ctypedef struct PlanNetwork:
+    uint8_t ip[16]
+    uint32_t bits                    # prefix length over the 16 bytes
+
+ctypedef struct PlanVirtualServer:
+    Text name
+    uint32_t slot                    # in WorkerStats.virtual_servers
+    uint32_t protocol
+    uint32_t pool                    # the default one
+    uint32_t routes                  # first PlanRoute
+    uint32_t route_count
+    uint32_t trusted                 # first PlanNetwork of trusted_proxies
+    uint32_t trusted_count
+    uint32_t decision                # first PlanNetwork of decision_header
+    uint32_t decision_count
+
+ctypedef struct PlanRoute:
+    Text host                        # lower case; empty: any; "*.example.com": any label before
+    Text path                        # prefix; empty: any
+    uint32_t pool
+
+ctypedef struct PlanPool:
+    Text name
+    uint32_t slot                    # round-robin position in NodeTable.turns
+    uint32_t algorithm
+    uint32_t nodes                   # first PlanNode
+    uint32_t node_count
+    int32_t persistence              # PlanClass index, -1: none
+    uint32_t retries
+    uint32_t flags
+    uint32_t schedule                # offset of uint16_t[schedule_count]: weighted round robin
+    uint32_t schedule_count
+
+ctypedef struct PlanNode:
+    Address address
+    uint16_t flags
+    uint32_t slot                    # in NodeTable.slots and WorkerStats.nodes
+    uint32_t weight                  # 0: established sessions only
+    uint32_t max_connections         # 0: no bound
+    uint64_t hash_seed               # from the address alone, so that order does not matter
+    Text name                        # "10.0.0.1:8080"
+
+ctypedef struct PlanClass:
+    Text name
+    uint32_t id                      # first 4 bytes of SHA-256 of the name
+    uint32_t slot                    # in WorkerStats.classes
+    uint32_t type
+    int32_t fallback                 # PlanClass index, -1: none
+    uint32_t failure_mode
+    uint32_t flags
+    Text redirect_url
+    # ip
+    uint32_t ipv4_bits
+    uint32_t ipv6_bits
+    # session cache (CLASS_HAS_CACHE)
+    uint64_t cache_offset            # of the region in the segment
+    uint32_t expiry_ticks            # since last use; 0: never
+    # cookie classes
+    uint32_t reserve_ticks           # 0: no reservations
+    uint64_t reservations_offset     # session cache of the reservations
+    uint32_t timeout_s               # idle; 0: none
+    uint32_t max_lifetime_s          # absolute; 0: none
+    Text cookie_name
+    Text cookie_tail                 # all that follows the value: "; Path=/; HttpOnly"
+
+ctypedef struct PlanLimits:
+    uint32_t max_connections
+    uint32_t request_line_bytes
+    uint32_t head_bytes
+    uint32_t field_count
+    uint64_t body_bytes              # 0: no limit
+    uint64_t buffer_bytes            # of one worker
+
+ctypedef struct PlanTimeouts:        # milliseconds
+    uint32_t client_header
+    uint32_t client_body
+    uint32_t keep_alive
+    uint32_t connect
+    uint32_t response
+    uint32_t tunnel
+    uint32_t drain
+    uint32_t node_keep_alive
+
+cdef enum LogFormat:
+    LOG_OFF = 0
+    LOG_JSON
+    LOG_COMBINED
+
+ctypedef struct Plan:
+    uint32_t magic
+    uint32_t layout
+    uint64_t bytes                   # of the whole blob
+    uint64_t generation
+    uint32_t workers                 # columns of the load table in use
+    uint32_t log_format
+    uint32_t stats_bytes             # sizeof(WorkerStats), to refuse a plan of another build
+    uint32_t listeners
+    uint32_t listener_count
+    uint32_t virtual_servers
+    uint32_t virtual_server_count
+    uint32_t pools
+    uint32_t pool_count
+    uint32_t classes
+    uint32_t class_count
+    uint32_t nodes
+    uint32_t node_count
+    uint32_t routes
+    uint32_t route_count
+    uint32_t networks
+    uint64_t node_table_offset       # region in the segment
+    uint64_t epoch_ms                # CLOCK_BOOTTIME at tick 0 of the session caches
+    PlanLimits limits
+    PlanTimeouts timeouts
+    SipKey keys[PLAN_KEYS]
+
+cdef inline const char* plan_text(const Plan* plan, Text text) noexcept nogil:
+    return <const char*> plan + text.offset
+
+
+cdef inline const PlanVirtualServer* plan_virtual_server(const Plan* plan, uint32_t i) noexcept nogil:
+    return <const PlanVirtualServer*> (<const char*> plan + plan.virtual_servers) + i
+
+
+cdef inline const PlanListener* plan_listener(const Plan* plan, uint32_t i) noexcept nogil:
+    return <const PlanListener*> (<const char*> plan + plan.listeners) + i
+
+
+cdef inline const PlanPool* plan_pool(const Plan* plan, uint32_t i) noexcept nogil:
+    return <const PlanPool*> (<const char*> plan + plan.pools) + i
+
+
+cdef inline const PlanClass* plan_class(const Plan* plan, uint32_t i) noexcept nogil:
+    return <const PlanClass*> (<const char*> plan + plan.classes) + i
+
+
+cdef inline const PlanNode* plan_nodes(const Plan* plan, const PlanPool* pool) noexcept nogil:
+    return <const PlanNode*> (<const char*> plan + plan.nodes) + pool.nodes
+
+
+cdef inline const PlanRoute* plan_routes(const Plan* plan) noexcept nogil:
+    return <const PlanRoute*> (<const char*> plan + plan.routes)
+
+
+cdef inline const PlanNetwork* plan_networks(const Plan* plan) noexcept nogil:
+    return <const PlanNetwork*> (<const char*> plan + plan.networks)
+
+
+# 0 when the blob is a whole plan of this build, else a negative number.
+cdef int plan_check(const Plan* plan, uint64_t bytes) noexcept nogil
+cdef bint plan_network_has(const Plan* plan, uint32_t first, uint32_t count,
+                           const Address* a) noexcept nogil

@@ -1,0 +1,330 @@
+# Compiles a plan (at the Python edge) and checks one (in a worker).
+#
+# The builder collects tables of structs and one pool of texts, and lays them out at the end;
+# nothing here knows the configuration file (that is fastlb/plan.py's).
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from fastlb._core.address cimport Address, address_from_text
+from fastlb._core.limits cimport NODES_MAX
+from fastlb._core.siphash cimport SipKey, sip_key_load
+from fastlb._core.stats cimport WorkerStats
+
+
+cdef int plan_check(const Plan* plan, uint64_t bytes) noexcept nogil:
+    if bytes < sizeof(Plan) or plan.magic != PLAN_MAGIC or plan.layout != PLAN_LAYOUT:
+        return -1
+    if plan.bytes > bytes or plan.stats_bytes != sizeof(WorkerStats):
+        return -1
+    return 0
+
+
+cdef bint plan_network_has(const Plan* plan, uint32_t first, uint32_t count,
+                           const Address* a) noexcept nogil:
+    cdef const PlanNetwork* network = plan_networks(plan) + first
+    cdef uint32_t i, j, bits
+    cdef bint same
+    for i in range(count):
+        bits = network[i].bits
+        same = True
+        for j in range(16):
+            if bits >= 8:
+                same = network[i].ip[j] == a.ip[j]
+                bits -= 8
+            else:
+                same = ((network[i].ip[j] ^ a.ip[j]) >> (8 - bits)) == 0 if bits else True
+                bits = 0
+            if not same or bits == 0:
+                break
+        if same:
+            return True
+    return False
+
+
+ALGORITHM_NUMBERS = {
+    "round-robin": BALANCE_ROUND_ROBIN,
+    "weighted-round-robin": BALANCE_WEIGHTED_ROUND_ROBIN,
+    "least-connections": BALANCE_LEAST_CONNECTIONS,
+    "random-of-two": BALANCE_RANDOM_OF_TWO,
+    "fastest-response": BALANCE_FASTEST_RESPONSE,
+    "hash": BALANCE_HASH,
+}
+PROTOCOL_NUMBERS = {
+    "http": PROTOCOL_HTTP, "https": PROTOCOL_HTTPS, "tls": PROTOCOL_TLS, "tcp": PROTOCOL_TCP,
+}
+FAILURE_MODE_NUMBERS = {
+    "new-node": FAILURE_NEW_NODE, "redirect": FAILURE_REDIRECT, "close": FAILURE_CLOSE,
+}
+CLASS_TYPE_NUMBERS = {"ip": CLASS_IP, "transparent": CLASS_TRANSPARENT}
+LOG_FORMAT_NUMBERS = {"off": LOG_OFF, "json": LOG_JSON, "combined": LOG_COMBINED}
+KEY_NAMES = ("session", "token mac", "token stream", "reservation")
+
+
+cdef void _address(Address* out, str ip, int port) except *:
+    text = ip.encode()
+    if not address_from_text(out, text, len(text)):
+        raise ValueError(f"plan: {ip!r} is no IP address")
+    out.port = <uint16_t> port
+
+
+cdef class PlanBuilder:
+    """Collects the tables of a plan; `finish` returns the blob.
+
+    Each `add_*` returns the index by which the other tables refer to the entry. Values are
+    checked by the configuration's own validation; here only what would break the layout is.
+    """
+    cdef bytearray texts
+    cdef dict text_offsets
+    cdef list listeners, servers, pools, nodes, classes, routes, networks, schedules
+    cdef Plan head
+
+    def __init__(self) -> None:
+        self.texts = bytearray()
+        self.text_offsets = {}
+        self.listeners = []
+        self.servers = []
+        self.pools = []
+        self.nodes = []
+        self.classes = []
+        self.routes = []
+        self.networks = []
+        self.schedules = []
+        memset(&self.head, 0, sizeof(Plan))
+
+    cdef Text _text(self, str text) except *:
+        # Offsets count from the pool's start until finish() moves them.
+        cdef Text out
+        data = text.encode("utf-8", "surrogateescape")
+        if data not in self.text_offsets:
+            self.text_offsets[data] = len(self.texts)
+            self.texts += data + b"\0"
+        out.offset = self.text_offsets[data]
+        out.bytes = <uint32_t> len(data)
+        return out
+
+    def set_global(self, *, generation: int, workers: int, log_format: str,
+                   node_table_offset: int, epoch_ms: int, keys: list) -> None:
+        """`keys`: 16 secret bytes for each of KEY_NAMES."""
+        cdef int i
+        cdef bytes key
+        self.head.generation = generation
+        self.head.workers = workers
+        self.head.log_format = LOG_FORMAT_NUMBERS[log_format]
+        self.head.node_table_offset = node_table_offset
+        self.head.epoch_ms = epoch_ms
+        if len(keys) != PLAN_KEYS:
+            raise ValueError(f"plan: {PLAN_KEYS} keys are needed, not {len(keys)}")
+        for i in range(PLAN_KEYS):
+            key = keys[i]
+            if len(key) != 16:
+                raise ValueError(f"plan: the {KEY_NAMES[i]} key has {len(key)} bytes, not 16")
+            sip_key_load(&self.head.keys[i], <const uint8_t*> <const char*> key)
+
+    def set_limits(self, *, max_connections: int, request_line_bytes: int, head_bytes: int,
+                   field_count: int, body_bytes: int, buffer_bytes: int) -> None:
+        """`body_bytes` 0: no limit; all others at least 1."""
+        self.head.limits.max_connections = max_connections
+        self.head.limits.request_line_bytes = request_line_bytes
+        self.head.limits.head_bytes = head_bytes
+        self.head.limits.field_count = field_count
+        self.head.limits.body_bytes = body_bytes
+        self.head.limits.buffer_bytes = buffer_bytes
+
+    def set_timeouts(self, *, client_header: int, client_body: int, keep_alive: int, connect: int,
+                     response: int, tunnel: int, drain: int, node_keep_alive: int) -> None:
+        """All in milliseconds."""
+        self.head.timeouts.client_header = client_header
+        self.head.timeouts.client_body = client_body
+        self.head.timeouts.keep_alive = keep_alive
+        self.head.timeouts.connect = connect
+        self.head.timeouts.response = response
+        self.head.timeouts.tunnel = tunnel
+        self.head.timeouts.drain = drain
+        self.head.timeouts.node_keep_alive = node_keep_alive
+
+    def add_listener(self, *, id: int, virtual_server: int) -> int:
+        """`id` is the control process's number for the listening socket."""
+        cdef PlanListener entry
+        entry.id = id
+        entry.virtual_server = virtual_server
+        self.listeners.append((<char*> &entry)[:sizeof(entry)])
+        return len(self.listeners) - 1
+
+    def add_networks(self, networks: list) -> tuple:
+        """`networks`: pairs of (address text, prefix length of that family) -> (first, count)."""
+        cdef PlanNetwork entry
+        cdef Address address
+        first = len(self.networks)
+        for ip, bits in networks:
+            memset(&entry, 0, sizeof(entry))
+            _address(&address, ip, 0)
+            memcpy(entry.ip, address.ip, 16)
+            entry.bits = bits + (96 if ":" not in ip else 0)
+            self.networks.append((<char*> &entry)[:sizeof(entry)])
+        return first, len(networks)
+
+    def add_route(self, *, host: str, path: str, pool: int) -> int:
+        """Empty `host` or `path`: any. The host in lower case, "*.name" for any label before."""
+        cdef PlanRoute entry
+        memset(&entry, 0, sizeof(entry))
+        entry.host = self._text(host)
+        entry.path = self._text(path)
+        entry.pool = pool
+        self.routes.append((<char*> &entry)[:sizeof(entry)])
+        return len(self.routes) - 1
+
+    def add_virtual_server(self, *, name: str, slot: int, protocol: str, pool: int,
+                           routes: tuple, trusted: tuple, decision: tuple) -> int:
+        """`routes`, `trusted`, `decision`: (first, count) in their tables."""
+        cdef PlanVirtualServer entry
+        memset(&entry, 0, sizeof(entry))
+        entry.name = self._text(name)
+        entry.slot = slot
+        entry.protocol = PROTOCOL_NUMBERS[protocol]
+        entry.pool = pool
+        entry.routes, entry.route_count = routes
+        entry.trusted, entry.trusted_count = trusted
+        entry.decision, entry.decision_count = decision
+        self.servers.append((<char*> &entry)[:sizeof(entry)])
+        return len(self.servers) - 1
+
+    def add_node(self, *, ip: str, port: int, slot: int, weight: int, max_connections: int,
+                 backup: bool, hash_seed: int) -> int:
+        """Nodes of one pool must be added one after the other."""
+        cdef PlanNode entry
+        memset(&entry, 0, sizeof(entry))
+        if not 0 <= slot < NODES_MAX:
+            raise ValueError(f"plan: node slot {slot} is out of range")
+        _address(&entry.address, ip, port)
+        entry.flags = NODE_IS_BACKUP if backup else 0
+        entry.slot = slot
+        entry.weight = weight
+        entry.max_connections = max_connections
+        entry.hash_seed = hash_seed
+        entry.name = self._text(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}")
+        self.nodes.append((<char*> &entry)[:sizeof(entry)])
+        return len(self.nodes) - 1
+
+    def add_pool(self, *, name: str, slot: int, algorithm: str, first_node: int, node_count: int,
+                 persistence: int, retries: int, refuse_last_draining: bool,
+                 schedule: list) -> int:
+        """`persistence` -1: none. `schedule`: node indices in the order of weighted round robin."""
+        cdef PlanPool entry
+        memset(&entry, 0, sizeof(entry))
+        entry.name = self._text(name)
+        entry.slot = slot
+        entry.algorithm = ALGORITHM_NUMBERS[algorithm]
+        entry.nodes = first_node
+        entry.node_count = node_count
+        entry.persistence = persistence
+        entry.retries = retries
+        entry.flags = POOL_DRAIN_LAST_REFUSE if refuse_last_draining else 0
+        entry.schedule = sum(len(one) for one in self.schedules)
+        entry.schedule_count = len(schedule)
+        self.schedules.append(b"".join(index.to_bytes(2, "little") for index in schedule))
+        self.pools.append((<char*> &entry)[:sizeof(entry)])
+        return len(self.pools) - 1
+
+    def add_class(self, *, name: str, id: int, slot: int, type: str, fallback: int,
+                  failure_mode: str, redirect_url: str, flags: int, ipv4_bits: int = 0,
+                  ipv6_bits: int = 0, cache_offset: int = 0, expiry_ticks: int = 0,
+                  reserve_ticks: int = 0, reservations_offset: int = 0, timeout_s: int = 0,
+                  max_lifetime_s: int = 0, cookie_name: str = "", cookie_tail: str = "") -> int:
+        """`fallback` -1: none; `flags`: the CLASS_* bits; offsets: regions in the segment."""
+        cdef PlanClass entry
+        memset(&entry, 0, sizeof(entry))
+        entry.name = self._text(name)
+        entry.id = id
+        entry.slot = slot
+        entry.type = CLASS_TYPE_NUMBERS[type]
+        entry.fallback = fallback
+        entry.failure_mode = FAILURE_MODE_NUMBERS[failure_mode]
+        entry.flags = flags
+        entry.redirect_url = self._text(redirect_url)
+        entry.ipv4_bits = ipv4_bits
+        entry.ipv6_bits = ipv6_bits
+        entry.cache_offset = cache_offset
+        entry.expiry_ticks = expiry_ticks
+        entry.reserve_ticks = reserve_ticks
+        entry.reservations_offset = reservations_offset
+        entry.timeout_s = timeout_s
+        entry.max_lifetime_s = max_lifetime_s
+        entry.cookie_name = self._text(cookie_name)
+        entry.cookie_tail = self._text(cookie_tail)
+        self.classes.append((<char*> &entry)[:sizeof(entry)])
+        return len(self.classes) - 1
+
+    def finish(self) -> bytes:
+        """Lay everything out; the builder is not to be used after that."""
+        blob = bytearray(sizeof(Plan))
+        cdef Plan* head = &self.head
+
+        def place(entries: list) -> int:
+            while len(blob) % 64:
+                blob.append(0)
+            offset = len(blob)
+            for entry in entries:
+                blob.extend(entry)
+            return offset
+
+        head.magic = PLAN_MAGIC
+        head.layout = PLAN_LAYOUT
+        head.stats_bytes = sizeof(WorkerStats)
+        head.listeners = place(self.listeners)
+        head.listener_count = len(self.listeners)
+        head.virtual_servers = place(self.servers)
+        head.virtual_server_count = len(self.servers)
+        head.pools = place(self.pools)
+        head.pool_count = len(self.pools)
+        head.classes = place(self.classes)
+        head.class_count = len(self.classes)
+        head.nodes = place(self.nodes)
+        head.node_count = len(self.nodes)
+        head.routes = place(self.routes)
+        head.route_count = len(self.routes)
+        head.networks = place(self.networks)
+        schedules = place(self.schedules)
+        texts = place([bytes(self.texts)])
+        head.bytes = len(blob)
+        memcpy(<char*> blob, head, sizeof(Plan))
+        _move_offsets(blob, schedules, texts)
+        return bytes(blob)
+
+
+cdef void _move_offsets(bytearray blob, uint32_t schedules, uint32_t texts) except *:
+    # Texts and schedules were counted from the start of their own area.
+    cdef char* base = blob
+    cdef Plan* plan = <Plan*> base
+    cdef PlanVirtualServer* server = <PlanVirtualServer*> (base + plan.virtual_servers)
+    cdef PlanPool* pool = <PlanPool*> (base + plan.pools)
+    cdef PlanClass* cls = <PlanClass*> (base + plan.classes)
+    cdef PlanNode* node = <PlanNode*> (base + plan.nodes)
+    cdef PlanRoute* route = <PlanRoute*> (base + plan.routes)
+    cdef uint32_t i
+    for i in range(plan.virtual_server_count):
+        server[i].name.offset += texts
+    for i in range(plan.pool_count):
+        pool[i].name.offset += texts
+        pool[i].schedule += schedules
+    for i in range(plan.node_count):
+        node[i].name.offset += texts
+    for i in range(plan.class_count):
+        cls[i].name.offset += texts
+        cls[i].redirect_url.offset += texts
+        cls[i].cookie_name.offset += texts
+        cls[i].cookie_tail.offset += texts
+    for i in range(plan.route_count):
+        route[i].host.offset += texts
+        route[i].path.offset += texts
+
+
+CLASS_FLAGS = {
+    "delete_on_failure": CLASS_DELETE_ON_FAILURE,
+    "every_response": CLASS_EVERY_RESPONSE,
+    "hide_cookie": CLASS_HIDE_COOKIE,
+    "protect_cache": CLASS_PROTECT_CACHE,
+    "preserve": CLASS_PRESERVE,
+    "reissue": CLASS_REISSUE,
+    "has_cache": CLASS_HAS_CACHE,
+}

@@ -1,0 +1,291 @@
+# The flow of a message's bytes (contract in relay.pxd).
+#
+# Three ways for a body: what came with the head goes out with the head; then buffers are
+# read and sent; a run of at least SPLICE_MIN bytes that nobody has to look at goes through
+# a pipe without being copied.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memmove
+
+from fastlb._core.body cimport (
+    BodySpan, body_expected, body_pass, body_skip, body_step,
+)
+from fastlb._core.buffer cimport (
+    BUFFER_SMALL_BYTES, Buffer, buffer_borrow, buffer_return,
+)
+from fastlb._core.connection cimport (
+    STREAM_READABLE, STREAM_WRITABLE, WORKER_IOVECS, Flow, Stream, Worker,
+)
+from fastlb._core.debug cimport BUG_ON
+from fastlb._core.edit cimport iovec
+from fastlb._core.head cimport BODY_LENGTH
+from fastlb._core.stream cimport (
+    STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_recv, stream_send,
+    stream_splice_in, stream_splice_out,
+)
+
+cdef enum:
+    SPLICE_MIN_BYTES = 64 * 1024     # below it, two splices and a pipe cost more than the copy
+    SPLICE_ONCE_BYTES = 256 * 1024   # the pipe's size
+    ROUNDS_MAX = 16                  # reads per call, so that one bulk transfer starves nobody
+    ROOM_MIN_BYTES = 4096            # less room than this behind a kept head: take another buffer
+
+
+# --- sending ------------------------------------------------------------------------------
+
+cdef void _sent(Worker* w, Flow* flow, uint64_t count) noexcept nogil:
+    cdef uint32_t part
+    if flow.head != NULL:
+        part = flow.head.end - flow.head.start
+        if count < part:
+            flow.head.start += <uint32_t> count
+            return
+        count -= part
+        buffer_return(&w.buffers, flow.head)
+        flow.head = NULL
+    BUG_ON(count > flow.run_bytes)
+    flow.run += <uint32_t> count
+    flow.run_bytes -= <uint32_t> count
+
+
+cdef int flow_flush(Worker* w, Stream* target, Flow* flow) noexcept nogil:
+    cdef iovec[2] iov
+    cdef uint32_t count = 0
+    cdef int64_t sent
+    if flow.pipe != NULL and flow.pipe.bytes:
+        return _flush_pipe(target, flow)
+    if flow.head == NULL and flow.run_bytes == 0:
+        return FLOW_DONE
+    if not target.ready & STREAM_WRITABLE:
+        return FLOW_WAIT_TARGET
+    if flow.head != NULL:
+        iov[0].iov_base = flow.head.data + flow.head.start
+        iov[0].iov_len = flow.head.end - flow.head.start
+        count = 1
+    if flow.run_bytes:
+        iov[count].iov_base = flow.data.data + flow.run
+        iov[count].iov_len = flow.run_bytes
+        count += 1
+    sent = stream_send(target, iov, count)
+    if sent == STREAM_FAILED:
+        return FLOW_TARGET_FAILED
+    flow.bytes += <uint64_t> sent
+    _sent(w, flow, <uint64_t> sent)
+    return FLOW_WAIT_TARGET if flow.head != NULL or flow.run_bytes else FLOW_DONE
+
+
+cdef int _flush_pipe(Stream* target, Flow* flow) noexcept nogil:
+    cdef int64_t sent
+    if not target.ready & STREAM_WRITABLE:
+        return FLOW_WAIT_TARGET
+    sent = stream_splice_out(target, flow.pipe, not flow.body.done)
+    if sent == STREAM_FAILED:
+        return FLOW_TARGET_FAILED
+    flow.bytes += <uint64_t> sent
+    return FLOW_WAIT_TARGET if flow.pipe.bytes else FLOW_DONE
+
+
+cdef int _keep_rest(Worker* w, Flow* flow, const iovec* iov, uint32_t count,
+                    uint64_t sent) noexcept nogil:
+    # The socket took only a part of an edited head: the rest is copied once and sent later.
+    cdef uint32_t i, skip, room
+    flow.head = buffer_borrow(&w.buffers, False)
+    if flow.head == NULL:
+        return FLOW_NO_BUFFER
+    for i in range(count):
+        if sent >= iov[i].iov_len:
+            sent -= iov[i].iov_len
+            continue
+        skip = <uint32_t> sent
+        sent = 0
+        room = <uint32_t> iov[i].iov_len - skip
+        if flow.head.end + room > flow.head.size and not _enlarge(w, flow):
+            return FLOW_NO_BUFFER
+        memcpy(flow.head.data + flow.head.end, <const char*> iov[i].iov_base + skip, room)
+        flow.head.end += room
+    return 0
+
+
+cdef bint _enlarge(Worker* w, Flow* flow) noexcept nogil:
+    # An edited head is at most HEAD_BYTES_MAX and what was added: it fits a large buffer.
+    cdef Buffer* larger = buffer_borrow(&w.buffers, True)
+    if larger == NULL:
+        return False
+    memcpy(larger.data, flow.head.data, flow.head.end)
+    larger.end = flow.head.end
+    buffer_return(&w.buffers, flow.head)
+    flow.head = larger
+    return True
+
+
+cdef int flow_send_head(Worker* w, Stream* target, Flow* flow, iovec* iov,
+                        uint32_t count) noexcept nogil:
+    cdef uint64_t head_bytes = 0
+    cdef int64_t sent
+    cdef uint32_t i, total = count
+    for i in range(count):
+        head_bytes += iov[i].iov_len
+    if flow.run_bytes:
+        if <char*> iov[count - 1].iov_base + iov[count - 1].iov_len == flow.data.data + flow.run:
+            iov[count - 1].iov_len += flow.run_bytes
+        else:
+            BUG_ON(count >= WORKER_IOVECS)
+            iov[count].iov_base = flow.data.data + flow.run
+            iov[count].iov_len = flow.run_bytes
+            total = count + 1
+    sent = stream_send(target, iov, total)
+    if sent == STREAM_FAILED:
+        return FLOW_TARGET_FAILED
+    flow.bytes += <uint64_t> sent
+    if <uint64_t> sent >= head_bytes:
+        sent -= <int64_t> head_bytes
+        flow.run += <uint32_t> sent
+        flow.run_bytes -= <uint32_t> sent
+        return 0
+    if total == count and flow.run_bytes:
+        iov[count - 1].iov_len -= flow.run_bytes
+    return _keep_rest(w, flow, iov, count, <uint64_t> sent)
+
+
+# --- reading ------------------------------------------------------------------------------
+
+cdef int _frame_decoded(Flow* flow, uint32_t offset, uint32_t count) noexcept nogil:
+    # The data of the chunks is moved together at `offset`; the bytes of a next message
+    # (there are none in a response that ends its connection) are dropped.
+    cdef BodySpan span
+    cdef char* base = flow.data.data
+    cdef uint32_t at = offset, end = offset + count, out = offset
+    cdef int64_t used
+    flow.run = offset
+    while at < end and not flow.body.done:
+        used = body_step(&flow.body, base + at, end - at, &span)
+        if used < 0:
+            flow.run_bytes = out - offset
+            return FLOW_BAD_BODY
+        memmove(base + out, base + at + span.offset, span.bytes)
+        out += <uint32_t> span.bytes
+        at += <uint32_t> used
+    flow.run_bytes = out - offset
+    return 0
+
+
+cdef int flow_frame(Flow* flow, uint32_t offset, uint32_t count) noexcept nogil:
+    cdef int64_t passed
+    if flow.decode:
+        return _frame_decoded(flow, offset, count)
+    flow.run = offset
+    passed = body_pass(&flow.body, flow.data.data + offset, count)
+    if passed < 0:
+        flow.run_bytes = <uint32_t> flow.body.passed
+        return FLOW_BAD_BODY
+    flow.run_bytes = <uint32_t> passed
+    return 0
+
+
+cdef bint _room(Worker* w, Flow* flow) noexcept nogil:
+    # A buffer with room behind what has to be kept. A kept head stays in its own buffer only
+    # as long as bodies fit behind it; exchange.pyx keeps no head where that fails.
+    cdef bint large
+    if flow.data != NULL:
+        if flow.keep or flow.data.size > BUFFER_SMALL_BYTES or not flow.large:
+            return True
+        buffer_return(&w.buffers, flow.data)
+        flow.data = NULL
+    large = flow.large
+    flow.data = buffer_borrow(&w.buffers, large)
+    return flow.data != NULL
+
+
+cdef int _pull(Worker* w, Stream* source, Flow* flow) noexcept nogil:
+    cdef uint64_t expected = body_expected(&flow.body)
+    cdef uint32_t room
+    cdef int64_t got
+    if expected >= SPLICE_MIN_BYTES and not flow.decode and _splice_ready(w, flow):
+        return _pull_spliced(w, source, flow, expected)
+    if not _room(w, flow):
+        return FLOW_NO_BUFFER
+    room = flow.data.size - flow.keep
+    if flow.body.kind == BODY_LENGTH and expected < room:
+        # What follows the message stays in the socket.
+        room = <uint32_t> expected
+    got = stream_recv(source, flow.data.data + flow.keep, room)
+    if got <= 0:
+        return _pull_failed(got)
+    flow.large = got == room and room >= BUFFER_SMALL_BYTES // 2
+    flow.data.end = flow.keep + <uint32_t> got
+    return flow_frame(flow, flow.keep, <uint32_t> got)
+
+
+cdef inline int _pull_failed(int64_t got) noexcept nogil:
+    if got == STREAM_AGAIN:
+        return FLOW_WAIT_SOURCE
+    return FLOW_SOURCE_END if got == STREAM_END else FLOW_SOURCE_FAILED
+
+
+cdef bint _splice_ready(Worker* w, Flow* flow) noexcept nogil:
+    if flow.pipe == NULL:
+        flow.pipe = pipe_borrow(w)
+    return flow.pipe != NULL
+
+
+cdef int _pull_spliced(Worker* w, Stream* source, Flow* flow, uint64_t expected) noexcept nogil:
+    cdef int64_t got
+    BUG_ON(flow.pipe.bytes != 0)
+    got = stream_splice_in(source, flow.pipe,
+                           expected if expected < SPLICE_ONCE_BYTES else SPLICE_ONCE_BYTES)
+    if got <= 0:
+        return _pull_failed(got)
+    body_skip(&flow.body, <uint64_t> got)
+    return 0
+
+
+cdef int flow_run(Worker* w, Stream* source, Stream* target, Flow* flow) noexcept nogil:
+    cdef int result
+    cdef int rounds = 0
+    while True:
+        result = flow_flush(w, target, flow)
+        if result != FLOW_DONE:
+            return result
+        if flow.body.done:
+            return FLOW_DONE
+        if flow.data != NULL and flow.keep == 0:
+            flow.data.end = 0
+        if not source.ready & STREAM_READABLE:
+            _rest(w, flow)
+            return FLOW_WAIT_SOURCE
+        if rounds == ROUNDS_MAX:
+            return FLOW_AGAIN
+        rounds += 1
+        result = _pull(w, source, flow)
+        if result == FLOW_WAIT_SOURCE:
+            _rest(w, flow)
+            return result
+        if result == FLOW_BAD_BODY:
+            # What came before the error is the message's own and still goes out.
+            flow_flush(w, target, flow)
+            return result
+        if result != 0:
+            return result
+
+
+cdef void _rest(Worker* w, Flow* flow) noexcept nogil:
+    # Waiting with nothing to send: no buffer and no pipe is held.
+    if flow.data != NULL and flow.keep == 0:
+        buffer_return(&w.buffers, flow.data)
+        flow.data = NULL
+    if flow.pipe != NULL:
+        pipe_return(w, flow.pipe)
+        flow.pipe = NULL
+
+
+cdef void flow_end(Worker* w, Flow* flow) noexcept nogil:
+    if flow.head != NULL:
+        buffer_return(&w.buffers, flow.head)
+        flow.head = NULL
+    if flow.data != NULL:
+        buffer_return(&w.buffers, flow.data)
+        flow.data = NULL
+    if flow.pipe != NULL:
+        pipe_return(w, flow.pipe)
+        flow.pipe = NULL
+    flow.run_bytes = 0

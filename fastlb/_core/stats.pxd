@@ -1,0 +1,59 @@
+# Counters of one worker, in shared memory: the worker alone writes, anybody reads.
+# Plain 64-bit stores are enough (one writer, no torn reads on 64-bit machines), and
+# a counter costs no locked instruction. Sums over workers are the reader's work.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fastlb._core.limits cimport CLASSES_MAX, NODES_MAX, VIRTUAL_SERVERS_MAX
+
+cdef enum:
+    STATS_OUTCOMES = 24              # at least OUTCOMES, with room to grow
+    STATS_CAUSES = 40                # at least CAUSES
+    STATS_HEAD_ERRORS = 64           # at least the count of HeadError values
+    STATS_LATENCY_BUCKETS = 24       # powers of two of microseconds
+
+ctypedef struct VirtualServerStats:
+    uint64_t connections             # open now
+    uint64_t accepted
+    uint64_t requests                # answered or failed
+    uint64_t bytes_in                # from clients
+    uint64_t bytes_out               # to clients
+    uint64_t statuses[6]             # by first digit; [0]: no status was sent
+
+ctypedef struct NodeStats:
+    uint64_t requests
+    uint64_t sessions                # new sessions given to the node
+    uint64_t connects                # connections opened
+    uint64_t connect_failures
+    uint64_t reuses                  # requests sent on a pooled connection
+    uint64_t idle                    # pooled connections now
+
+ctypedef struct ClassStats:
+    uint64_t outcomes[STATS_OUTCOMES]
+    uint64_t found_by_fallback       # sessions of this class's chain that a fallback found
+    uint64_t duplicates              # requests with the class's cookie more than once
+    uint64_t foreign_cookies         # Set-Cookie of our name from a node, removed
+    uint64_t ended                   # sessions that the application ended
+    uint64_t cookies_set
+
+ctypedef struct WorkerStats:
+    uint64_t pid                     # 0: no worker in this slot
+    uint64_t started_ms              # CLOCK_BOOTTIME
+    uint64_t generation              # of the plan in force
+    uint64_t turns                   # of the event loop
+    uint64_t gil_acquisitions        # since start-up
+    uint64_t accept_pauses
+    uint64_t retries
+    uint64_t log_lines_dropped
+    uint64_t buffers_refused
+    # objects in use now (a leak shows here; demanded to be zero at exit in debug builds)
+    uint64_t clients
+    uint64_t node_connections
+    uint64_t exchanges
+    uint64_t buffers
+    uint64_t pipes
+    uint64_t causes[STATS_CAUSES]
+    uint64_t head_errors[STATS_HEAD_ERRORS]
+    VirtualServerStats virtual_servers[VIRTUAL_SERVERS_MAX]
+    NodeStats nodes[NODES_MAX]
+    ClassStats classes[CLASSES_MAX]

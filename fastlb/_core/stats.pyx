@@ -1,0 +1,112 @@
+# The reader's side of the counters: dictionaries for `status` and the metrics.
+
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+
+from fastlb._core.outcome cimport CAUSES, OUTCOMES
+from fastlb._core.outcome import cause_names, outcome_names
+
+if OUTCOMES > STATS_OUTCOMES or CAUSES > STATS_CAUSES:
+    raise ImportError("fastlb._core.stats: more outcomes or causes than counters")
+
+STATS_BYTES = sizeof(WorkerStats)
+
+
+cdef const WorkerStats* _at(size_t address) except NULL:
+    if address == 0:
+        raise ValueError("stats: no address of a counter block")
+    return <const WorkerStats*> address
+
+
+def clear_worker(size_t address) -> None:
+    """Zero the whole counter block at `address` (before the slot's first worker)."""
+    memset(<void*> _at(address), 0, sizeof(WorkerStats))
+
+
+def retire_worker(size_t address) -> None:
+    """Mark the slot as empty after its worker ended; what counts events stays."""
+    cdef WorkerStats* stats = <WorkerStats*> _at(address)
+    cdef int i
+    stats.pid = 0
+    stats.clients = 0
+    stats.node_connections = 0
+    stats.exchanges = 0
+    stats.buffers = 0
+    stats.pipes = 0
+    for i in range(VIRTUAL_SERVERS_MAX):
+        stats.virtual_servers[i].connections = 0
+    for i in range(NODES_MAX):
+        stats.nodes[i].idle = 0
+
+
+def read_worker(size_t address) -> dict:
+    """The scalar counters of one worker and its failed exchanges by cause."""
+    cdef const WorkerStats* stats = _at(address)
+    cdef int i
+    requests = 0
+    for i in range(VIRTUAL_SERVERS_MAX):
+        requests += stats.virtual_servers[i].requests
+    return {
+        "pid": stats.pid,
+        "started_ms": stats.started_ms,
+        "generation": stats.generation,
+        "connections": stats.clients,
+        "requests": requests,
+        "turns": stats.turns,
+        "gil_acquisitions": stats.gil_acquisitions,
+        "accept_pauses": stats.accept_pauses,
+        "retries": stats.retries,
+        "log_lines_dropped": stats.log_lines_dropped,
+        "buffers_refused": stats.buffers_refused,
+        "objects": {
+            "clients": stats.clients,
+            "node_connections": stats.node_connections,
+            "exchanges": stats.exchanges,
+            "buffers": stats.buffers,
+            "pipes": stats.pipes,
+        },
+        "causes": {
+            name: stats.causes[i] for i, name in enumerate(cause_names()) if stats.causes[i]
+        },
+        "head_errors": [stats.head_errors[i] for i in range(STATS_HEAD_ERRORS)],
+    }
+
+
+def read_virtual_server(size_t address, int slot) -> dict:
+    """Counters of one virtual server in one worker; `slot` from the plan."""
+    cdef const VirtualServerStats* one = &_at(address).virtual_servers[slot]
+    return {
+        "connections": one.connections,
+        "accepted": one.accepted,
+        "requests": one.requests,
+        "bytes_in": one.bytes_in,
+        "bytes_out": one.bytes_out,
+        "statuses": [one.statuses[i] for i in range(6)],
+    }
+
+
+def read_node(size_t address, int slot) -> dict:
+    """Counters of one node slot in one worker."""
+    cdef const NodeStats* one = &_at(address).nodes[slot]
+    return {
+        "requests": one.requests,
+        "sessions": one.sessions,
+        "connects": one.connects,
+        "connect_failures": one.connect_failures,
+        "reuses": one.reuses,
+        "idle": one.idle,
+    }
+
+
+def read_class(size_t address, int slot) -> dict:
+    """Counters of one persistence class in one worker, outcomes by name."""
+    cdef const ClassStats* one = &_at(address).classes[slot]
+    cdef int i
+    return {
+        "outcomes": {name: one.outcomes[i] for i, name in enumerate(outcome_names())},
+        "found_by_fallback": one.found_by_fallback,
+        "duplicates": one.duplicates,
+        "foreign_cookies": one.foreign_cookies,
+        "ended": one.ended,
+        "cookies_set": one.cookies_set,
+    }

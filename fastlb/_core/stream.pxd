@@ -1,0 +1,37 @@
+# Reading and writing one connected socket, edge-triggered.
+#
+# Descriptors are registered once with all events; `Stream.ready` remembers the edges.
+# A read that returns less than it asked for has emptied the socket, so no further read
+# is needed to see EAGAIN (epoll(7)); only when the peer has finished sending (EPOLLRDHUP)
+# is the socket read until its end.
+
+from libc.stdint cimport int64_t, uint32_t
+
+from fastlb._core.connection cimport Pipe, Stream, Worker
+from fastlb._core.edit cimport iovec
+
+cdef enum StreamResult:
+    STREAM_AGAIN = -1                # nothing now; an edge will come
+    STREAM_END = -2                  # the peer has finished sending
+    STREAM_FAILED = -3               # reset or another error; STREAM_ERROR is set
+
+# Registers a connected or connecting socket; False when the kernel refuses.
+cdef bint stream_register(Worker* w, Stream* s) noexcept nogil
+# Notes the events of one turn.
+cdef void stream_note(Stream* s, uint32_t events) noexcept nogil
+# > 0: bytes received; else a StreamResult.
+cdef int64_t stream_recv(Stream* s, char* into, uint32_t room) noexcept nogil
+# >= 0: bytes sent, fewer than all when the socket is full; STREAM_AGAIN is 0 bytes.
+cdef int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noexcept nogil
+# Through a pipe, without copying; same results as recv and send.
+cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept nogil
+cdef int64_t stream_splice_out(Stream* s, Pipe* pipe, bint more) noexcept nogil
+cdef void stream_shutdown(Stream* s) noexcept nogil
+# Closes; with `reset` the peer sees RST, never an orderly end.
+cdef void stream_close(Stream* s, bint reset) noexcept nogil
+# Pipes of the worker; NULL when there is no descriptor left (the caller copies instead).
+cdef Pipe* pipe_borrow(Worker* w) noexcept nogil
+cdef void pipe_return(Worker* w, Pipe* pipe) noexcept nogil
+cdef void pipe_free_all(Worker* w) noexcept nogil
+# For a closed stream: later events of the same turn mean nothing.
+cdef void stream_ignore(Worker* w, Stream* s, uint32_t events) noexcept nogil

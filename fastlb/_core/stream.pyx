@@ -1,0 +1,207 @@
+# The socket calls of the data path (contract in stream.pxd).
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from fastlb._core.connection cimport (
+    STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_WRITABLE, Pipe, Stream, Worker,
+)
+from fastlb._core.debug cimport BUG_ON, likely
+from fastlb._core.edit cimport iovec
+from fastlb._core cimport system
+
+cdef enum:
+    PIPE_BYTES = 256 * 1024          # measured: benchmarks/README "splice"
+    PIPES_FREE_MAX = 64
+
+
+cdef bint stream_register(Worker* w, Stream* s) noexcept nogil:
+    cdef system.epoll_event event
+    event.events = (system.EPOLLIN | system.EPOLLOUT | system.EPOLLRDHUP
+                    | <uint32_t> system.EPOLLET)
+    event.data.ptr = s
+    return system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_ADD, s.fd, &event) == 0
+
+
+cdef void stream_note(Stream* s, uint32_t events) noexcept nogil:
+    if events & system.EPOLLIN:
+        s.ready |= STREAM_READABLE
+    if events & system.EPOLLOUT:
+        s.ready |= STREAM_WRITABLE
+    if events & system.EPOLLRDHUP:
+        s.ready |= STREAM_HUP | STREAM_READABLE
+    if events & (system.EPOLLERR | system.EPOLLHUP):
+        # Both directions are gone or an error is pending; what was received can still be read.
+        s.ready |= STREAM_HUP | STREAM_READABLE
+        if events & system.EPOLLERR:
+            s.ready |= STREAM_ERROR
+
+
+cdef int64_t _read_failed(Stream* s) noexcept nogil:
+    if system.errno == system.EAGAIN:
+        s.ready &= ~STREAM_READABLE
+        return STREAM_AGAIN
+    s.ready |= STREAM_ERROR
+    s.ready &= ~STREAM_READABLE
+    return STREAM_FAILED
+
+
+cdef inline int64_t _read_done(Stream* s, ssize_t got, uint64_t wanted) noexcept nogil:
+    if got == 0:
+        s.ready |= STREAM_EOF
+        s.ready &= ~STREAM_READABLE
+        return STREAM_END
+    if <uint64_t> got < wanted and not s.ready & STREAM_HUP:
+        s.ready &= ~STREAM_READABLE
+    return got
+
+
+cdef int64_t stream_recv(Stream* s, char* into, uint32_t room) noexcept nogil:
+    cdef ssize_t got
+    BUG_ON(room == 0)
+    if s.ready & STREAM_EOF:
+        return STREAM_END
+    while True:
+        got = system.recv(s.fd, into, room, 0)
+        if likely(got >= 0):
+            return _read_done(s, got, room)
+        if system.errno != system.EINTR:
+            return _read_failed(s)
+
+
+cdef int64_t _write_failed(Stream* s) noexcept nogil:
+    if system.errno == system.EAGAIN:
+        s.ready &= ~STREAM_WRITABLE
+        return 0
+    s.ready |= STREAM_ERROR
+    s.ready &= ~STREAM_WRITABLE
+    return STREAM_FAILED
+
+
+cdef int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noexcept nogil:
+    cdef system.msghdr message
+    cdef ssize_t sent
+    cdef uint64_t total = 0
+    cdef uint32_t i
+    for i in range(count):
+        total += iov[i].iov_len
+    while True:
+        if count == 1:
+            sent = system.send(s.fd, iov[0].iov_base, iov[0].iov_len, system.MSG_NOSIGNAL)
+        else:
+            memset(&message, 0, sizeof(message))
+            message.msg_iov = <system.iovec*> iov
+            message.msg_iovlen = count
+            sent = system.sendmsg(s.fd, &message, system.MSG_NOSIGNAL)
+        if likely(sent >= 0):
+            break
+        if system.errno != system.EINTR:
+            return _write_failed(s)
+    if <uint64_t> sent < total:
+        s.ready &= ~STREAM_WRITABLE
+    return sent
+
+
+cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept nogil:
+    cdef ssize_t got
+    if s.ready & STREAM_EOF:
+        return STREAM_END
+    while True:
+        got = system.splice(s.fd, NULL, pipe.out_fd, NULL, count,
+                            system.SPLICE_F_MOVE | system.SPLICE_F_NONBLOCK)
+        if likely(got > 0):
+            # A short count may also mean a full pipe, so the socket counts as readable on.
+            pipe.bytes += <uint32_t> got
+            return got
+        if got == 0:
+            return _read_done(s, 0, count)
+        if system.errno != system.EINTR:
+            return _read_failed(s)
+
+
+cdef int64_t stream_splice_out(Stream* s, Pipe* pipe, bint more) noexcept nogil:
+    cdef ssize_t sent
+    cdef unsigned int flags = system.SPLICE_F_MOVE | system.SPLICE_F_NONBLOCK
+    if more:
+        flags |= system.SPLICE_F_MORE
+    while True:
+        sent = system.splice(pipe.in_fd, NULL, s.fd, NULL, pipe.bytes, flags)
+        if likely(sent >= 0):
+            break
+        if system.errno != system.EINTR:
+            return _write_failed(s)
+    pipe.bytes -= <uint32_t> sent
+    if pipe.bytes:
+        s.ready &= ~STREAM_WRITABLE
+    return sent
+
+
+cdef void stream_shutdown(Stream* s) noexcept nogil:
+    system.shutdown(s.fd, system.SHUT_WR)
+
+
+cdef void stream_close(Stream* s, bint reset) noexcept nogil:
+    cdef system.linger at_once
+    if reset:
+        at_once.l_onoff = 1
+        at_once.l_linger = 0
+        system.setsockopt(s.fd, system.SOL_SOCKET, system.SO_LINGER, &at_once, sizeof(at_once))
+    system.close(s.fd)
+    s.fd = -1
+
+
+cdef Pipe* pipe_borrow(Worker* w) noexcept nogil:
+    cdef Pipe* pipe = w.free_pipes
+    cdef int[2] fds
+    if pipe != NULL:
+        w.free_pipes = pipe.next_free
+        w.free_pipe_count -= 1
+    else:
+        if system.pipe2(fds, system.O_NONBLOCK | system.O_CLOEXEC) < 0:
+            return NULL
+        pipe = <Pipe*> malloc(sizeof(Pipe))
+        if pipe == NULL:
+            system.close(fds[0])
+            system.close(fds[1])
+            return NULL
+        # More than the default 64 KiB may be refused (pipe-user-pages-soft): then it stays.
+        system.fcntl(fds[1], system.F_SETPIPE_SZ, PIPE_BYTES)
+        pipe.in_fd = fds[0]
+        pipe.out_fd = fds[1]
+    pipe.bytes = 0
+    pipe.next_free = NULL
+    w.stats.pipes += 1
+    return pipe
+
+
+cdef void _pipe_destroy(Pipe* pipe) noexcept nogil:
+    system.close(pipe.in_fd)
+    system.close(pipe.out_fd)
+    free(pipe)
+
+
+cdef void pipe_return(Worker* w, Pipe* pipe) noexcept nogil:
+    w.stats.pipes -= 1
+    if pipe.bytes or w.free_pipe_count >= PIPES_FREE_MAX:
+        # Bytes of a broken transfer must never reach another connection.
+        _pipe_destroy(pipe)
+        return
+    pipe.next_free = w.free_pipes
+    w.free_pipes = pipe
+    w.free_pipe_count += 1
+
+
+cdef void pipe_free_all(Worker* w) noexcept nogil:
+    cdef Pipe* pipe = w.free_pipes
+    cdef Pipe* following
+    while pipe != NULL:
+        following = pipe.next_free
+        _pipe_destroy(pipe)
+        pipe = following
+    w.free_pipes = NULL
+    w.free_pipe_count = 0
+
+
+cdef void stream_ignore(Worker* w, Stream* s, uint32_t events) noexcept nogil:
+    pass

@@ -1,0 +1,71 @@
+/* System headers of the core and the few helpers that need C macros (CMSG, clocks). */
+#ifndef FASTLB_SYSTEM_H
+#define FASTLB_SYSTEM_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SOCKADDR_STORAGE_BYTES ((int)sizeof(struct sockaddr_storage))
+
+static inline uint64_t clock_read(clockid_t which, uint64_t per_second)
+{
+    struct timespec t;
+    clock_gettime(which, &t);
+    return (uint64_t)t.tv_sec * per_second + (uint64_t)t.tv_nsec / (1000000000u / per_second);
+}
+
+static inline uint64_t clock_us(void) { return clock_read(CLOCK_MONOTONIC, 1000000u); }
+static inline uint64_t wall_us(void) { return clock_read(CLOCK_REALTIME, 1000000u); }
+static inline uint64_t boot_ms(void) { return clock_read(CLOCK_BOOTTIME, 1000u); }
+
+static inline int message_descriptors(struct msghdr *message, int *fds, int fds_max)
+{
+    int count = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        int here = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        for (int i = 0; i < here; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + (size_t)i * sizeof(int), sizeof(int));
+            if (count < fds_max)
+                fds[count++] = fd;
+            else
+                close(fd);
+        }
+    }
+    return count;
+}
+
+static inline int signal_descriptor(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGQUIT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static inline int signal_read(int fd)
+{
+    struct signalfd_siginfo info;
+    return read(fd, &info, sizeof info) == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
+}
+
+#endif

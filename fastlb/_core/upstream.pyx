@@ -1,0 +1,172 @@
+# Node connections (contract in upstream.pxd).
+
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport calloc
+
+from fastlb._core cimport system
+from fastlb._core.address cimport (
+    Address, address_equal, address_is_ipv4, address_to_sockaddr,
+)
+from fastlb._core.connection cimport (
+    NODE_CONN_BUSY, NODE_CONN_CLOSED, NODE_CONN_CONNECTING, NODE_CONN_IDLE, STREAM_WRITABLE,
+    TIMER_NODE, NodeConn, Stream, Worker,
+)
+from fastlb._core.debug cimport BUG_ON
+from fastlb._core.limits cimport NODES_MAX, NODE_IDLE_MAX
+from fastlb._core.stream cimport stream_close, stream_ignore, stream_register
+from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
+
+
+cdef NodeConn* _allocate(Worker* w) noexcept nogil:
+    cdef NodeConn* n = w.free_node_conns
+    if n != NULL:
+        w.free_node_conns = n.next
+        n.next = NULL
+        return n
+    n = <NodeConn*> calloc(1, sizeof(NodeConn))
+    if n != NULL:
+        n.timer.kind = TIMER_NODE
+    return n
+
+
+cdef void _idle_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
+    # Room to write is no news; everything else means that the connection is of no more use.
+    if events & ~<uint32_t> system.EPOLLOUT:
+        upstream_close(w, <NodeConn*> s, False)
+
+
+cdef void _unlink_idle(Worker* w, NodeConn* n) noexcept nogil:
+    if n.prev != NULL:
+        n.prev.next = n.next
+    else:
+        BUG_ON(w.idle[n.slot] != n)
+        w.idle[n.slot] = n.next
+    if n.next != NULL:
+        n.next.prev = n.prev
+    n.next = NULL
+    n.prev = NULL
+    w.idle_count[n.slot] -= 1
+    w.stats.nodes[n.slot].idle -= 1
+
+
+cdef NodeConn* upstream_borrow(Worker* w, uint32_t slot, const Address* node) noexcept nogil:
+    cdef NodeConn* n = w.idle[slot]
+    while n != NULL and not address_equal(&n.address, node):
+        # The slot was given to another node by a reload.
+        upstream_close(w, n, False)
+        n = w.idle[slot]
+    if n == NULL:
+        return NULL
+    _unlink_idle(w, n)
+    n.state = NODE_CONN_BUSY
+    n.requests += 1
+    timer_clear(&n.timer)
+    w.stats.nodes[slot].reuses += 1
+    return n
+
+
+cdef int _open_socket(const Address* node) noexcept nogil:
+    cdef int one = 1
+    cdef int family = system.AF_INET if address_is_ipv4(node) else system.AF_INET6
+    cdef int fd = system.socket(
+        family, system.SOCK_STREAM | system.SOCK_NONBLOCK | system.SOCK_CLOEXEC, 0)
+    if fd >= 0:
+        system.setsockopt(fd, system.IPPROTO_TCP, system.TCP_NODELAY, &one, sizeof(one))
+    return fd
+
+
+cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node) noexcept nogil:
+    cdef char sockaddr[128]
+    cdef NodeConn* n = _allocate(w)
+    cdef int result
+    if n == NULL:
+        return NULL
+    n.stream.fd = _open_socket(node)
+    if n.stream.fd < 0:
+        n.next = w.free_node_conns
+        w.free_node_conns = n
+        return NULL
+    n.stream.ready = 0
+    n.stream.on_events = stream_ignore
+    n.slot = slot
+    n.address = node[0]
+    n.requests = 1
+    n.exchange = NULL
+    w.stats.node_connections += 1
+    result = system.connect(n.stream.fd, sockaddr, address_to_sockaddr(node, sockaddr))
+    if result < 0 and system.errno != system.EINPROGRESS:
+        n.state = NODE_CONN_BUSY
+        upstream_close(w, n, False)
+        return NULL
+    n.state = NODE_CONN_BUSY if result == 0 else NODE_CONN_CONNECTING
+    if result == 0:
+        n.stream.ready = STREAM_WRITABLE
+    if not stream_register(w, &n.stream):
+        upstream_close(w, n, False)
+        return NULL
+    w.stats.nodes[slot].connects += 1
+    return n
+
+
+cdef int upstream_connected(NodeConn* n) noexcept nogil:
+    cdef int error = 0
+    cdef system.socklen_t size = sizeof(error)
+    if system.getsockopt(n.stream.fd, system.SOL_SOCKET, system.SO_ERROR, &error, &size) < 0:
+        return system.errno
+    if error == 0:
+        n.state = NODE_CONN_BUSY
+    return error
+
+
+cdef void upstream_return(Worker* w, NodeConn* n) noexcept nogil:
+    BUG_ON(n.state != NODE_CONN_BUSY)
+    if w.stopping or w.idle_count[n.slot] >= NODE_IDLE_MAX:
+        upstream_close(w, n, False)
+        return
+    n.state = NODE_CONN_IDLE
+    n.exchange = NULL
+    n.stream.on_events = _idle_events
+    n.prev = NULL
+    n.next = w.idle[n.slot]
+    if n.next != NULL:
+        n.next.prev = n
+    w.idle[n.slot] = n
+    w.idle_count[n.slot] += 1
+    w.stats.nodes[n.slot].idle += 1
+    timer_set(&w.timers, &n.timer, w.now_ms + w.snapshot.plan.timeouts.node_keep_alive)
+
+
+cdef void upstream_close(Worker* w, NodeConn* n, bint reset) noexcept nogil:
+    BUG_ON(n.state == NODE_CONN_CLOSED)
+    if n.state == NODE_CONN_IDLE:
+        _unlink_idle(w, n)
+    n.state = NODE_CONN_CLOSED
+    n.exchange = NULL
+    timer_clear(&n.timer)
+    timer_unfile(&w.timers, &n.timer)
+    stream_close(&n.stream, reset)
+    n.stream.on_events = stream_ignore
+    w.stats.node_connections -= 1
+    n.prev = NULL
+    n.next = w.dead_node_conns
+    w.dead_node_conns = n
+
+
+cdef void upstream_drop_idle(Worker* w, uint32_t slot) noexcept nogil:
+    while w.idle[slot] != NULL:
+        upstream_close(w, w.idle[slot], False)
+
+
+cdef void upstream_drop_all_idle(Worker* w) noexcept nogil:
+    cdef uint32_t slot
+    for slot in range(<uint32_t> NODES_MAX):
+        upstream_drop_idle(w, slot)
+
+
+cdef void upstream_bury(Worker* w) noexcept nogil:
+    cdef NodeConn* n
+    while w.dead_node_conns != NULL:
+        n = w.dead_node_conns
+        w.dead_node_conns = n.next
+        n.next = w.free_node_conns
+        w.free_node_conns = n

@@ -1,0 +1,133 @@
+"""From a configuration file to a Config, or to the list of everything that is wrong with it.
+
+Three steps: look for what this version does not serve, decode (each value on its own), and
+validate (how the values fit together). All three run, whatever the one before found.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path as FilePath
+from typing import Any, NamedTuple
+
+import fastlb
+from fastlb import errors
+from fastlb.config import PLACES, Config
+from fastlb.decode import Decoder
+from fastlb.errors import ConfigNotFound, Message, Problem, printable
+from fastlb.features import unavailable
+from fastlb.toml_lines import Path, TomlLines
+from fastlb.validate import unused, validate
+
+NAMED_TABLES = ("virtual_servers", "pools", "monitors", "persistence")
+
+
+class Checked(NamedTuple):
+    """What a check found; `config` is there when there are no errors."""
+
+    config: Config | None
+    errors: list[Problem]
+    warnings: list[Problem]
+
+
+class Problems:
+    """Collects problems of one file and finds their places in it."""
+
+    def __init__(self, file: FilePath) -> None:
+        self.file = str(file)
+        self.found: list[Problem] = []
+        self.document: dict[str, Any] = {}
+        self.lines: TomlLines | None = None
+        self.refused: set[Path] = set()  # about these places nothing more is said
+
+    def add(self, message: Message, path: Path, **values: object) -> None:
+        """Notes that `message` holds at `path`."""
+        if path in self.refused:
+            return
+        table, key = self._place(path)
+        line = self.lines.of(path) if self.lines else None
+        text = message.text.format(**values)
+        self._note(message, line, table, key, text)
+
+    def add_at_line(self, message: Message, line: int | None, **values: object) -> None:
+        """Notes that `message` holds for the file, or one line of it."""
+        self._note(message, line, "", "", message.text.format(**values))
+
+    def errors(self) -> list[Problem]:
+        return [problem for problem in self.found if problem.level == "error"]
+
+    def checked(self, config: Config | None) -> Checked:
+        """Both lists in the order of the file."""
+        self.found = sorted(dict.fromkeys(self.found), key=lambda problem: problem.line or 0)
+        wrong = self.errors()
+        warnings = [problem for problem in self.found if problem.level == "warning"]
+        return Checked(None if wrong else config, wrong, warnings)
+
+    def _note(self, message: Message, line: int | None, table: str, key: str, text: str) -> None:
+        place = printable(table), printable(key)
+        problem = Problem(message.code, message.level, self.file, line, *place, printable(text))
+        self.found.append(problem)
+
+    def _place(self, path: Path) -> tuple[str, str]:
+        """Table and key as the operator knows them: "pools.web", "nodes[1].weight"."""
+        depth = 2 if path and path[0] in NAMED_TABLES else 1
+        if len(path) == 1 and not isinstance(self.document.get(str(path[0])), dict):
+            depth = 0
+        key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path[depth:])
+        return ".".join(str(part) for part in path[:depth]), key.lstrip(".")
+
+
+def find_config(explicit: str | None, places: Iterable[FilePath] = PLACES) -> FilePath:
+    """The file named with -c, else the first of the usual places; raises ConfigNotFound."""
+    if explicit is not None:
+        return FilePath(explicit)
+    usual = list(places)
+    for place in usual:
+        if place.is_file():
+            return place
+    text = errors.NO_CONFIG.text.format(first=usual[0].absolute(), second=usual[1])
+    raise ConfigNotFound(text)
+
+
+def check_file(path: FilePath | str) -> Checked:
+    """Reads and checks a configuration file; nothing is started, bound or written."""
+    file = FilePath(path)
+    problems = Problems(file)
+    try:
+        text = file.read_bytes().decode()
+    except OSError as error:
+        problems.add_at_line(errors.FILE_UNREADABLE, None, reason=error.strerror or error)
+        return problems.checked(None)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        problems.add_at_line(errors.FILE_NOT_UTF8, line, offset=error.start)
+        return problems.checked(None)
+    return check_text(text, file)
+
+
+def check_text(text: str, file: FilePath) -> Checked:
+    """Checks a configuration that was read from `file`."""
+    problems = Problems(file)
+    try:
+        problems.document = document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason, line = _syntax_place(str(error), text)
+        problems.add_at_line(errors.FILE_SYNTAX, line, reason=reason)
+        return problems.checked(None)
+    problems.lines = TomlLines(text, document)
+    for path, what in unavailable(document):
+        problems.add(errors.NOT_AVAILABLE, path, what=what, version=fastlb.__version__)
+        problems.refused.add(path)
+    config = Decoder(document, file, problems.add).read()
+    validate(config, document, problems.add)
+    if not problems.errors():
+        unused(config, problems.add)
+    return problems.checked(config)
+
+
+def _syntax_place(reason: str, text: str) -> tuple[str, int]:
+    """tomllib's message without its line, and the line."""
+    match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", reason)
+    if match:
+        return f"{match[1]} at column {match[3]}", int(match[2])
+    return reason.removesuffix(" (at end of document)"), text.count("\n") + 1

@@ -1,0 +1,548 @@
+"""What can be configured: one struct per table of the TOML file, one field per key.
+
+A field's docstring is the user's text, its type says what is accepted, its default is the
+default: docs/configuration.md is generated from them (ci/config_reference.py).
+The same structs are what the rest of the control plane reads: numbers are milliseconds
+(`_ms`) and bytes (`_bytes`), addresses are parsed, defaults filled in, references are names.
+The unit suffix is no part of the key in the file. check.py makes a Config of a file.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta, Struct, field
+
+from fastlb.units import (
+    TOKEN,
+    Computed,
+    Duration,
+    FilePath,
+    Inet,
+    InetAddress,
+    Key,
+    KeyPart,
+    Listen,
+    Network,
+    Networks,
+    Pattern,
+    Size,
+    UnixAddress,
+    Workers,
+)
+
+# Bounds that the core fixes (fastlb/_core/limits.pxd); a test compares them.
+WORKERS_MAX = 64
+NODES_MAX = 16384
+HEADER_COUNT_MAX = 256
+HEAD_BYTES_MAX = 60 << 10  # of HEAD_BYTES_MAX; the rest is room for the fields that are added
+
+PLACES = (Path("fastlb.toml"), Path("/etc/fastlb/fastlb.toml"))
+
+
+def cpu_count() -> int:
+    """The CPUs this process may use, at most WORKERS_MAX."""
+    return min(len(os.sched_getaffinity(0)), WORKERS_MAX)
+
+
+def default_state_dir() -> Path:
+    """/var/lib/fastlb for root, else below the user's XDG state directory."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/fastlb")
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(home) / "fastlb"
+
+
+def default_secret_file() -> Path:
+    return default_state_dir() / "secret"
+
+
+def key_of(attribute: str) -> str:
+    """The key in the file of a field: its name without the unit."""
+    return attribute.removesuffix("_ms").removesuffix("_bytes")
+
+
+NAME_PATTERN = r"[A-Za-z0-9_.-]{1,63}"  # names stand in metrics, logs and commands
+
+Name = Annotated[str, Pattern(NAME_PATTERN, "a name")]
+PoolName = Annotated[str, Pattern(r"(?s:.*)", "the name of a pool")]
+ClassName = Annotated[str | None, Pattern(r"(?s:.*)", "the name of a persistence class")]
+MonitorName = Annotated[str, Pattern(r"(?s:.*)", "the name of a monitor")]
+File = Annotated[Path, FilePath()]
+Address = Annotated[InetAddress, Inet()]
+ListenAddress = Annotated[InetAddress | UnixAddress, Listen()]
+Cidr = Annotated[Network, Networks()]
+CookieName = Annotated[
+    str, Pattern(TOKEN, "a cookie name: letters, digits and any of !#$%&'*+-.^_`|~ (RFC 6265)")
+]
+SessionTimeout = Annotated[int, Duration("1s", "8760h", zero="none")]
+
+
+class Table(Struct, frozen=True, kw_only=True, rename=key_of):
+    """One table of the file."""
+
+    shorthand: ClassVar[str] = ""  # the key that a plain string stands for
+
+
+class Proxy(Table, frozen=True, kw_only=True):
+    """The program as a whole."""
+
+    workers: Annotated[int, Computed(Workers(WORKERS_MAX, cpu_count), '"auto"')] = field(
+        default_factory=cpu_count
+    )
+    """Worker processes; `"auto"` is one per CPU that fastlb may use."""
+    state_dir: Annotated[
+        Path,
+        Computed(
+            FilePath(),
+            '`"/var/lib/fastlb"` for root, else `fastlb` in `$XDG_STATE_HOME` or `~/.local/state`',
+        ),
+    ] = field(default_factory=default_state_dir)
+    """Directory (mode 0700) of the secret, the saved session caches and the control socket."""
+    secret_file: Annotated[Path, Computed(FilePath(), "`secret` in `state_dir`")] = field(
+        default_factory=default_secret_file
+    )
+    """The installation's secret, made at the first start (mode 0600). Proxies that share it read
+    each other's cookies."""
+    user: str | None = None
+    """The user that fastlb becomes once its sockets are bound; absent: no change."""
+    access_log: Annotated[str, Pattern(r"[^\x00]+", 'a file, "stdout", "syslog" or "off"')] = (
+        "stdout"
+    )
+    """Where a line per request goes: a file, `"stdout"`, `"syslog"` or `"off"`."""
+    access_log_format: Literal["json", "combined"] = "json"
+    """`"json"`, or `"combined"`, which Apache and nginx write too."""
+
+
+class Route(Table, frozen=True, kw_only=True):
+    """Sends some requests to another pool; all conditions must hold, the first match wins."""
+
+    host: Annotated[
+        str | None, Pattern(r"(\*\.)?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", "a host name")
+    ] = None
+    """Host of the request, without port; `"*.example.com"` matches every name below."""
+    path: Annotated[str | None, Pattern(r"/[!-~]*", 'a path that begins with "/"')] = None
+    """Beginning of the request's path."""
+    sni: Annotated[str | None, Pattern(r"(\*\.)?[A-Za-z0-9._-]+", "a server name")] = None
+    """Server name in the ClientHello; for protocol `"tls"`."""
+    pool: PoolName
+    """The pool that serves it."""
+
+
+class Certificate(Table, frozen=True, kw_only=True):
+    """One certificate of a virtual server."""
+
+    certificate: File
+    """PEM file: the certificate, then its chain."""
+    key: File
+    """PEM file: its private key."""
+
+
+class VirtualServerTls(Table, frozen=True, kw_only=True):
+    """How TLS ends here; the client's server name picks the certificate."""
+
+    certificates: tuple[Certificate, ...]
+    """The first is the default."""
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    """The oldest TLS version that is accepted."""
+
+
+class VirtualServer(Table, frozen=True, kw_only=True):
+    """A listening address, its protocol and its default pool."""
+
+    listen: tuple[ListenAddress, ...]
+    """One or more of `"0.0.0.0:80"`, `"[::]:80"`, `"unix:/run/fastlb/shop.sock"`. `[::]` is IPv6
+    only: name both to serve both."""
+    protocol: Literal["http", "https", "tls", "tcp"] = "http"
+    """`"http"`; `"https"` (TLS ends here); `"tls"` (passed through); `"tcp"`."""
+    pool: PoolName
+    """The pool that serves what no route sends elsewhere."""
+    rules: tuple[
+        Annotated[str, Pattern(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", '"module:function"')], ...
+    ] = ()
+    """Rules that see its connections and requests, as `"module:function"`, looked up beside the
+    configuration file first."""
+    routes: tuple[Route, ...] = ()
+    """Routes to other pools."""
+    trusted_proxies: tuple[Cidr, ...] = ()
+    """Networks whose X-Forwarded-For and PROXY headers are believed."""
+    proxy_protocol: bool = False
+    """Whether the PROXY protocol (v1 or v2) is accepted, from `trusted_proxies` only."""
+    not_tls: Literal["close", "tcp"] = "close"
+    """What happens to a connection that is not TLS, on protocol `"tls"`."""
+    decision_header: tuple[Cidr, ...] = ()
+    """Networks whose clients are shown the decision in X-FastLB-Decision."""
+    tls: VirtualServerTls | None = None
+    """Certificates; for protocol `"https"`."""
+
+
+class Node(Table, frozen=True, kw_only=True):
+    """One back-end server; a plain `"address:port"` stands for a table with that `address`."""
+
+    shorthand: ClassVar[str] = "address"
+
+    address: Address
+    """IP address and port."""
+    weight: Annotated[int, Meta(ge=0, le=256)] = 1
+    """Its share of the new sessions, relative to the others'; 0: established sessions only."""
+    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Connections to it at one time, of all workers; 0: no limit."""
+    backup: bool = False
+    """Whether it gets new sessions only while every other node is down."""
+    draining: bool = False
+    """Whether it serves its established sessions only."""
+
+
+class PoolTls(Table, frozen=True, kw_only=True):
+    """TLS towards the nodes."""
+
+    verify: bool = True
+    """Whether the node's certificate is verified."""
+    ca: File | None = None
+    """PEM file of the authorities; absent: the system's."""
+    server_name: str | None = None
+    """The name that is asked for and verified; absent: the request's host."""
+
+
+class Pool(Table, frozen=True, kw_only=True):
+    """A set of nodes and how one of them is chosen."""
+
+    nodes: tuple[Node, ...]
+    """The nodes, each `"address:port"` or a table."""
+    algorithm: Literal[
+        "round-robin",
+        "weighted-round-robin",
+        "least-connections",
+        "random-of-two",
+        "fastest-response",
+        "hash",
+    ] = "least-connections"
+    """How a node is chosen for a new session."""
+    persistence: ClassName = None
+    """The persistence class; absent: every request is a new session."""
+    monitors: tuple[MonitorName, ...] = ()
+    """Health checks of its nodes."""
+    tls: PoolTls | None = None
+    """Speak TLS to the nodes; absent: plain."""
+    proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    """Version of the PROXY protocol that the nodes are sent."""
+    retries: Annotated[int, Meta(ge=0, le=16)] = 2
+    """Other nodes tried for a request without a session, or whose session got a new node."""
+    retry_budget: Annotated[int, Meta(ge=1, le=100)] = 20
+    """Retries at most, in percent of the requests of the last seconds."""
+    drain_last: Literal["serve", "refuse"] = "serve"
+    """When every node drains: `"serve"` new sessions there all the same, or `"refuse"` (503)."""
+    allow_named: Literal["listed", "any"] = "listed"
+    """Which nodes a rule may name: those of the pool, or any in `allow_named_networks`."""
+    allow_named_networks: tuple[Cidr, ...] = ()
+    """Networks of the nodes that `allow_named = "any"` permits."""
+
+
+class Monitor(Table, frozen=True, kw_only=True):
+    """An active health check."""
+
+    type: Literal["http", "tcp", "tls", "python"]
+    """What is checked: an HTTP answer, a connection, a TLS handshake, or what a function says."""
+    path: Annotated[str, Pattern(r"/[!-~]*", 'a path that begins with "/"')] = "/"
+    """The path asked for; for type `"http"`."""
+    interval_ms: Annotated[int, Duration("100ms", "1h")] = 2000
+    """Time between two checks of one node."""
+    timeout_ms: Annotated[int, Duration("10ms", "5m")] = 1000
+    """A check without an answer for this long has failed."""
+    failures: Annotated[int, Meta(ge=1, le=100)] = 3
+    """Failed checks in a row after which a node is down."""
+    successes: Annotated[int, Meta(ge=1, le=100)] = 2
+    """Successful checks in a row after which it is up again."""
+
+
+class PersistenceClass(Table, frozen=True, kw_only=True):
+    """A named configuration of one persistence method; pools may share one."""
+
+    type: ClassVar[str] = ""
+    protocols: ClassVar[tuple[str, ...]] = ("http", "https", "tls", "tcp")
+
+    fallback: ClassName = None
+    """Another class, asked when this one finds no session."""
+    failure_mode: Literal["new-node", "redirect", "close"] = "new-node"
+    """What happens when a session's node cannot serve: a `"new-node"` is chosen; a `"redirect"` is
+    answered (302 to `redirect_url`); or the connection is told to `"close"` (503)."""
+    redirect_url: Annotated[
+        str | None, Pattern(r"(/|https?://[^/])[!-~]*", 'a path like "/sorry" or an http(s) URL')
+    ] = None
+    """Where `failure_mode = "redirect"` sends the client."""
+    delete_on_failure: bool = True
+    """Whether `"redirect"` and `"close"` forget the session, or keep it for when the node is
+    back."""
+
+
+class CacheClass(PersistenceClass, frozen=True, kw_only=True):
+    """A method that remembers its sessions in a session cache."""
+
+    size: Annotated[int, Meta(ge=16, le=16_777_216)] = 32768
+    """Session maps in the cache; its memory is allocated once."""
+    expiry_ms: Annotated[int, Duration("1s", "8760h", zero="never")] = 1_800_000
+    """A map not used for this long is forgotten."""
+
+
+class CookieClass(PersistenceClass, frozen=True, kw_only=True):
+    """A method that remembers its sessions in a cookie that fastlb inserts."""
+
+    protocols: ClassVar[tuple[str, ...]] = ("http", "https")
+
+    cookie_name: CookieName | None = field(name="name", default=None)
+    """Name of the inserted cookie; absent: the method's own."""
+    timeout_ms: SessionTimeout = 0
+    """Idle time after which a session has ended; `"0s"`: none, and a browser-session cookie."""
+    max_lifetime_ms: SessionTimeout = 0
+    """Age at which a session has ended, used or not; `"0s"`: none."""
+    reserve_ms: Annotated[int, Duration("10ms", "1m", zero="off")] = 1000
+    """How long after its answer the node chosen for a first request is held for the same client's
+    other first requests; `"0s"` switches it off."""
+    every_response: bool = False
+    """Whether each response sets the cookie, not only those whose request lacked it."""
+    http_only: bool = True
+    """Write `HttpOnly`: scripts in the page do not see the cookie."""
+    secure: bool | None = None
+    """Write `Secure`: the browser sends the cookie over TLS only. Absent: on `https`."""
+    same_site: Literal["lax", "strict", "none"] | None = None
+    """Write `SameSite`; absent: it is not written. `"none"` needs `secure`."""
+    domain: Annotated[
+        str | None, Pattern(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", "a domain name")
+    ] = None
+    """Write `Domain`; absent: the cookie is for the very host only."""
+    path: Annotated[str, Pattern(r"/[!-:<-~]*", 'a path that begins with "/", without ";"')] = "/"
+    """Write `Path`."""
+    directives: str = ""
+    """More directives, appended as written, like `"Partitioned; Priority=High"`."""
+    hide_cookie: bool = True
+    """Whether the cookie is taken out of the request before the node sees it."""
+    protect_cache: bool = True
+    """Whether a response that gets the cookie is kept out of shared caches."""
+    preserve: bool = False
+    """Whether a Set-Cookie of the same name by a node is passed on and nothing inserted; else it
+    is removed."""
+    reissue: bool = False
+    """Whether a session that a fallback found gets a new cookie of this class."""
+
+
+class IpClass(CacheClass, frozen=True, kw_only=True):
+    """The source address, cut to a prefix."""
+
+    type: ClassVar[str] = "ip"
+
+    ipv4_prefix: Annotated[int, Meta(ge=1, le=32)] = 32
+    """Bits of an IPv4 address that count."""
+    ipv6_prefix: Annotated[int, Meta(ge=1, le=128)] = 64
+    """Bits of an IPv6 address that count."""
+
+
+KEY_KINDS = ("header", "cookie", "query", "path", "host", "sni", "source")
+
+
+class UniversalClass(CacheClass, frozen=True, kw_only=True):
+    """A key taken from the request, or set by a rule."""
+
+    type: ClassVar[str] = "universal"
+
+    key: Annotated[tuple[KeyPart, ...], Key(*KEY_KINDS)] = ()
+    """Where the key is found; a list is joined, and a missing part makes no key. Absent: a rule
+    sets it."""
+    learn: Annotated[tuple[KeyPart, ...], Key("header", "cookie", many=False)] = ()
+    """Where a response names the key of a new session."""
+
+
+class NamedClass(PersistenceClass, frozen=True, kw_only=True):
+    """A node that a rule names; nothing is remembered."""
+
+    type: ClassVar[str] = "named"
+
+
+class TransparentClass(CookieClass, frozen=True, kw_only=True):
+    """A cookie `X-Mapping-<8 hex digits of the class>` with an authenticated token."""
+
+    type: ClassVar[str] = "transparent"
+
+
+class CookieInsertClass(CookieClass, frozen=True, kw_only=True):
+    """A cookie `NSC_<id of the virtual server>` with the node's address and port."""
+
+    type: ClassVar[str] = "cookie-insert"
+
+    version: Annotated[int, Meta(ge=0, le=1)] = 1
+    """0 writes `Expires`, 1 writes `Max-Age`; with `timeout = "0s"` neither is written."""
+    passphrase_file: File | None = None
+    """Passphrases, one per line: the first encrypts, all decrypt. Absent: no encryption."""
+
+
+class AppCookieClass(CookieClass, frozen=True, kw_only=True):
+    """The application's own cookie, with `K-<its name>-<8 hex digits>` beside it."""
+
+    type: ClassVar[str] = "cookie"
+
+    cookie: CookieName
+    """Name of the application's session cookie."""
+
+
+class J2eeClass(CacheClass, frozen=True, kw_only=True):
+    """The cookie `JSESSIONID`, else `;jsessionid=…` in the path."""
+
+    type: ClassVar[str] = "j2ee"
+    protocols: ClassVar[tuple[str, ...]] = ("http", "https")
+
+    route_separators: Annotated[
+        str, Pattern(r"[!-/:-@\[-`{-~]*", "punctuation characters, each a separator")
+    ] = ".!:"
+    """The id ends before the first of these; what follows is the container's routing."""
+
+
+class AspClass(CacheClass, frozen=True, kw_only=True):
+    """The cookies `ASPSESSIONID…` and `ASP.NET_SessionId`, else `/(S(…))/` in the path."""
+
+    type: ClassVar[str] = "asp"
+    protocols: ClassVar[tuple[str, ...]] = ("http", "https")
+
+
+class XZeusClass(PersistenceClass, frozen=True, kw_only=True):
+    """The cookie `X-Zeus-Backend`, by which the application names the node."""
+
+    type: ClassVar[str] = "x-zeus"
+    protocols: ClassVar[tuple[str, ...]] = ("http", "https")
+
+
+class SslClass(CacheClass, frozen=True, kw_only=True):
+    """The TLS session id, or the session ticket of TLS 1.2."""
+
+    type: ClassVar[str] = "ssl"
+    protocols: ClassVar[tuple[str, ...]] = ("tls",)
+
+
+class HashClass(PersistenceClass, frozen=True, kw_only=True):
+    """A consistent hash; nothing is remembered."""
+
+    type: ClassVar[str] = "hash"
+
+    on: Annotated[tuple[KeyPart, ...], Key(*KEY_KINDS, "source+destination")] = (
+        KeyPart("source", ""),
+    )
+    """What is hashed."""
+
+
+CLASS_TYPES: dict[str, type[PersistenceClass]] = {
+    cls.type: cls
+    for cls in (
+        IpClass,
+        UniversalClass,
+        NamedClass,
+        TransparentClass,
+        CookieInsertClass,
+        AppCookieClass,
+        J2eeClass,
+        AspClass,
+        XZeusClass,
+        SslClass,
+        HashClass,
+    )
+}
+
+
+class Limits(Table, frozen=True, kw_only=True):
+    """Bounds on what clients and nodes may make fastlb hold."""
+
+    max_connections: Annotated[int, Meta(ge=1, le=10_000_000)] = 50000
+    """Client connections open at one time, of all workers together."""
+    request_line_bytes: Annotated[int, Size("64B", "60KiB")] = 8 << 10
+    """The request line; a longer one is answered 414."""
+    headers_bytes: Annotated[int, Size("256B", "60KiB")] = 32 << 10
+    """All header fields of a request or response; more is answered 431. `request_line` and
+    `headers` together are at most 60 KiB."""
+    header_count: Annotated[int, Meta(ge=8, le=HEADER_COUNT_MAX)] = 128
+    """Header fields of a request or response."""
+    body_bytes: Annotated[int, Size("1B", "1024GiB", zero="no limit")] = 0
+    """The body of a request; a longer one is answered 413."""
+    buffers_bytes: Annotated[int, Size("4MiB", "1024GiB")] = 256 << 20
+    """All body and relay memory of one worker."""
+
+
+class Timeouts(Table, frozen=True, kw_only=True):
+    """How long fastlb waits."""
+
+    client_header_ms: Annotated[int, Duration("100ms", "1h")] = 10_000
+    """For the whole head of a request, from its first byte."""
+    client_body_ms: Annotated[int, Duration("100ms", "1h")] = 30_000
+    """For the next byte of a request's body."""
+    keep_alive_ms: Annotated[int, Duration("100ms", "24h")] = 60_000
+    """For the next request on a connection."""
+    connect_ms: Annotated[int, Duration("10ms", "5m")] = 2000
+    """For a node to accept a connection."""
+    response_ms: Annotated[int, Duration("100ms", "24h")] = 60_000
+    """For the first byte of a node's response, and then for each next one."""
+    tunnel_ms: Annotated[int, Duration("1s", "8760h")] = 3_600_000
+    """For the next byte, either way, of a WebSocket or another tunnel."""
+    drain_ms: Annotated[int, Duration("1s", "24h", zero="at once")] = 30_000
+    """For running requests to end, at `upgrade` and `stop`."""
+
+
+class Rules(Table, frozen=True, kw_only=True):
+    """How rules are run."""
+
+    on_error: Literal["continue", "500"] = "continue"
+    """What happens to a request whose rule failed."""
+    timeout_ms: Annotated[int, Duration("10ms", "1h")] = 5000
+    """Of an `async` rule."""
+    watchdog_ms: Annotated[int, Duration("1ms", "1m")] = 100
+    """A plain rule that holds its worker longer is reported."""
+
+
+class Admin(Table, frozen=True, kw_only=True):
+    """The admin page; without this table there is the control socket only."""
+
+    listen: ListenAddress
+    """Where it listens."""
+    token_file: File | None = None
+    """Tokens that are let in, one per line."""
+
+
+class Cluster(Table, frozen=True, kw_only=True):
+    """The store and the data centres that several proxies share."""
+
+    url: Annotated[
+        str | None, Pattern(r"(valkey|redis)s?(\+sentinel|\+cluster)?://\S+", "a valkey:// URL")
+    ] = None
+    """The store; absent: none."""
+    name: Name | None = None
+    """Name of the cluster in the store."""
+    claim_timeout_ms: Annotated[int, Duration("1ms", "10s")] = 50
+    """How long a new session waits for the store."""
+    datacenter: Name | None = None
+    """The data centre of this proxy."""
+    home: Literal["forward", "redirect", "adopt"] = "forward"
+    """What happens to a session whose home is another data centre."""
+    datacenters: dict[str, tuple[Address, ...]] = {}
+    """The proxies of each other data centre."""
+
+
+class Config(Table, frozen=True, kw_only=True):
+    """The whole file."""
+
+    proxy: Proxy = Proxy()
+    """The program as a whole."""
+    virtual_servers: dict[str, VirtualServer]
+    """What is listened on."""
+    pools: dict[str, Pool]
+    """The back-end servers."""
+    monitors: dict[str, Monitor] = {}
+    """Health checks."""
+    persistence: dict[str, PersistenceClass] = {}
+    """Persistence classes."""
+    limits: Limits = Limits()
+    """Bounds."""
+    timeouts: Timeouts = Timeouts()
+    """Waiting times."""
+    rules: Rules = Rules()
+    """How rules are run."""
+    admin: Admin | None = None
+    """The admin page."""
+    cluster: Cluster | None = None
+    """Several proxies."""
+    file: Path = Path("fastlb.toml")
+    """The file that was read; no key of it."""

@@ -1,0 +1,157 @@
+"""Every message that fastlb gives its operator, once, each with a stable code.
+
+A message says what is wrong, what was expected and, where something near is known, what was
+probably meant. Where it happened (file, line, table, key) is the Problem's part. A code is
+never given to another message; a message that is gone leaves a gap.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+Level = Literal["error", "warning"]
+
+
+class Message(NamedTuple):
+    """One entry of the catalogue; `text` is a str.format template."""
+
+    code: str
+    level: Level
+    text: str
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong at one place; `str()` is the line that the operator reads."""
+
+    code: str
+    level: Level
+    file: str
+    line: int | None
+    table: str
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        place = " ".join(part for part in (self.table and f"[{self.table}]", self.key) if part)
+        return ": ".join(part for part in (where, place, self.text) if part)
+
+
+class Invalid(ValueError):
+    """A value that cannot be read; whoever knows its place makes a Problem of it."""
+
+    def __init__(self, message: Message, **values: object) -> None:
+        super().__init__(message.text.format(**values))
+        self.message = message
+        self.values = values
+
+
+class ConfigNotFound(Exception):
+    """There is no configuration file at any of the places looked at."""
+
+
+def printable(text: str) -> str:
+    """`text` with its control characters escaped, fit for one line of a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, or None when none is like it."""
+    by_lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str], quote: str = '"') -> str:
+    """The tail ` (did you mean "x"?)`, or nothing."""
+    found = nearest(word, known)
+    return f" (did you mean {quote}{found}{quote}?)" if found else ""
+
+
+def _error(number: int, text: str) -> Message:
+    return Message(f"FLB-C{number:03}", "error", text)
+
+
+def _warning(number: int, text: str) -> Message:
+    return Message(f"FLB-C{number:03}", "warning", text)
+
+
+# The file as a whole
+FILE_UNREADABLE = _error(1, "cannot be read: {reason}")
+FILE_SYNTAX = _error(2, "not valid TOML: {reason}")
+FILE_NOT_UTF8 = _error(3, "not UTF-8 text, which TOML must be: byte {offset} is wrong")
+NO_VIRTUAL_SERVER = _error(4, "nothing to serve; expected at least one [virtual_servers.NAME]")
+NO_CONFIG = Message(
+    "FLB-C005",
+    "error",
+    "no configuration file: neither {first} nor {second} exists; name one with -c FILE",
+)
+NOT_AVAILABLE = _error(6, "{what} is not available in this version ({version})")
+
+# One table or key
+UNKNOWN_TABLE = _error(10, "unknown table; expected one of {expected}{suggestion}")
+UNKNOWN_KEY = _error(11, "unknown key; expected one of {expected}{suggestion}")
+UNKNOWN_CHOICE = _error(12, 'unknown {noun} "{found}"; expected one of {expected}{suggestion}')
+MISSING_KEY = _error(13, "missing; expected {expected}")
+WRONG_TYPE = _error(14, "{found} found; expected {expected}{suggestion}")
+OUT_OF_RANGE = _error(15, "{found} is out of range; expected {expected}")
+BAD_NAME = _error(16, '"{found}" is not a name; expected 1 to 63 letters, digits, "-", "_" or "."')
+NOT_A_TABLE = _error(17, "{found} found; expected a table")
+KEY_OF_OTHER_TYPE = _error(18, 'not a key of type "{type}", but of {expected}')
+KEY_OUTSIDE_TABLE = _error(19, "a key outside every table; expected {expected}")
+
+# One value
+BAD_DURATION = _error(20, '"{found}" is not a duration; expected {expected}{suggestion}')
+BAD_SIZE = _error(21, '"{found}" is not a size; expected {expected}{suggestion}')
+BAD_ADDRESS = _error(22, '"{found}" is not an address; expected {expected}')
+NO_PORT = _error(23, '"{found}" has no port; expected {expected}')
+BAD_PORT = _error(24, '"{found}" has the port "{port}"; expected 1 to 65535')
+BAD_NETWORK = _error(25, '"{found}" is not a network; expected {expected}{suggestion}')
+BAD_TEXT = _error(26, '"{found}" found; expected {expected}')
+BAD_KEY_SOURCE = _error(
+    27, '"{found}" is not a place where a key can be found; expected {expected}{suggestion}'
+)
+BAD_DIRECTIVE = _error(28, "directive {found} cannot be appended to a cookie: {reason}")
+
+# References and relations
+UNKNOWN_REFERENCE = _error(30, 'no {noun} "{found}"; expected {expected}{suggestion}')
+FALLBACK_CYCLE = _error(31, "fallbacks run in a circle: {chain}")
+LISTEN_TWICE = _error(32, "{found} is listed twice")
+LISTEN_CONFLICT = _error(33, "{found} conflicts with {other} of [virtual_servers.{name}]")
+NODE_TWICE = _error(34, "node {found} is in the pool twice")
+REDIRECT_WITHOUT_URL = _error(35, '"redirect" needs redirect_url')
+HEAD_TOO_LARGE = _error(
+    36, "request_line and headers together are {found}; expected at most {expected}"
+)
+TYPE_FOR_PROTOCOL = _error(
+    37,
+    'type "{type}" cannot serve protocol "{protocol}" of [virtual_servers.{name}] '
+    "(through [pools.{pool}]); it serves {expected}",
+)
+SAME_SITE_NEEDS_SECURE = _error(
+    38, '"none" needs secure = true: browsers refuse such a cookie without it'
+)
+SAME_COOKIE_NAME = _error(39, 'cookie name "{found}" is also that of [persistence.{other}]')
+CLASS_HEX_COLLISION = _error(
+    40, "its 8 hex digits {found} are also those of [persistence.{other}]; rename one of them"
+)
+TOO_MANY_NODES = _error(41, "{found} nodes in all pools; expected at most {expected}")
+HTTPS_WITHOUT_TLS = _error(43, 'protocol "https" needs tls = {{ certificates = [...] }}')
+PROXY_WITHOUT_TRUST = _error(44, "needs trusted_proxies: only those may send the PROXY protocol")
+ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
+
+# What will work, but perhaps not as meant
+UNUSED = _warning(60, "not used by any {by}")
+NO_NODES = _warning(61, "no nodes: every request is refused until one is added")
+NO_NEW_SESSIONS = _warning(62, "no node takes new sessions: each has weight 0 or is draining")
+REDIRECT_ACTS_AS_CLOSE = _warning(
+    63,
+    '"redirect" acts as "close" on protocol "{protocol}" of [virtual_servers.{name}]',
+)
+REDIRECT_URL_UNUSED = _warning(64, 'only used with failure_mode = "redirect"')
+COOKIE_AGE_NOT_ENFORCED = _warning(
+    65, "without passphrase_file the cookie's age is enforced by the browser alone"
+)
+UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
+ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
+FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')

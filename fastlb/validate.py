@@ -1,0 +1,307 @@
+"""What must hold between the values of a configuration: references, conflicts, sums.
+
+Each function looks at one relation and reports every breach of it. Single values are already
+right, or stand-ins for wrong ones that have been reported (decode.py).
+"""
+
+import pwd
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from fastlb import config, errors
+from fastlb.class_id import class_hex
+from fastlb.config import Config, CookieClass, PersistenceClass
+from fastlb.decode import Report, directive_names
+from fastlb.units import BYTES, TOKEN, InetAddress, UnixAddress, written_quantity
+
+NOUNS = {
+    "pools": "pool",
+    "persistence": "persistence class",
+    "monitors": "monitor",
+}
+
+
+def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
+    """Reports everything that does not hold in `cfg`, which was read from `document`."""
+    names = {kind: list(_table(document, kind)) for kind in (*NOUNS, "virtual_servers")}
+    if not names["virtual_servers"]:
+        report(errors.NO_VIRTUAL_SERVER, ())
+    _references(cfg, names, report)
+    _listening(cfg, report)
+    _nodes(cfg, document, report)
+    _protocol_keys(cfg, report)
+    _fallbacks(cfg, report)
+    _class_protocols(cfg, report)
+    _failure_modes(cfg, document, report)
+    _cookies(cfg, report)
+    _cookie_names(cfg, report)
+    _limits(cfg, report)
+    _user(cfg, report)
+
+
+def pools_of(server: config.VirtualServer) -> list[str]:
+    """The pools that a virtual server may use, its default first, each once."""
+    return list(dict.fromkeys([server.pool, *(route.pool for route in server.routes)]))
+
+
+def classes_of(cfg: Config, pool: str) -> list[str]:
+    """A pool's persistence class and its fallbacks, in the order they are asked."""
+    chain: list[str] = []
+    name = cfg.pools[pool].persistence if pool in cfg.pools else None
+    while name in cfg.persistence and name not in chain:
+        chain.append(name)
+        name = cfg.persistence[name].fallback
+    return chain
+
+
+def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _uses(cfg: Config) -> Iterator[tuple[str, str, str]]:
+    """Each (class, virtual server, pool) where the class may be asked."""
+    for server_name, server in cfg.virtual_servers.items():
+        for pool in pools_of(server):
+            for name in classes_of(cfg, pool):
+                yield name, server_name, pool
+
+
+def _references(cfg: Config, names: dict[str, list[str]], report: Report) -> None:
+    def look(kind: str, name: str | None, *path: str | int) -> None:
+        if not name or name in names[kind]:
+            return
+        known = names[kind]
+        expected = f"one of {', '.join(known)}" if known else f"a table [{kind}.{name}]"
+        report(
+            errors.UNKNOWN_REFERENCE,
+            path,
+            noun=NOUNS[kind],
+            found=name,
+            expected=expected,
+            suggestion=errors.did_you_mean(name, known),
+        )
+
+    for name, server in cfg.virtual_servers.items():
+        look("pools", server.pool, "virtual_servers", name, "pool")
+        for index, route in enumerate(server.routes):
+            look("pools", route.pool, "virtual_servers", name, "routes", index, "pool")
+    for name, pool in cfg.pools.items():
+        look("persistence", pool.persistence, "pools", name, "persistence")
+        for index, monitor in enumerate(pool.monitors):
+            look("monitors", monitor, "pools", name, "monitors", index)
+    for name, cls in cfg.persistence.items():
+        look("persistence", cls.fallback, "persistence", name, "fallback")
+
+
+def unused(cfg: Config, report: Report) -> None:
+    """Warns of what nothing refers to; only worth saying when every reference is right."""
+    if any(server.rules for server in cfg.virtual_servers.values()):
+        return  # a rule may choose any pool and class
+    pools = {pool for server in cfg.virtual_servers.values() for pool in pools_of(server)}
+    classes = {name for pool in cfg.pools for name in classes_of(cfg, pool)}
+    monitors = {name for pool in cfg.pools.values() for name in pool.monitors}
+    for kind, used, by in (
+        ("pools", pools, "virtual server"),
+        ("persistence", classes, "pool"),
+        ("monitors", monitors, "pool"),
+    ):
+        for name in getattr(cfg, kind):
+            if name not in used:
+                report(errors.UNUSED, (kind, name), by=by)
+
+
+def _listening(cfg: Config, report: Report) -> None:
+    taken: list[tuple[InetAddress | UnixAddress, str]] = []
+    for name, server in cfg.virtual_servers.items():
+        for index, address in enumerate(server.listen):
+            path = ("virtual_servers", name, "listen", index)
+            for other, owner in taken:
+                if not _same_socket(address, other):
+                    continue
+                if owner == name and address == other:
+                    report(errors.LISTEN_TWICE, path, found=address)
+                else:
+                    report(errors.LISTEN_CONFLICT, path, found=address, other=other, name=owner)
+                break
+            taken.append((address, name))
+
+
+def _same_socket(a: InetAddress | UnixAddress, b: InetAddress | UnixAddress) -> bool:
+    """Whether the second of two listening addresses takes connections of the first."""
+    if isinstance(a, UnixAddress) or isinstance(b, UnixAddress):
+        return a == b
+    if a.port != b.port or a.ip.version != b.ip.version:
+        return False
+    return a.ip == b.ip or a.ip.is_unspecified or b.ip.is_unspecified
+
+
+def _nodes(cfg: Config, document: dict[str, Any], report: Report) -> None:
+    total = 0
+    for name, pool in cfg.pools.items():
+        total += len(pool.nodes)
+        seen: set[InetAddress] = set()
+        for index, node in enumerate(pool.nodes):
+            if node.address in seen:
+                report(errors.NODE_TWICE, ("pools", name, "nodes", index), found=node.address)
+            seen.add(node.address)
+        if _table(document, "pools")[name].get("nodes") == []:
+            report(errors.NO_NODES, ("pools", name, "nodes"))
+        elif pool.nodes and all(node.weight == 0 or node.draining for node in pool.nodes):
+            report(errors.NO_NEW_SESSIONS, ("pools", name, "nodes"))
+    if total > config.NODES_MAX:
+        report(errors.TOO_MANY_NODES, ("pools",), found=total, expected=config.NODES_MAX)
+
+
+def _protocol_keys(cfg: Config, report: Report) -> None:
+    """What a virtual server's protocol needs, and what it makes no use of."""
+    for name, server in cfg.virtual_servers.items():
+        path = ("virtual_servers", name)
+        protocol = server.protocol
+        if protocol == "https" and server.tls is None:
+            report(errors.HTTPS_WITHOUT_TLS, (*path, "protocol"))
+        if protocol != "https" and server.tls is not None:
+            report(errors.ONLY_WITH_PROTOCOL, (*path, "tls"), expected='"https"')
+        if protocol != "tls" and server.not_tls != "close":
+            report(errors.ONLY_WITH_PROTOCOL, (*path, "not_tls"), expected='"tls"')
+        if server.proxy_protocol and not server.trusted_proxies:
+            report(errors.PROXY_WITHOUT_TRUST, (*path, "proxy_protocol"))
+        for index, route in enumerate(server.routes):
+            place = (*path, "routes", index)
+            if not (route.host or route.path or route.sni):
+                report(errors.ROUTE_WITHOUT_CONDITION, place)
+            elif route.sni and protocol != "tls":
+                report(errors.ONLY_WITH_PROTOCOL, (*place, "sni"), expected='"tls"')
+            elif (route.host or route.path) and protocol not in ("http", "https"):
+                report(errors.ONLY_WITH_PROTOCOL, place, expected='"http" and "https"')
+
+
+def _fallbacks(cfg: Config, report: Report) -> None:
+    in_cycle: set[str] = set()
+    for start, cls in cfg.persistence.items():
+        if cls.fallback and cls.type == "hash":
+            report(errors.FALLBACK_NOT_ASKED, ("persistence", start, "fallback"), type=cls.type)
+        chain = [start]
+        while (following := cfg.persistence[chain[-1]].fallback) in cfg.persistence:
+            if following in chain:
+                break
+            chain.append(following)
+        if following == start and start not in in_cycle:
+            in_cycle.update(chain)
+            shown = " -> ".join([*chain, start])
+            report(errors.FALLBACK_CYCLE, ("persistence", start, "fallback"), chain=shown)
+
+
+def _class_protocols(cfg: Config, report: Report) -> None:
+    for name, server, pool in _uses(cfg):
+        cls, protocol = cfg.persistence[name], cfg.virtual_servers[server].protocol
+        if protocol and cls.type and protocol not in cls.protocols:
+            report(
+                errors.TYPE_FOR_PROTOCOL,
+                ("persistence", name, "type"),
+                type=cls.type,
+                protocol=protocol,
+                name=server,
+                pool=pool,
+                expected=", ".join(cls.protocols),
+            )
+
+
+def _failure_modes(cfg: Config, document: dict[str, Any], report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        written = _table(document, "persistence")[name]
+        if cls.failure_mode == "redirect" and "redirect_url" not in written:
+            report(errors.REDIRECT_WITHOUT_URL, ("persistence", name, "failure_mode"))
+        if cls.failure_mode != "redirect" and cls.redirect_url:
+            report(errors.REDIRECT_URL_UNUSED, ("persistence", name, "redirect_url"))
+    for name, server, _ in _uses(cfg):
+        protocol = cfg.virtual_servers[server].protocol
+        if cfg.persistence[name].failure_mode == "redirect" and protocol in ("tls", "tcp"):
+            path = ("persistence", name, "failure_mode")
+            report(errors.REDIRECT_ACTS_AS_CLOSE, path, protocol=protocol, name=server)
+
+
+def _cookies(cfg: Config, report: Report) -> None:
+    plain = {name for name, server, _ in _uses(cfg) if _plain_http(cfg, server)}
+    for name, cls in cfg.persistence.items():
+        if not isinstance(cls, CookieClass):
+            continue
+        path = ("persistence", name)
+        secure = cls.secure or "secure" in directive_names(cls.directives)
+        if cls.same_site == "none" and not secure and (cls.secure is False or name in plain):
+            report(errors.SAME_SITE_NEEDS_SECURE, (*path, "same_site"))
+        for found, reason in _wrong_directives(cls):
+            report(errors.BAD_DIRECTIVE, (*path, "directives"), found=found, reason=reason)
+        aged = cls.timeout_ms or cls.max_lifetime_ms
+        if isinstance(cls, config.CookieInsertClass) and aged and not cls.passphrase_file:
+            key = "timeout" if cls.timeout_ms else "max_lifetime"
+            report(errors.COOKIE_AGE_NOT_ENFORCED, (*path, key))
+
+
+def _plain_http(cfg: Config, server: str) -> bool:
+    return cfg.virtual_servers[server].protocol == "http"
+
+
+def _wrong_directives(cls: CookieClass) -> Iterator[tuple[str, str]]:
+    """Each part of `directives` that cannot be appended, and why (RFC 6265 4.1.1)."""
+    if not cls.directives:
+        return
+    ours = {"path": "path", "httponly": "http_only" if cls.http_only else ""}
+    ours["secure"] = "secure" if cls.secure else ""
+    ours["samesite"] = "same_site" if cls.same_site else ""
+    ours["domain"] = "domain" if cls.domain else ""
+    aged = "timeout" if cls.timeout_ms else "max_lifetime" if cls.max_lifetime_ms else ""
+    ours["max-age"] = ours["expires"] = aged
+    counts = Counter(part.partition("=")[0].strip().lower() for part in cls.directives.split(";"))
+    for part in cls.directives.split(";"):
+        shown = f'"{part.strip()}"'
+        name, equals, _ = part.strip(" ").partition("=")
+        if re.search(r"[\x00-\x1f\x7f]|[^\x00-\x7f]", part):
+            yield shown, "it has a character that is not printable ASCII"
+        elif not name:
+            yield shown, 'nothing between two ";"' if not equals else "it has no name"
+        elif not re.fullmatch(TOKEN, name):
+            yield shown, "its name is not a token"
+        elif key := ours.get(name.lower()):
+            yield shown, f'the key "{key}" writes it'
+        elif counts[name.lower()] > 1:
+            counts[name.lower()] = 0
+            yield shown, "it is there twice"
+
+
+def _cookie_names(cfg: Config, report: Report) -> None:
+    hexes: dict[str, str] = {}
+    cookies: dict[str, str] = {}
+    for name, cls in cfg.persistence.items():
+        if (other := hexes.setdefault(class_hex(name), name)) != name:
+            report(
+                errors.CLASS_HEX_COLLISION,
+                ("persistence", name),
+                found=class_hex(name),
+                other=other,
+            )
+        elif (cookie := _cookie_name(cls)) and (other := cookies.setdefault(cookie, name)) != name:
+            path = ("persistence", name, "name")
+            report(errors.SAME_COOKIE_NAME, path, found=cookie, other=other)
+
+
+def _cookie_name(cls: PersistenceClass) -> str | None:
+    return cls.cookie_name if isinstance(cls, CookieClass) else None
+
+
+def _limits(cfg: Config, report: Report) -> None:
+    head = cfg.limits.request_line_bytes + cfg.limits.headers_bytes
+    if head > config.HEAD_BYTES_MAX:
+        found, expected = (written_quantity(n, BYTES) for n in (head, config.HEAD_BYTES_MAX))
+        report(errors.HEAD_TOO_LARGE, ("limits", "headers"), found=found, expected=expected)
+
+
+def _user(cfg: Config, report: Report) -> None:
+    if cfg.proxy.user is None:
+        return
+    try:
+        pwd.getpwnam(cfg.proxy.user)
+    except (KeyError, ValueError):
+        report(errors.UNKNOWN_USER, ("proxy", "user"), found=cfg.proxy.user)

@@ -1,0 +1,202 @@
+"""Wrong configurations: everything that is wrong is said, each with its place.
+
+Each tests/golden/NAME.toml is checked and compared with NAME.expected, one line per problem.
+`FASTLB_GOLDEN=write pytest tests/test_check.py` writes the expected files; read the difference.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastlb
+from fastlb import errors, features
+from fastlb.check import check_file, check_text, find_config
+from fastlb.config import NODES_MAX
+from fastlb.errors import ConfigNotFound, Message, Problem
+
+GOLDEN = Path(__file__).parent / "golden"
+SERVING = '[virtual_servers.a]\nlisten = "127.0.0.1:80"\npool = "web"\n'
+WEB = '[pools.web]\nnodes = ["127.0.0.1:81"]\n'
+
+
+@pytest.fixture
+def _everything_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "UNAVAILABLE", ())
+
+
+def lines_of(problems: list[Problem]) -> list[str]:
+    return [f"{one.level} {one.code} {one._replace(file=Path(one.file).name)}" for one in problems]
+
+
+@pytest.mark.usefixtures("_everything_served")
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.toml")), ids=lambda path: path.stem)
+def test_golden(file: Path) -> None:
+    checked = check_file(file)
+    found = "\n".join(lines_of(checked.errors + checked.warnings)) + "\n"
+    expected = file.with_suffix(".expected")
+    if os.environ.get("FASTLB_GOLDEN") == "write":
+        expected.write_text(found)
+    assert found == expected.read_text()
+    assert (checked.config is None) == bool(checked.errors)
+
+
+def test_a_problem_is_one_line_with_its_place() -> None:
+    checked = check_text(SERVING + WEB + 'algorithm = "least-conections"\n', Path("fastlb.toml"))
+    assert [str(problem) for problem in checked.errors] == [
+        'fastlb.toml:6: [pools.web] algorithm: unknown algorithm "least-conections"; expected one '
+        "of round-robin, weighted-round-robin, least-connections, random-of-two, "
+        'fastest-response, hash (did you mean "least-connections"?)'
+    ]
+    assert checked.config is None
+
+
+def catalogue() -> list[Message]:
+    return [value for value in vars(errors).values() if isinstance(value, Message)]
+
+
+def test_codes_are_unique() -> None:
+    codes = [message.code for message in catalogue()]
+    assert len(set(codes)) == len(codes)
+
+
+def test_every_message_is_shown_by_a_test() -> None:
+    shown = {
+        code
+        for file in GOLDEN.glob("*.expected")
+        for code in re.findall("FLB-C...", file.read_text())
+    }
+    shown |= {"FLB-C001", "FLB-C003", "FLB-C005", "FLB-C006", "FLB-C041"}  # below
+    assert {message.code for message in catalogue()} == shown
+
+
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = check_file(tmp_path / "none.toml")
+    assert [one.code for one in missing.errors] == ["FLB-C001"]
+    assert "No such file" in str(missing.errors[0])
+    assert [one.code for one in check_file(tmp_path).errors] == ["FLB-C001"]
+
+
+def test_file_that_is_not_text(tmp_path: Path) -> None:
+    file = tmp_path / "latin.toml"
+    file.write_bytes(b"[proxy]\nuser = 'caf\xe9'\n")
+    problem = check_file(file).errors[0]
+    assert (problem.code, problem.line) == ("FLB-C003", 2)
+
+
+def test_too_many_nodes() -> None:
+    nodes = [f'"10.{n >> 16}.{n >> 8 & 255}.{n & 255}:80"' for n in range(NODES_MAX + 1)]
+    text = f"{SERVING}[pools.web]\nnodes = [{', '.join(nodes)}]\n"
+    assert [one.code for one in check_text(text, Path("x")).errors] == ["FLB-C041"]
+
+
+def test_find_config(tmp_path: Path) -> None:
+    here, there = tmp_path / "fastlb.toml", tmp_path / "etc.toml"
+    assert find_config("any.toml") == Path("any.toml")
+    with pytest.raises(ConfigNotFound) as caught:
+        find_config(None, (here, there))
+    assert str(here) in str(caught.value)
+    assert str(there) in str(caught.value)
+    there.touch()
+    assert find_config(None, (here, there)) == there
+    here.touch()
+    assert find_config(None, (here, there)) == here
+
+
+# One use of each line of features.UNAVAILABLE; a line that is deleted there is deleted here.
+CLASS = "[persistence.a]\n"
+USES = {
+    "admin": '[admin]\nlisten = "127.0.0.1:90"\n',
+    "cluster": "[cluster]\n",
+    "monitors": '[monitors.a]\ntype = "tcp"\n',
+    "rules": "[rules]\n",
+    "proxy.access_log": '[proxy]\naccess_log = "syslog"\n',
+    "virtual_servers.*.protocol": 'protocol = "tcp"\n',
+    "virtual_servers.*.rules": 'rules = ["a:b"]\n',
+    "virtual_servers.*.routes": 'routes = [{ host = "a", pool = "web" }]\n',
+    "virtual_servers.*.proxy_protocol": 'proxy_protocol = true\ntrusted_proxies = ["::/0"]\n',
+    "virtual_servers.*.not_tls": 'not_tls = "tcp"\n',
+    "virtual_servers.*.decision_header": 'decision_header = ["::/0"]\n',
+    "virtual_servers.*.tls": "tls = { certificates = [] }\n",
+    "pools.*.nodes.address": WEB.replace("127.0.0.1:81", "web.example:81"),
+    "pools.*.nodes.max_connections": WEB.replace(
+        '"127.0.0.1:81"', '{ address = "127.0.0.1:81", max_connections = 5 }'
+    ),
+    "pools.*.monitors": WEB + "monitors = []\n",
+    "pools.*.tls": WEB + "tls = { verify = false }\n",
+    "pools.*.proxy_protocol": WEB + 'proxy_protocol = "v1"\n',
+    "pools.*.retry_budget": WEB + "retry_budget = 10\n",
+    "pools.*.allow_named": WEB + 'allow_named = "any"\n',
+    "pools.*.allow_named_networks": WEB + 'allow_named_networks = ["10.0.0.0/8"]\n',
+    "persistence.*.type": CLASS + 'type = "universal"\n',
+    "persistence.*.redirect_url": CLASS
+    + 'type = "ip"\nfailure_mode = "redirect"\nredirect_url = "/sorry?from=%{path}"\n',
+}
+
+
+@pytest.mark.parametrize("feature", features.UNAVAILABLE, ids=lambda feature: feature.place)
+def test_what_is_not_served_is_refused(feature: features.Feature) -> None:
+    use = USES[feature.place]
+    text = SERVING + (use if "[pools.web]" in use else use + WEB)
+    checked = check_text(text, Path("x"))
+    assert checked.config is None
+    assert {one.code for one in checked.errors} == {"FLB-C006"}
+    assert f"is not available in this version ({fastlb.__version__})" in str(checked.errors[0])
+
+
+def test_nothing_is_refused_that_is_served() -> None:
+    assert set(USES) == {feature.place for feature in features.UNAVAILABLE}
+    assert check_text(SERVING + "proxy_protocol = false\n" + WEB, Path("x")).errors == []
+
+
+WORDS = st.sampled_from(
+    [
+        "proxy",
+        "pools",
+        "web",
+        "nodes",
+        "virtual_servers",
+        "persistence",
+        "type",
+        "ip",
+        "listen",
+        "transparent",
+        "limits",
+        "fallback",
+        "127.0.0.1:80",
+        "",
+        "5s",
+        "a b",
+        "é",
+        "directives",
+    ]
+)
+VALUES = st.recursive(
+    WORDS | st.integers(-5, 300) | st.booleans() | st.floats(0, 1),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def as_toml(value: object) -> str:
+    match value:
+        case dict():
+            return "{" + ", ".join(f'"{key}" = {as_toml(one)}' for key, one in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(as_toml, value)) + "]"
+        case str():
+            return f'"{value}"'
+    return str(value).lower()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(WORDS, VALUES, max_size=4))
+def test_no_document_is_too_strange(document: dict[str, object]) -> None:
+    text = "\n".join(f'"{key}" = {as_toml(value)}' for key, value in document.items())
+    checked = check_text(text, Path("x"))
+    for problem in checked.errors + checked.warnings:
+        assert "\n" not in str(problem)
+    assert (checked.config is None) == bool(checked.errors)
