@@ -1,5 +1,7 @@
 """Every time-out ends in the right status or a close, and is named in the log."""
 
+import contextlib
+import socket
 import threading
 
 from tests.harness import HttpNode, RawNode, Truncated, proxy, reply, request, settings
@@ -106,23 +108,18 @@ def test_a_slow_answer_with_progress_is_not_timed_out():
 
 def test_a_node_that_does_not_accept_is_504():
     """A listener whose queue is full drops the handshake: connect neither succeeds nor fails."""
-    import socket
-
-    with socket.socket() as full:
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        fillers = []
         for _ in range(4):
-            filler = socket.socket()
+            filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
-            fillers.append(filler)
         address = f"127.0.0.1:{full.getsockname()[1]}"
         with proxy(settings(address, timeouts=SHORT, pool={"retries": 0})) as p:
             assert p.get().status in (503, 504)
             assert p.log(1)[0]["cause"]
-        for filler in fillers:
-            filler.close()
 
 
 def test_the_time_to_answer_does_not_count_the_time_to_upload():

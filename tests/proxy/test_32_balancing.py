@@ -149,10 +149,3 @@ def test_all_draining_serves_or_refuses_as_configured(abc):
         assert spread(p, 6).total() == 6
     with proxy(settings(*nodes, pool={"drain_last": "refuse"})) as p:
         assert p.get().status == 503
-
-
-def test_a_node_at_its_connection_limit_is_passed_over(abc):
-    a, b, _ = abc
-    nodes = [{"address": a, "max_connections": 1}, b]
-    with proxy(settings(*nodes)) as p:
-        assert loaded_spread(p, (a, b), 10) == {"a": 1, "b": 9}

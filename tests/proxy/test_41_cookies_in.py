@@ -1,5 +1,7 @@
 """Cookies as clients really send them: altered, foreign, quoted, repeated, spread over fields."""
 
+import itertools
+
 import pytest
 
 from tests.harness import ANY_PORT, HttpNode, proxy, sticky
@@ -18,8 +20,12 @@ def shop():
             yield p
 
 
+numbers = itertools.count()
+
+
 def session(p, server="shop"):
-    user = p.user("somebody", server=server)
+    """A new user's cookie and node."""
+    user = p.user(f"user {next(numbers)}", server=server)
     user.get()
     ((name, value),) = user.cookies.items()
     return name, value, user.nodes[0]
@@ -87,7 +93,8 @@ def test_a_name_that_only_ends_like_ours_is_not_ours(shop):
 def renewed(p, cookie, outcome):
     """The cookie counts as absent: a new one is set, the node never sees it, the log says why."""
     before = len(p.log_lines())
-    answer = p.get("/", ("Cookie", cookie))
+    browser = f"browser {next(numbers)}"  # one's own: no other first request is in parallel
+    answer = p.get("/", ("Cookie", cookie), ("User-Agent", browser))
     assert answer.status == 200
     assert len(answer.all("Set-Cookie")) == 1
     assert all(key != "Cookie" for key, _ in answer.json()["fields"])

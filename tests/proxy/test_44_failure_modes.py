@@ -31,7 +31,7 @@ def test_new_node_moves_the_session_and_it_stays_there(nodes):
         moved = user.nodes[-1]
         assert moved != home
         line = p.log(3)[2]
-        assert (line["outcome"], line["previous_node"]) == ("node-down", nodes[home].address)
+        assert (line["outcome"], line["previous_node"]) == ("connect-failed", nodes[home].address)
         assert line["node"] == nodes[moved].address
         nodes[home].start()
         for _ in range(4):

@@ -88,8 +88,14 @@ def test_a_chain_of_three(abc):
     config = sticky(
         *abc,
         fallback="second",
+        reserve="0s",
         classes={
-            "second": {"type": "transparent", "fallback": "third", "name": "SECOND"},
+            "second": {
+                "type": "transparent",
+                "fallback": "third",
+                "name": "SECOND",
+                "reserve": "0s",
+            },
             "third": {"type": "ip"},
         },
     )

@@ -214,7 +214,7 @@ def refused(p):
 
 def test_the_drain_time_bounds_a_stop():
     with RawNode(lambda exchange: exchange.wait_end()) as node:
-        with proxy(settings(node, timeouts={"drain": "200ms"})) as p, p.client() as client:
+        with proxy(settings(node, timeouts={"drain": "1s"})) as p, p.client() as client:
             client.send(request())
             node.wait_requests(1)
             assert command("stop", "-c", str(p.file)).returncode == 0
