@@ -3,6 +3,7 @@
 `tools` holds what keeps it quiet: it may talk to the address under test and nothing else.
 """
 
+import contextlib
 import itertools
 import json
 import subprocess
@@ -11,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from .client import tool_environment
 from .wait import TIMEOUT, until
@@ -38,8 +39,10 @@ class Chromium:
             env=tool_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
+        self._open = contextlib.ExitStack()
         try:
-            self._page = self._connect(folder / "DevToolsActivePort")
+            url = self._page_url(folder / "DevToolsActivePort")
+            self._page = self._open.enter_context(connect(url, proxy=None, max_size=None))
         except BaseException:
             self._end()
             raise
@@ -48,16 +51,16 @@ class Chromium:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._page.close()
         self._end()
 
     def _end(self) -> None:
+        self._open.close()
         self._process.terminate()
         self._process.wait(3 * TIMEOUT)
         self._folder.cleanup()
 
     @staticmethod
-    def _connect(port_file: Path) -> ClientConnection:
+    def _page_url(port_file: Path) -> str:
         def port() -> str:
             return port_file.read_text().split("\n")[0] if port_file.exists() else ""
 
@@ -69,7 +72,7 @@ class Chromium:
                 pages = [each for each in json.load(answer) if each["type"] == "page"]
             return pages[0]["webSocketDebuggerUrl"] if pages else ""
 
-        return connect(until(page, "a page in Chromium"), proxy=None, max_size=None)
+        return until(page, "a page in Chromium")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One DevTools command and its result; events in between are dropped."""

@@ -38,6 +38,7 @@ def test_a_browser_whose_node_dies_moves_once(abc):
         browser.open(f"http://{host}:{port}/")
         home = browser.run("fetch('/x').then(r => r.json())")["node"]
         next(node for node in abc if node.name == home).stop()
+        browser.run("fetch('/y').then(r => r.json())")
         after = {answer["node"] for _ in range(3) for answer in browser.run(PARALLEL)}
         assert len(after) == 1
         assert home not in after

@@ -1,0 +1,66 @@
+"""What Cython makes of the core: never the GIL by accident, never a hint that it costs something.
+
+All modules are translated once, with the release build's directives, into a temporary folder; the
+C compiler does not run.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from .sources import CORE, GIL_MODULE, ROOT, core_modules
+
+TRANSLATE = """
+import sys
+from Cython.Build import cythonize
+cythonize(sys.argv[4:], build_dir=sys.argv[1], compiler_directives=eval(sys.argv[2]), force=True,
+          nthreads=int(sys.argv[3]), show_all_warnings=True, quiet=True)
+"""
+
+
+def release_directives():
+    """The directives that setup.py uses for a release, read from its source."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "directives":
+            return eval(compile(ast.Expression(node.value), "setup.py", "eval"), {"DEBUG": False})
+    raise AssertionError("setup.py has no `directives`")
+
+
+@pytest.fixture(scope="module")
+def translated(tmp_path_factory):
+    """The folder of the generated C, and all that Cython said."""
+    folder = tmp_path_factory.mktemp("cython")
+    names = [str(path.relative_to(ROOT)) for path in core_modules()]
+    done = subprocess.run(
+        [sys.executable, "-c", TRANSLATE, str(folder), repr(release_directives()),
+         str(os.cpu_count()), *names],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout + done.stderr
+
+
+def test_cython_has_no_performance_hint(translated):
+    _, said = translated
+    hints = [line for line in said.splitlines() if "performance hint" in line]
+    assert hints == []
+
+
+def test_cython_has_no_warning(translated):
+    _, said = translated
+    assert [line for line in said.splitlines() if line.startswith("warning:")] == []
+
+
+@pytest.mark.parametrize("name", [path.stem for path in core_modules()])
+def test_generated_code_never_asks_for_the_gil(translated, name):
+    folder, _ = translated
+    if name == GIL_MODULE:
+        return
+    text = (folder / CORE.relative_to(ROOT) / f"{name}.c").read_text()
+    assert len(text) > 1000
+    assert re.findall(r".*__Pyx_PyGILState_Ensure\(.*", text) == []
