@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from fastlb._core.debug cimport BUG_ON
 
@@ -75,6 +76,21 @@ cdef void buffer_return(BufferPool* pool, Buffer* buffer) noexcept nogil:
     else:
         pool.bytes -= buffer.size
         free(buffer)
+
+
+cdef Buffer* buffer_shrink(BufferPool* pool, Buffer* buffer, uint32_t start,
+                           uint32_t count) noexcept nogil:
+    cdef Buffer* small = _allocate(pool, count)
+    if small == NULL:
+        return buffer
+    memcpy(small.data, buffer.data + start, count)
+    small.next_free = NULL
+    small.start = 0
+    small.end = count
+    small.pinned = 0
+    pool.borrowed += 1
+    buffer_return(pool, buffer)
+    return small
 
 
 cdef void _free_list(Buffer* buffer) noexcept nogil:
