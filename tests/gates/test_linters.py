@@ -10,13 +10,11 @@ import pytest
 from .sources import CORE, ROOT
 
 BIN = Path(sys.executable).parent
+CORE_FILES = sorted(str(path.relative_to(ROOT)) for path in CORE.glob("*.p[yx]*"))
 COMMANDS = {
     "ruff": ["ruff", "check", "--no-cache", "."],
     "ruff-format": ["ruff", "format", "--no-cache", "--check", "--diff", "--quiet", "."],
-    "cython-lint": [
-        "cython-lint",
-        *sorted(str(p.relative_to(ROOT)) for p in CORE.glob("*.p[yx]*")),
-    ],
+    "cython-lint": ["cython-lint", *CORE_FILES],
     "mypy": ["mypy", "--strict"],
 }
 

@@ -221,6 +221,20 @@ def test_the_drain_time_bounds_a_stop():
             assert p.process.wait(10) == 0
 
 
+def test_a_stalled_control_process_stalls_no_request(abc):
+    with proxy(sticky(*abc, workers=2)) as p:
+        user = p.user("alice")
+        user.get()
+        p.process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(10):
+                user.get()
+            assert {p.user(f"u{n}").get().status for n in range(10)} == {200}
+        finally:
+            p.process.send_signal(signal.SIGCONT)
+    assert len(set(user.nodes)) == 1
+
+
 def test_no_process_is_left_behind(abc):
     from pathlib import Path
 
