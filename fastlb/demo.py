@@ -8,6 +8,7 @@ ends; without, it runs until Ctrl-C.
 import contextlib
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -161,10 +162,10 @@ def say_hello(address: tuple[str, int], nodes: dict[str, DemoNode]) -> None:
 
 def check_once(address: tuple[str, int]) -> int:
     """The demo's own test: many users, many requests each, every session on its node."""
-    users = [DemoUser(f"user{n}", *address) for n in range(ONCE_USERS)]
+    users = [DemoUser(f"user{n}", *address, f"127.1.0.{n + 1}") for n in range(ONCE_USERS)]
     failures = []
     for _ in range(ONCE_REQUESTS):
-        for user in users:
+        for user in random.sample(users, len(users)):  # in turns, round robin would look sticky
             try:
                 user.visit()
             except (OSError, ValueError, http.client.HTTPException) as error:
@@ -212,13 +213,13 @@ class Table:
 def show(address: tuple[str, int], nodes: dict[str, DemoNode]) -> int:
     """Users come and go and the table grows, until Ctrl-C (or SIGTERM)."""
     print("six simulated users come back every few seconds; stop with Ctrl-C\n")
-    users = [DemoUser(name, *address) for name in USERS]
+    users = [DemoUser(name, *address, f"127.1.0.{n}") for n, name in enumerate(USERS, 1)]
     table = Table(sys.stdout)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     lost = 0
     try:
         while True:
-            for user in users:
+            for user in random.sample(users, len(users)):
                 try:
                     user.visit()
                 except (OSError, ValueError, http.client.HTTPException) as error:

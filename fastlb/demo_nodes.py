@@ -7,6 +7,7 @@ words.
 
 import json
 import secrets
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
@@ -59,10 +60,9 @@ class DemoNode:
         """Serve; returns the address that it became. The wished port may be taken."""
         handler = type("DemoHandler", (_Handler,), {"node": self})
         try:
-            self.server = ThreadingHTTPServer((host, port), handler)
+            self.server = _Server((host, port), handler)
         except OSError:
-            self.server = ThreadingHTTPServer((host, 0), handler)
-        self.server.daemon_threads = True
+            self.server = _Server((host, 0), handler)
         threading.Thread(target=self.server.serve_forever, args=(0.1,), daemon=True).start()
         return f"{host}:{self.server.server_address[1]}"
 
@@ -95,6 +95,16 @@ class DemoNode:
         with self.lock:
             hits, self.recent = self.recent, []
         return hits
+
+
+class _Server(ThreadingHTTPServer):
+    """A server that says nothing about peers that end their connections."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

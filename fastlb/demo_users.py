@@ -21,12 +21,15 @@ class DemoUser:
     name: str
     host: str
     port: int
+    source: str  # a loopback address of the user's own, as real users have
     cookies: dict[str, str] = field(default_factory=dict)
     visits: list[Visit] = field(default_factory=list)
 
     def visit(self, path: str = "/api") -> Visit:
         """One request; raises OSError, http.client.HTTPException or ValueError when it fails."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
+        connection = http.client.HTTPConnection(
+            self.host, self.port, timeout=5, source_address=(self.source, 0)
+        )
         try:
             connection.request("GET", path, headers=self._headers())
             response = connection.getresponse()

@@ -92,10 +92,13 @@ def test_an_error_in_a_script_fails_the_test():
     def wrong(exchange):
         raise AssertionError("the script's own expectation")
 
-    with pytest.raises(AssertionError, match="own expectation"):
+    def story():
         with RawNode(wrong) as node, Client(address(node)) as client:
             client.send(request())
             client.expect_closed()
+
+    with pytest.raises(AssertionError, match="own expectation"):
+        story()
 
 
 def test_an_ambiguous_message_is_refused_by_the_reader():
@@ -150,12 +153,12 @@ def test_settings_become_the_same_toml():
 
 def test_the_words_hold_with_haproxy_in_between():
     with HttpNode("a") as a, HttpNode("b") as b, proxy(sticky(a, b), HaproxyReference) as p:
-        users = [p.user(f"u{n}") for n in range(6)]
+        users = [p.user(f"u{n}") for n in range(7)]
         for _ in range(4):
             for user in users:
                 user.get()
-    assert [len(set(user.nodes)) for user in users] == [1] * 6
-    assert len(a.users) == len(b.users) == 3
+    assert [len(set(user.nodes)) for user in users] == [1] * 7
+    assert {len(a.users), len(b.users)} == {3, 4}
 
 
 def test_without_persistence_haproxy_fails_the_same_story():

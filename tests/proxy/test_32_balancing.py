@@ -113,7 +113,7 @@ def test_hash_gives_a_client_address_its_node_and_spreads_addresses(abc):
     with proxy(settings(*abc, pool={"algorithm": "hash"})) as p:
         homes = {}
         for turn in range(3):
-            for host in range(1, 31):
+            for host in range(1, 32):
                 name = p.get(source=f"127.0.9.{host}").node
                 assert homes.setdefault(host, name) == name, turn
     assert len(set(homes.values())) == 3

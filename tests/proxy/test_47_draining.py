@@ -22,18 +22,18 @@ def draining(config, nodes, name):
 def test_its_sessions_stay_and_new_ones_go_elsewhere(abc, kind):
     config = settings(*abc, persistence={"type": kind})
     with proxy(config) as p:
-        users = [p.user(f"u{n}", source=f"127.0.11.{n + 1}") for n in range(9)]
+        users = [p.user(f"u{n}", source=f"127.0.11.{n + 1}") for n in range(10)]
         for user in users:
             user.get()
         assert p.reload(draining(config, abc, "b")).returncode == 0
         for _ in range(3):
             for user in users:
                 user.get()
-        new = [p.user(f"new{n}", source=f"127.0.12.{n + 1}") for n in range(9)]
+        new = [p.user(f"new{n}", source=f"127.0.12.{n + 1}") for n in range(10)]
         for user in new:
             user.get()
         nodes = p.status()["pools"]["web"]["nodes"]
-    assert [len(set(user.nodes)) for user in users] == [1] * 9
+    assert [len(set(user.nodes)) for user in users] == [1] * 10
     assert "b" in {user.nodes[0] for user in users}
     assert {user.nodes[0] for user in new} == {"a", "c"}
     states = {node["address"]: node["state"] for node in nodes}

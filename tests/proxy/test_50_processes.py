@@ -35,24 +35,24 @@ def held(go, body=b"held"):
 
 def test_a_killed_worker_is_replaced_and_no_map_is_lost(abc):
     with proxy(settings(*abc, persistence={"type": "ip"}, workers=2)) as p:
-        homes = {n: p.get(source=f"127.0.20.{n}").node for n in range(1, 13)}
+        homes = {n: p.get(source=f"127.0.20.{n}").node for n in range(1, 14)}
         for index in (0, 1):
             p.wait_worker_replaced(p.kill_worker(index))
             again = {n: p.get(source=f"127.0.20.{n}").node for n in homes}
             assert again == homes
-        assert p.status()["persistence"]["shop"]["entries"] == 12
+        assert p.status()["persistence"]["shop"]["entries"] == 13
 
 
 def test_cookies_outlive_every_worker(abc):
     with proxy(sticky(*abc, workers=2)) as p:
-        users = [p.user(f"u{n}") for n in range(6)]
+        users = [p.user(f"u{n}") for n in range(7)]
         for user in users:
             user.get()
         for index in (0, 1):
             p.wait_worker_replaced(p.kill_worker(index))
         for user in users:
             assert user.get().all("Set-Cookie") == []
-    assert [len(set(user.nodes)) for user in users] == [1] * 6
+    assert [len(set(user.nodes)) for user in users] == [1] * 7
 
 
 def test_while_a_worker_is_dead_connections_are_still_accepted(abc):
