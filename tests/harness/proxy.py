@@ -188,6 +188,15 @@ class Proxy:
         until(lambda: len(self.log_lines()) >= count, f"{count} lines in the access log")
         return self.log_lines()
 
+    def log_of(self, target: str) -> dict[str, Any]:
+        """The line of the only request for `target`, once it is written."""
+
+        def look() -> list[dict[str, Any]]:
+            return [line for line in self.log_lines() if line["target"] == target]
+
+        (line,) = until(look, f"a line for {target} in the access log")
+        return line
+
     def outcomes(self, count: int) -> list[str]:
         return [line["outcome"] for line in self.log(count)]
 

@@ -4,6 +4,8 @@ Time must pass here. Each test asks until the thing has happened; none asserts t
 happened yet at some moment.
 """
 
+import itertools
+
 import pytest
 
 from tests.harness import HttpNode, proxy, sticky, until
@@ -27,10 +29,13 @@ def test_a_cookie_that_a_client_kept_beyond_the_idle_time_has_expired(ab):
         until(lambda: "expired" in outcome_of(p, old), "the old cookie expires")
 
 
+numbers = itertools.count()
+
+
 def outcome_of(p, cookie):
-    before = len(p.log_lines())
-    p.get("/", ("Cookie", cookie))
-    return p.log(before + 1)[-1]["outcome"]
+    target = f"/{next(numbers)}"
+    p.get(target, ("Cookie", cookie))
+    return p.log_of(target)["outcome"]
 
 
 def test_use_renews_the_idle_time_and_the_node_stays(ab):
