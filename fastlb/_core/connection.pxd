@@ -150,6 +150,10 @@ ctypedef struct Exchange:
     uint32_t target_bytes
     uint32_t host
     uint32_t host_bytes
+    uint32_t referer
+    uint32_t referer_bytes
+    uint32_t user_agent
+    uint32_t user_agent_bytes
     uint8_t method                   # Method
     uint8_t version_minor
     uint8_t stage                    # ExchangeStage
@@ -179,6 +183,7 @@ cdef enum:
 ctypedef struct AccessLog:
     int fd                           # -1: off
     uint32_t used
+    uint32_t limit                   # where the client's texts in the line in work have to end
     uint32_t batch                   # written when this much has gathered, or the turn ends
     bint is_socket                   # syslog: one datagram per line
     char* text                       # ACCESS_LOG_BYTES

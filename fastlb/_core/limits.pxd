@@ -11,6 +11,13 @@ cdef enum:
     CHUNK_LINE_BYTES_MAX = 4096      # one chunk-size line with its extensions
     TRAILER_BYTES_MAX = 8192         # the whole trailer section
     EMPTY_LINES_MAX = 4              # before a request line (RFC 9112 2.2)
+    CONNECTION_OPTIONS_MAX = 32      # each is compared with every field's name
+    CHUNK_OVERHEAD_BYTES_MAX = 16384 # chunk extensions that data has not paid for
+
+    # Edits of one head: cut fields and cookies; status line, cookies, X-Forwarded-* inserted
+    EDIT_CUTS_MAX = 64
+    EDIT_INSERTS_MAX = 16
+    EDIT_IOVECS_MAX = 97             # EDIT_CUTS_MAX + 1 pieces, each insertion splits one
 
     # Workers and nodes
     WORKERS_MAX = 64                 # columns of the per-worker load table
@@ -24,3 +31,16 @@ cdef enum:
     # Session caches
     TICK_MS = 100                    # session cache ages are counted in ticks
     CACHE_EXACT_MAPS_MAX = 4096      # caches up to this size keep exact LRU order
+    SESSION_MAPS_MAX = 100000000     # word indexes inside a cache fit in 32 bits
+    SESSION_SHARDS_MAX = 64          # locks of one cache
+    SESSION_MAPS_PER_SHARD = 512     # a cache gets as many shards as leave each at least this
+    SESSION_JOURNAL_WORDS = 24       # the largest change that is made whole: see session_shard
+    SESSION_TAILS_COMPARED = 3       # shards looked at for the least recently used map
+    SESSION_SECOND_CHANCES = 8       # maps moved to the front by one eviction at most
+    SESSION_GRANULE_SHIFT = 5        # order is kept to 1/32 of the oldest map's age
+    SESSION_STORE_TRIES = 1000       # before a store that finds every shard locked gives up
+
+    # Shared memory
+    SHM_REGIONS_MAX = 512            # named regions of one segment
+    SHM_NAME_BYTES_MAX = 63
+    LOCK_SPINS = 60                  # tries before a waiter sleeps, about a microsecond
