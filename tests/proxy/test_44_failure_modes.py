@@ -181,4 +181,5 @@ def test_two_other_nodes_of_the_address_are_no_match():
                 user.get()
                 p.reload(changed(config, "pools.web.nodes", [n1, n2]))
                 assert len(user.get().all("Set-Cookie")) == 1
+                assert [len(user.get().all("Set-Cookie")) for _ in range(3)] == [0] * 3
                 assert len(set(user.nodes[1:])) == 1
