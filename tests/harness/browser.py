@@ -21,6 +21,7 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-default-apps", "--disable-extensions", "--disable-dev-shm-usage",
+    "--disable-breakpad", "--disable-crash-reporter",
     "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     "--remote-debugging-port=0",
 ]  # fmt: skip
@@ -36,18 +37,18 @@ class Chromium:
         folder = Path(self._folder.name)
         self._process = subprocess.Popen(
             ["chromium", *FLAGS, f"--user-data-dir={folder}", "about:blank"],
-            env=tool_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**tool_environment(), "HOME": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
         self._open = contextlib.ExitStack()
         try:
             url = self._page_url(folder / "DevToolsActivePort")
             self._page = self._open.enter_context(connect(url, proxy=None, max_size=None))
+            self._numbers = itertools.count(1)
+            self.call("Page.enable")
         except BaseException:
             self._end()
             raise
-        self._numbers = itertools.count(1)
-        self.call("Page.enable")
         return self
 
     def __exit__(self, *exc: object) -> None:
