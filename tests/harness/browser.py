@@ -37,8 +37,8 @@ class Chromium:
         folder = Path(self._folder.name)
         self._process = subprocess.Popen(
             ["chromium", *FLAGS, f"--user-data-dir={folder}", "about:blank"],
-            env={**tool_environment(), "HOME": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            env={**tool_environment(), "HOME": str(folder)}, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self._open = contextlib.ExitStack()
         try:
