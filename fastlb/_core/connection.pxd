@@ -177,6 +177,7 @@ ctypedef struct Exchange:
 
 cdef enum:
     SCRATCH_BYTES = 8192
+    JOIN_BYTES = 4096                # messages up to this size are joined before they are sent
     WORKER_IOVECS = 160              # EDIT_IOVECS_MAX and a run of the body
     EVENTS_MAX = 256
 
@@ -238,6 +239,7 @@ ctypedef struct Worker:
     Head response
     HeadEdit edit
     iovec iov[WORKER_IOVECS]
+    char joined[JOIN_BYTES]
     char scratch[SCRATCH_BYTES]
     uint32_t scratch_used
     char peer_text[64]               # ", " and the peer's address
