@@ -1,0 +1,1 @@
+"""Benchmarks: micro ones with pytest-benchmark, curves and races as scripts."""
