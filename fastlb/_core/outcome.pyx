@@ -14,22 +14,28 @@ cdef const char** CAUSE_NAMES = [
 
 
 cdef const char* outcome_name(int outcome) noexcept nogil:
-    return OUTCOME_NAMES[outcome] if 0 <= outcome < OUTCOMES else "unknown"
+    if 0 <= outcome < OUTCOMES:
+        return OUTCOME_NAMES[outcome]
+    return "unknown"
 
 
 cdef const char* found_in_name(int found_in) noexcept nogil:
-    return FOUND_IN_NAMES[found_in] if 0 <= found_in < FOUND_INS else "unknown"
+    if 0 <= found_in < FOUND_INS:
+        return FOUND_IN_NAMES[found_in]
+    return "unknown"
 
 
 cdef const char* cause_name(int cause) noexcept nogil:
-    return CAUSE_NAMES[cause] if 0 <= cause < CAUSES else "unknown"
+    if 0 <= cause < CAUSES:
+        return CAUSE_NAMES[cause]
+    return "unknown"
 
 
 def outcome_names() -> list[str]:
     """The names of all outcomes; the index is the counter's."""
-    return [OUTCOME_NAMES[i].decode() for i in range(OUTCOMES)]
+    return [OUTCOME_NAMES[i].decode() for i in range(<int> OUTCOMES)]
 
 
 def cause_names() -> list[str]:
     """The names of all causes of failed exchanges; the index is the counter's."""
-    return [CAUSE_NAMES[i].decode() for i in range(CAUSES)]
+    return [CAUSE_NAMES[i].decode() for i in range(<int> CAUSES)]
