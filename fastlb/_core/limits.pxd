@@ -24,3 +24,16 @@ cdef enum:
     # Session caches
     TICK_MS = 100                    # session cache ages are counted in ticks
     CACHE_EXACT_MAPS_MAX = 4096      # caches up to this size keep exact LRU order
+    SESSION_MAPS_MAX = 100000000     # word indexes inside a cache fit in 32 bits
+    SESSION_SHARDS_MAX = 64          # locks of one cache
+    SESSION_MAPS_PER_SHARD = 512     # a cache gets as many shards as leave each at least this
+    SESSION_JOURNAL_WORDS = 24       # the largest change that is made whole: see session_shard
+    SESSION_TAILS_COMPARED = 3       # shards looked at for the least recently used map
+    SESSION_SECOND_CHANCES = 8       # maps moved to the front by one eviction at most
+    SESSION_GRANULE_SHIFT = 5        # order is kept to 1/32 of the oldest map's age
+    SESSION_STORE_TRIES = 1000       # before a store that finds every shard locked gives up
+
+    # Shared memory
+    SHM_REGIONS_MAX = 512            # named regions of one segment
+    SHM_NAME_BYTES_MAX = 63
+    LOCK_SPINS = 60                  # tries before a waiter sleeps, about a microsecond
