@@ -138,6 +138,13 @@ CLASS_HEX_COLLISION = _error(
 TOO_MANY_NODES = _error(41, "{found} nodes in all pools; expected at most {expected}")
 HTTPS_WITHOUT_TLS = _error(43, 'protocol "https" needs tls = {{ certificates = [...] }}')
 PROXY_WITHOUT_TRUST = _error(44, "needs trusted_proxies: only those may send the PROXY protocol")
+TOO_MANY = _error(45, "{found} {things}; expected at most {expected}")
+FALLBACKS_TOO_DEEP = _error(
+    46, "{found} classes are asked one after the other ({chain}); expected at most {expected}"
+)
+COOKIE_TOO_LONG = _error(
+    47, "the cookie's name and attributes are {found} bytes; expected at most {expected}"
+)
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
 # What will work, but perhaps not as meant

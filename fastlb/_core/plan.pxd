@@ -122,10 +122,12 @@ ctypedef struct PlanClass:
     uint32_t ipv6_bits
     # session cache (CLASS_HAS_CACHE)
     uint64_t cache_offset            # of the region in the segment
+    uint64_t cache_bytes
     uint32_t expiry_ticks            # since last use; 0: never
     # cookie classes
     uint32_t reserve_ticks           # 0: no reservations
     uint64_t reservations_offset     # session cache of the reservations
+    uint64_t reservations_bytes
     uint32_t timeout_s               # idle; 0: none
     uint32_t max_lifetime_s          # absolute; 0: none
     Text cookie_name

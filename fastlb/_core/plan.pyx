@@ -228,10 +228,10 @@ cdef class PlanBuilder:
 
     def add_class(self, *, name: str, id: int, slot: int, type: str, fallback: int,
                   failure_mode: str, redirect_url: str, flags: int, ipv4_bits: int = 0,
-                  ipv6_bits: int = 0, cache_offset: int = 0, expiry_ticks: int = 0,
-                  reserve_ticks: int = 0, reservations_offset: int = 0, timeout_s: int = 0,
+                  ipv6_bits: int = 0, cache: tuple = (0, 0), expiry_ticks: int = 0,
+                  reserve_ticks: int = 0, reservations: tuple = (0, 0), timeout_s: int = 0,
                   max_lifetime_s: int = 0, cookie_name: str = "", cookie_tail: str = "") -> int:
-        """`fallback` -1: none; `flags`: the CLASS_* bits; offsets: regions in the segment."""
+        """`fallback` -1: none; `flags`: of CLASS_FLAGS; caches: (offset, bytes) in the segment."""
         cdef PlanClass entry
         memset(&entry, 0, sizeof(entry))
         entry.name = self._text(name)
@@ -244,10 +244,10 @@ cdef class PlanBuilder:
         entry.redirect_url = self._text(redirect_url)
         entry.ipv4_bits = ipv4_bits
         entry.ipv6_bits = ipv6_bits
-        entry.cache_offset = cache_offset
+        entry.cache_offset, entry.cache_bytes = cache
         entry.expiry_ticks = expiry_ticks
         entry.reserve_ticks = reserve_ticks
-        entry.reservations_offset = reservations_offset
+        entry.reservations_offset, entry.reservations_bytes = reservations
         entry.timeout_s = timeout_s
         entry.max_lifetime_s = max_lifetime_s
         entry.cookie_name = self._text(cookie_name)
