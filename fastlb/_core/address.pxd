@@ -1,7 +1,7 @@
 # IP addresses and ports as the core keeps them: 16 bytes, IPv4 as IPv4-mapped IPv6
 # (RFC 4291 2.5.5.2), the port in host order. Equality is a memcmp.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 ctypedef struct Address:
@@ -15,6 +15,12 @@ cdef inline bint address_same_ip(const Address* a, const Address* b) noexcept no
 
 cdef inline bint address_equal(const Address* a, const Address* b) noexcept nogil:
     return a.port == b.port and memcmp(a.ip, b.ip, 16) == 0
+
+
+# The peer of a unix socket has no address: all bytes are zero ("::").
+cdef inline bint address_is_unset(const Address* a) noexcept nogil:
+    cdef const uint64_t* words = <const uint64_t*> a.ip
+    return (words[0] | words[1]) == 0
 
 cdef enum:
     ADDRESS_TEXT_BYTES_MAX = 56      # "[" + 45 + "]:" + 5, and room for a NUL

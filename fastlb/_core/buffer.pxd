@@ -17,7 +17,7 @@ ctypedef struct Buffer:
     uint32_t size                    # bytes of room
     uint32_t start                   # first byte that is still needed
     uint32_t end                     # one past the last byte received
-    uint32_t pinned                  # bytes before `start` that must stay in place (a head in use)
+    uint32_t lent                    # 1 while borrowed: a second return is a bug
     char data[1]                     # really `size` bytes
 
 ctypedef struct BufferPool:
@@ -34,6 +34,10 @@ cdef void buffer_pool_init(BufferPool* pool, uint64_t bytes_max) noexcept nogil
 # NULL when bytes_max is reached or the system has no memory.
 cdef Buffer* buffer_borrow(BufferPool* pool, bint large) noexcept nogil
 cdef void buffer_return(BufferPool* pool, Buffer* buffer) noexcept nogil
+# A buffer of just `count` bytes with those of `buffer` from `start` on, in its place; the same
+# buffer when there is no memory. For what must be held long: a tunnel's head.
+cdef Buffer* buffer_shrink(BufferPool* pool, Buffer* buffer, uint32_t start,
+                           uint32_t count) noexcept nogil
 cdef void buffer_pool_free(BufferPool* pool) noexcept nogil
 
 

@@ -2,11 +2,12 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from fastlb._core.debug cimport BUG_ON
 
 cdef enum:
-    BUFFER_HEAD_BYTES = 32           # offset of Buffer.data, checked at import
+    BUFFER_HEAD_BYTES = 24           # offset of Buffer.data, checked at import
 
 
 cdef void buffer_pool_init(BufferPool* pool, uint64_t bytes_max) noexcept nogil:
@@ -55,14 +56,15 @@ cdef Buffer* buffer_borrow(BufferPool* pool, bint large) noexcept nogil:
     buffer.next_free = NULL
     buffer.start = 0
     buffer.end = 0
-    buffer.pinned = 0
+    buffer.lent = 1
     pool.borrowed += 1
     return buffer
 
 
 cdef void buffer_return(BufferPool* pool, Buffer* buffer) noexcept nogil:
     BUG_ON(pool.borrowed == 0)
-    BUG_ON(buffer.next_free != NULL)
+    BUG_ON(not buffer.lent)
+    buffer.lent = 0
     pool.borrowed -= 1
     if buffer.size == BUFFER_LARGE_BYTES and pool.free_large_count < BUFFER_FREE_LARGE_MAX:
         buffer.next_free = pool.free_large
@@ -75,6 +77,21 @@ cdef void buffer_return(BufferPool* pool, Buffer* buffer) noexcept nogil:
     else:
         pool.bytes -= buffer.size
         free(buffer)
+
+
+cdef Buffer* buffer_shrink(BufferPool* pool, Buffer* buffer, uint32_t start,
+                           uint32_t count) noexcept nogil:
+    cdef Buffer* small = _allocate(pool, count)
+    if small == NULL:
+        return buffer
+    memcpy(small.data, buffer.data + start, count)
+    small.next_free = NULL
+    small.start = 0
+    small.end = count
+    small.lent = 1
+    pool.borrowed += 1
+    buffer_return(pool, buffer)
+    return small
 
 
 cdef void _free_list(Buffer* buffer) noexcept nogil:
@@ -93,4 +110,4 @@ cdef void buffer_pool_free(BufferPool* pool) noexcept nogil:
 
 cdef Buffer _layout
 if <char*> &_layout.data[0] - <char*> &_layout != BUFFER_HEAD_BYTES:
-    raise ImportError("fastlb._core.buffer: Buffer.data is not at offset 32")
+    raise ImportError("fastlb._core.buffer: Buffer.data is not at offset 24")

@@ -17,7 +17,7 @@ from fastlb._core.head cimport Head
 from fastlb._core.limits cimport NODES_MAX, VIRTUAL_SERVERS_MAX
 from fastlb._core.node cimport NodeTable
 from fastlb._core.plan cimport Plan, PlanPool, PlanVirtualServer
-from fastlb._core.session_cache cimport SessionCache
+from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.stats cimport WorkerStats
 from fastlb._core.timer cimport Timer, TimerWheel
 
@@ -57,6 +57,7 @@ ctypedef struct Pipe:                # for splice
 ctypedef struct Flow:
     Buffer* head
     Buffer* data                     # where the source is read into
+    Buffer* kept                     # the buffer of a head in use, once `data` became another one
     uint32_t run                     # offset in `data` of bytes to be sent
     uint32_t run_bytes
     uint32_t keep                    # bytes at the beginning of `data` that must stay (a head in use)
@@ -65,7 +66,7 @@ ctypedef struct Flow:
     BodyReader body
     uint8_t decode                   # chunked is decoded for an HTTP/1.0 client
     uint8_t large                    # the last read filled a small buffer: take large ones
-    uint8_t broken                   # the target takes no more
+    uint8_t ended                    # tunnels: the source's end was passed on; else: target broken
 
 cdef enum ClientState:
     CLIENT_IDLE = 0                  # between requests: no buffer, no exchange
@@ -115,6 +116,11 @@ ctypedef struct Snapshot:            # a plan as this process sees it
     uint64_t references              # exchanges that began with it, and 1 while it is the current one
     Snapshot* next                   # all snapshots still in memory
 
+cdef enum DoneHow:                   # how a client connection goes on after an exchange
+    DONE_KEEP = 0                    # may carry another request
+    DONE_CLOSE                       # closes in order, so that the answer is read
+    DONE_RESET                       # its answer is not whole, and must not look so
+
 cdef enum ExchangeStage:
     STAGE_CONNECT = 0                # waits for the node's connection
     STAGE_SEND                       # the head is not yet sent whole
@@ -136,14 +142,18 @@ ctypedef struct Exchange:
     uint32_t slot                    # node table slot whose load this exchange counts in
     uint32_t retries                 # other nodes tried
     # the request, as far as it is needed after its head was sent
-    uint32_t head_start              # in up.data
+    uint32_t head_start              # offsets in up.kept, else up.data
     uint32_t head_end
-    uint32_t target                  # offsets in up.data
+    uint32_t method_at
+    uint32_t method_bytes
+    uint32_t target
     uint32_t target_bytes
     uint32_t host
     uint32_t host_bytes
-    uint32_t method_at
-    uint8_t method_bytes
+    uint32_t referer
+    uint32_t referer_bytes
+    uint32_t user_agent
+    uint32_t user_agent_bytes
     uint8_t method                   # Method
     uint8_t version_minor
     uint8_t stage                    # ExchangeStage
@@ -152,15 +162,17 @@ ctypedef struct Exchange:
     uint8_t client_persists          # the client connection may carry another request
     uint8_t node_persists
     uint8_t upgrade                  # the request asks for one
+    uint8_t refused                  # no valid request: there is no head to speak of
+    uint8_t interims                 # 1xx responses passed on
     uint8_t expect_continue
     uint8_t body_sent                # bytes of the body have left the first buffer
     uint8_t response_started         # a byte of the response was received
-    uint8_t response_head_sent
     uint8_t cause                    # Cause
     uint16_t status
     uint64_t started_us
     uint64_t connected_us
     uint64_t sent_us                 # the request's head went out
+    uint64_t sent_before             # up.bytes when this try began
     uint64_t first_byte_us
 
 cdef enum:
@@ -171,6 +183,7 @@ cdef enum:
 ctypedef struct AccessLog:
     int fd                           # -1: off
     uint32_t used
+    uint32_t limit                   # where the client's texts in the line in work have to end
     uint32_t batch                   # written when this much has gathered, or the turn ends
     bint is_socket                   # syslog: one datagram per line
     char* text                       # ACCESS_LOG_BYTES
@@ -218,7 +231,7 @@ ctypedef struct Worker:
     NodeConn* idle[NODES_MAX]        # pooled node connections by slot, last used first
     uint32_t idle_count[NODES_MAX]
     # upward calls, set at start: exchange and tunnel are below the client's module
-    void (*request_done)(Worker* w, ClientConn* c, bint persists) noexcept nogil
+    void (*request_done)(Worker* w, ClientConn* c, int how) noexcept nogil
     # scratch of the message in work
     Head request
     Exchange* request_of             # whose request `request` holds now; NULL: nobody's
@@ -227,5 +240,7 @@ ctypedef struct Worker:
     iovec iov[WORKER_IOVECS]
     char scratch[SCRATCH_BYTES]
     uint32_t scratch_used
+    char peer_text[64]               # ", " and the peer's address
     uint64_t random
+    int connect_errno                # why upstream_connect gave nothing
     AccessLog log

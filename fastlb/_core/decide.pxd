@@ -13,7 +13,7 @@ from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, TRIES_MAX
 from fastlb._core.node cimport NodeTable
 from fastlb._core.persist cimport PersistInput
 from fastlb._core.plan cimport Plan, PlanPool
-from fastlb._core.session_cache cimport SessionCache
+from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.siphash cimport Hash128
 
 cdef enum Action:

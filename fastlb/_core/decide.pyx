@@ -23,9 +23,10 @@ from fastlb._core.plan cimport (
     plan_nodes,
 )
 from fastlb._core.session_cache cimport (
-    CACHE_EXPIRED, CACHE_HIT, CACHE_NEW, SessionCache, SessionMap, session_cache_claim,
-    session_cache_delete, session_cache_lookup, session_cache_store,
+    CACHE_EXPIRED, CACHE_HIT, CACHE_NEW, SessionMap, session_cache_claim, session_cache_delete,
+    session_cache_lookup, session_cache_store,
 )
+from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.siphash cimport (
     Hash128, SipState, sip_final128, sip_init128, sip_update, sip_update_u64,
 )
@@ -95,7 +96,7 @@ cdef void _forget(const DecideInput* ask, Decision* d) noexcept nogil:
     if ask.peek:
         return
     for i in range(d.key_count):
-        session_cache_delete(&ask.caches[d.keys[i].index], &d.keys[i].key)
+        session_cache_delete(&ask.caches[d.keys[i].index], &d.keys[i].key, NULL)
 
 
 cdef void decide_forget(const DecideInput* ask, Decision* d) noexcept nogil:
@@ -113,8 +114,8 @@ cdef void _claim(const DecideInput* ask, Decision* d) noexcept nogil:
     cls = _class(ask, d.keys[0].index)
     if session_cache_claim(&ask.caches[d.keys[0].index], &d.keys[0].key,
                            &_node(ask, d.node).address, ask.now_ticks, cls.expiry_ticks, 0,
-                           &existing) != CACHE_NEW:
-        node = _resolve(ask, &existing.node)
+                           &existing) == CACHE_HIT:
+        node = _resolve(ask, &existing.address)
         if node >= 0 and _serves_established(_state(ask, node)):
             d.node = node
             d.outcome = OUTCOME_HIT
@@ -158,7 +159,7 @@ cdef bint _reserved(const DecideInput* ask, Decision* d) noexcept nogil:
     if session_cache_lookup(&ask.reservations[d.cookie_class], &d.reservation, ask.now_ticks, 0,
                             False, &held) != CACHE_HIT:
         return False
-    node = _resolve(ask, &held.node)
+    node = _resolve(ask, &held.address)
     if node < 0 or _state(ask, node) != NODE_UP or _was_tried(d, node):
         return False
     d.node = node
@@ -198,7 +199,7 @@ cdef void decide_answered(const DecideInput* ask, Decision* d, bint answered) no
         return
     d.holds_reservation = False
     if not answered:
-        session_cache_delete(&ask.reservations[d.cookie_class], &d.reservation)
+        session_cache_delete(&ask.reservations[d.cookie_class], &d.reservation, NULL)
         return
     cls = _class(ask, d.cookie_class)
     session_cache_store(&ask.reservations[d.cookie_class], &d.reservation,
@@ -296,7 +297,7 @@ cdef bint _ask_class(const DecideInput* ask, Decision* d, int32_t index, Finding
     result = session_cache_lookup(&ask.caches[index], &found.key, ask.now_ticks,
                                   cls.expiry_ticks, not ask.peek, &map)
     if result == CACHE_HIT:
-        node[0] = map.node
+        node[0] = map.address
         d.found_in = FOUND_CACHE
         return True
     if result == CACHE_EXPIRED:

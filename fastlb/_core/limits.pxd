@@ -11,6 +11,13 @@ cdef enum:
     CHUNK_LINE_BYTES_MAX = 4096      # one chunk-size line with its extensions
     TRAILER_BYTES_MAX = 8192         # the whole trailer section
     EMPTY_LINES_MAX = 4              # before a request line (RFC 9112 2.2)
+    CONNECTION_OPTIONS_MAX = 32      # each is compared with every field's name
+    CHUNK_OVERHEAD_BYTES_MAX = 16384  # chunk extensions that data has not paid for
+
+    # Edits of one head: cut fields and cookies; status line, cookies, X-Forwarded-* inserted
+    EDIT_CUTS_MAX = 64
+    EDIT_INSERTS_MAX = 16
+    EDIT_IOVECS_MAX = 97             # EDIT_CUTS_MAX + 1 pieces, each insertion splits one
 
     # Workers and nodes
     WORKERS_MAX = 64                 # columns of the per-worker load table

@@ -45,6 +45,7 @@ cdef enum Cause:
     CAUSE_SESSION_CLOSED             # failure mode close
     CAUSE_SESSION_REDIRECTED         # failure mode redirect
     CAUSE_NO_BUFFER                  # limits.buffers reached
+    CAUSE_NO_DESCRIPTOR              # no file descriptor or memory for a node connection
     CAUSE_NOT_SUPPORTED              # a method or expectation that fastlb does not serve
     CAUSE_TUNNEL_TIMEOUT
     CAUSE_STOPPED                    # the drain time ended

@@ -9,7 +9,7 @@ cdef const char** CAUSE_NAMES = [
     "", "bad-request", "head-timeout", "body-timeout", "bad-request-body", "body-too-large",
     "client-closed", "client-stalled", "no-node", "connect-failed", "connect-timeout",
     "node-closed", "node-timeout", "bad-response", "bad-response-body", "session-closed",
-    "session-redirected", "no-buffer", "not-supported", "tunnel-timeout", "stopped",
+    "session-redirected", "no-buffer", "no-descriptor", "not-supported", "tunnel-timeout", "stopped",
 ]
 
 
@@ -33,9 +33,9 @@ cdef const char* cause_name(int cause) noexcept nogil:
 
 def outcome_names() -> list[str]:
     """The names of all outcomes; the index is the counter's."""
-    return [OUTCOME_NAMES[i].decode() for i in range(<int> OUTCOMES)]
+    return [OUTCOME_NAMES[<int> i].decode() for i in range(<int> OUTCOMES)]
 
 
 def cause_names() -> list[str]:
     """The names of all causes of failed exchanges; the index is the counter's."""
-    return [CAUSE_NAMES[i].decode() for i in range(<int> CAUSES)]
+    return [CAUSE_NAMES[<int> i].decode() for i in range(<int> CAUSES)]

@@ -14,9 +14,9 @@ from fastlb._core.siphash cimport SipKey
 cdef enum:
     PLAN_MAGIC = 0x464C4250          # "FLBP"
     PLAN_LAYOUT = 1
-    PLAN_KEYS = 4
+    PLAN_KEYS = 4                    # how many of them
 
-cdef enum PlanKeyUse:
+cdef enum:                           # PlanKeyUse: index in Plan.keys
     KEY_SESSION = 0                  # hashes of session keys
     KEY_TOKEN_MAC                    # authentication of cookie values
     KEY_TOKEN_STREAM                 # their encryption

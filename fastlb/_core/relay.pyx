@@ -183,11 +183,16 @@ cdef int flow_frame(Flow* flow, uint32_t offset, uint32_t count) noexcept nogil:
 
 
 cdef bint _room(Worker* w, Flow* flow) noexcept nogil:
-    # A buffer with room behind what has to be kept. A kept head stays in its own buffer only
-    # as long as bodies fit behind it; exchange.pyx keeps no head where that fails.
+    # A buffer with room behind the head that has to be kept, or another one.
     cdef bint large
-    if flow.data != NULL:
-        if flow.keep or flow.data.size > BUFFER_SMALL_BYTES or not flow.large:
+    if flow.data != NULL and flow.keep:
+        if flow.data.size - flow.keep >= ROOM_MIN_BYTES:
+            return True
+        flow.kept = flow.data
+        flow.keep = 0
+        flow.data = NULL
+    elif flow.data != NULL:
+        if flow.data.size > BUFFER_SMALL_BYTES or not flow.large:
             return True
         buffer_return(&w.buffers, flow.data)
         flow.data = NULL
@@ -200,7 +205,8 @@ cdef int _pull(Worker* w, Stream* source, Flow* flow) noexcept nogil:
     cdef uint64_t expected = body_expected(&flow.body)
     cdef uint32_t room
     cdef int64_t got
-    if expected >= SPLICE_MIN_BYTES and not flow.decode and _splice_ready(w, flow):
+    if expected >= SPLICE_MIN_BYTES and not flow.decode \
+            and (flow.large or flow.body.kind == BODY_LENGTH) and _splice_ready(w, flow):
         return _pull_spliced(w, source, flow, expected)
     if not _room(w, flow):
         return FLOW_NO_BUFFER
@@ -236,6 +242,8 @@ cdef int _pull_spliced(Worker* w, Stream* source, Flow* flow, uint64_t expected)
     if got <= 0:
         return _pull_failed(got)
     body_skip(&flow.body, <uint64_t> got)
+    # Small pieces are cheaper to copy.
+    flow.large = got >= BUFFER_SMALL_BYTES
     return 0
 
 
@@ -285,6 +293,9 @@ cdef void flow_end(Worker* w, Flow* flow) noexcept nogil:
     if flow.data != NULL:
         buffer_return(&w.buffers, flow.data)
         flow.data = NULL
+    if flow.kept != NULL:
+        buffer_return(&w.buffers, flow.kept)
+        flow.kept = NULL
     if flow.pipe != NULL:
         pipe_return(w, flow.pipe)
         flow.pipe = NULL

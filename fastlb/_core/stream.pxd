@@ -5,7 +5,7 @@
 # is needed to see EAGAIN (epoll(7)); only when the peer has finished sending (EPOLLRDHUP)
 # is the socket read until its end.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastlb._core.connection cimport Pipe, Stream, Worker
 from fastlb._core.edit cimport iovec

@@ -27,7 +27,7 @@ cdef extern from "system.h" nogil:
     ctypedef uint32_t socklen_t
     enum: AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_SEQPACKET
     enum: SOL_SOCKET, SO_ERROR, SO_LINGER, IPPROTO_TCP, TCP_NODELAY, TCP_QUICKACK
-    enum: MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE, MSG_PEEK, SHUT_RD, SHUT_WR, SHUT_RDWR
+    enum: MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE, MSG_TRUNC, MSG_CMSG_CLOEXEC, SHUT_RD, SHUT_WR, SHUT_RDWR
     enum: SOCKADDR_STORAGE_BYTES
     struct sockaddr:
         uint16_t sa_family
@@ -48,11 +48,11 @@ cdef extern from "system.h" nogil:
         size_t msg_controllen
         int msg_flags
     int socket(int family, int kind, int protocol) noexcept
-    int accept4(int fd, void* address, socklen_t* length, int flags) noexcept
-    int connect(int fd, const void* address, socklen_t length) noexcept
+    int accept4(int fd, sockaddr* address, socklen_t* length, int flags) noexcept
+    int connect(int fd, const sockaddr* address, socklen_t length) noexcept
     int getsockopt(int fd, int level, int name, void* value, socklen_t* length) noexcept
     int setsockopt(int fd, int level, int name, const void* value, socklen_t length) noexcept
-    int getsockname(int fd, void* address, socklen_t* length) noexcept
+    int getsockname(int fd, sockaddr* address, socklen_t* length) noexcept
     ssize_t recv(int fd, void* buf, size_t count, int flags) noexcept
     ssize_t send(int fd, const void* buf, size_t count, int flags) noexcept
     ssize_t sendmsg(int fd, const msghdr* message, int flags) noexcept

@@ -80,9 +80,11 @@ cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node) n
     cdef NodeConn* n = _allocate(w)
     cdef int result
     if n == NULL:
+        w.connect_errno = system.ENOMEM
         return NULL
     n.stream.fd = _open_socket(node)
     if n.stream.fd < 0:
+        w.connect_errno = system.errno
         n.next = w.free_node_conns
         w.free_node_conns = n
         return NULL
@@ -93,8 +95,10 @@ cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node) n
     n.requests = 1
     n.exchange = NULL
     w.stats.node_connections += 1
-    result = system.connect(n.stream.fd, sockaddr, address_to_sockaddr(node, sockaddr))
+    result = system.connect(n.stream.fd, <const system.sockaddr*> sockaddr,
+                            address_to_sockaddr(node, sockaddr))
     if result < 0 and system.errno != system.EINPROGRESS:
+        w.connect_errno = system.errno
         n.state = NODE_CONN_BUSY
         upstream_close(w, n, False)
         return NULL
@@ -102,6 +106,7 @@ cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node) n
     if result == 0:
         n.stream.ready = STREAM_WRITABLE
     if not stream_register(w, &n.stream):
+        w.connect_errno = system.errno
         upstream_close(w, n, False)
         return NULL
     w.stats.nodes[slot].connects += 1

@@ -1,0 +1,17 @@
+# Listening sockets of one worker: accepting, pausing when resources run out, adopting and
+# giving up sockets at a reload.
+
+from libc.stdint cimport uint32_t
+
+from fastlb._core.connection cimport Listener, Worker
+
+# Takes over a listening socket; False when there is no memory or the kernel refuses.
+cdef bint accept_add(Worker* w, uint32_t id, int fd) noexcept nogil
+cdef Listener* accept_find(Worker* w, uint32_t id) noexcept nogil
+# After a new plan is in force: listeners that it names serve its virtual servers, the others close.
+cdef void accept_follow_plan(Worker* w) noexcept nogil
+# Stops accepting until the timer, or until connections have ended.
+cdef void accept_pause(Worker* w, uint32_t retry_ms) noexcept nogil
+cdef void accept_resume(Worker* w) noexcept nogil
+# Accepts what has queued up, then closes all listeners.
+cdef void accept_finish(Worker* w) noexcept nogil

@@ -1,0 +1,141 @@
+# Accepting (contract in accept.pxd). Listeners are level-triggered: what one turn leaves in
+# the queue is reported again by the next.
+
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport calloc, free
+
+from fastlb._core cimport system
+from fastlb._core.client cimport client_open
+from fastlb._core.connection cimport Listener, Stream, Worker
+from fastlb._core.plan cimport Plan, plan_listener
+from fastlb._core.timer cimport timer_set
+
+cdef enum:
+    ACCEPTS_PER_TURN = 64            # per listener, so that running requests get their turn
+    RETRY_MS = 100                   # after the system ran out of descriptors or memory
+
+
+cdef bint _watch(Worker* w, Listener* listener) noexcept nogil:
+    cdef system.epoll_event event
+    event.events = system.EPOLLIN
+    event.data.ptr = &listener.stream
+    return system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_ADD, listener.stream.fd, &event) == 0
+
+
+cdef bint accept_add(Worker* w, uint32_t id, int fd) noexcept nogil:
+    cdef Listener* listener = <Listener*> calloc(1, sizeof(Listener))
+    if listener == NULL:
+        return False
+    listener.stream.fd = fd
+    listener.stream.on_events = _events
+    listener.id = id
+    if not w.accept_paused and not _watch(w, listener):
+        free(listener)
+        return False
+    listener.next = w.listeners
+    w.listeners = listener
+    return True
+
+
+cdef Listener* accept_find(Worker* w, uint32_t id) noexcept nogil:
+    cdef Listener* listener = w.listeners
+    while listener != NULL and listener.id != id:
+        listener = listener.next
+    return listener
+
+
+cdef bint _named(const Plan* plan, Listener* listener) noexcept nogil:
+    cdef uint32_t i
+    for i in range(plan.listener_count):
+        if plan_listener(plan, i).id == listener.id:
+            listener.virtual_server = plan_listener(plan, i).virtual_server
+            return True
+    return False
+
+
+cdef void accept_follow_plan(Worker* w) noexcept nogil:
+    cdef Listener** link = &w.listeners
+    cdef Listener* listener
+    while link[0] != NULL:
+        listener = link[0]
+        if _named(w.snapshot.plan, listener):
+            link = &listener.next
+            continue
+        link[0] = listener.next
+        system.close(listener.stream.fd)
+        free(listener)
+
+
+cdef uint32_t _share(Worker* w) noexcept nogil:
+    # limits.max_connections is the machine's; each worker answers for its part.
+    cdef const Plan* plan = w.snapshot.plan
+    return (plan.limits.max_connections + plan.workers - 1) // plan.workers
+
+
+cdef void accept_pause(Worker* w, uint32_t retry_ms) noexcept nogil:
+    cdef Listener* listener = w.listeners
+    if w.accept_paused:
+        return
+    w.accept_paused = True
+    w.stats.accept_pauses += 1
+    while listener != NULL:
+        system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_DEL, listener.stream.fd, NULL)
+        listener = listener.next
+    timer_set(&w.timers, &w.accept_timer, w.now_ms + retry_ms)
+
+
+cdef void accept_resume(Worker* w) noexcept nogil:
+    cdef Listener* listener = w.listeners
+    if not w.accept_paused:
+        return
+    if w.stats.clients >= _share(w):
+        timer_set(&w.timers, &w.accept_timer, w.now_ms + RETRY_MS)
+        return
+    w.accept_paused = False
+    while listener != NULL:
+        _watch(w, listener)
+        listener = listener.next
+
+
+# How many were accepted; -1 when the queue is empty or accepting was paused.
+cdef int _accept_one(Worker* w, Listener* listener) noexcept nogil:
+    cdef char[SOCKADDR_BYTES] sockaddr
+    cdef system.socklen_t size = SOCKADDR_BYTES
+    cdef int fd = system.accept4(listener.stream.fd, <system.sockaddr*> sockaddr, &size,
+                                 system.SOCK_NONBLOCK | system.SOCK_CLOEXEC)
+    if fd >= 0:
+        client_open(w, listener, fd, sockaddr)
+        return 1
+    if system.errno in (system.EMFILE, system.ENFILE, system.ENOBUFS, system.ENOMEM):
+        accept_pause(w, RETRY_MS)
+        return -1
+    if system.errno == system.EAGAIN:
+        return -1
+    # ECONNABORTED and what Linux passes on of the new connection's own errors (accept(2)).
+    return 0
+
+
+cdef enum:
+    SOCKADDR_BYTES = 128
+
+
+cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
+    cdef Listener* listener = <Listener*> s
+    cdef int i
+    for i in range(ACCEPTS_PER_TURN):
+        if w.stats.clients >= _share(w):
+            accept_pause(w, RETRY_MS)
+            return
+        if _accept_one(w, listener) < 0:
+            return
+
+
+cdef void accept_finish(Worker* w) noexcept nogil:
+    cdef Listener* listener
+    while w.listeners != NULL:
+        listener = w.listeners
+        while _accept_one(w, listener) >= 0:
+            pass
+        w.listeners = listener.next
+        system.close(listener.stream.fd)
+        free(listener)

@@ -1,0 +1,334 @@
+# The access log (fields: docs/operations.md).
+#
+# Lines gather in memory and go out in one write per turn of the loop. On a pipe or a socket
+# at most PIPE_BUF bytes are written at once, since only those stay whole among several
+# writers (pipe(7)). What the descriptor does not take at once is dropped by whole lines and
+# counted: a full disk or a stuck reader must not stop the proxy.
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memchr, memcpy, memmove, strlen
+
+from fastlb._core cimport system
+from fastlb._core.address cimport (
+    ADDRESS_TEXT_BYTES_MAX, Address, address_ip_text, address_is_unset, address_text,
+)
+from fastlb._core.connection cimport AccessLog, Exchange, Worker
+from fastlb._core.outcome cimport FOUND_NOWHERE, cause_name, found_in_name, outcome_name
+from fastlb._core.plan cimport (
+    LOG_COMBINED, Plan, PlanClass, PlanNode, Text, plan_class, plan_nodes, plan_text,
+)
+from fastlb._core.request cimport request_head_at
+from fastlb._core.slice cimport Slice, slice_of
+
+cdef extern from * nogil:
+    """
+    #include <sys/stat.h>
+    #include <time.h>
+    #include <stdint.h>
+    #include <limits.h>
+    static int fastlb_is_regular(int fd)
+    {
+        struct stat about;
+        return fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
+    }
+    /* "2026-01-31T12:00:00" or, for the combined format, "31/Jan/2026:12:00:00 +0000" */
+    static uint32_t fastlb_date(uint32_t seconds, int combined, char *out, uint32_t room)
+    {
+        time_t when = (time_t)seconds;
+        struct tm parts;
+        gmtime_r(&when, &parts);
+        return (uint32_t)strftime(out, room, combined ? "%d/%b/%Y:%H:%M:%S +0000"
+                                                       : "%Y-%m-%dT%H:%M:%S", &parts);
+    }
+    """
+    bint fastlb_is_regular(int fd) noexcept
+    uint32_t fastlb_date(uint32_t seconds, int combined, char* out, uint32_t room) noexcept
+    enum: PIPE_BUF
+
+cdef char[32] _date                  # of _date_s, since most lines share their second
+cdef uint32_t _date_bytes = 0
+cdef uint32_t _date_s = 0
+cdef bint _date_combined = False
+
+
+cdef bint access_log_open(AccessLog* log, int fd, bint is_socket) noexcept nogil:
+    log.fd = fd
+    log.used = 0
+    log.is_socket = is_socket
+    log.batch = ACCESS_LOG_BYTES - ACCESS_LINE_BYTES_MAX
+    log.text = NULL
+    if fd < 0:
+        return True
+    if not fastlb_is_regular(fd):
+        log.batch = PIPE_BUF
+    log.text = <char*> malloc(ACCESS_LOG_BYTES)
+    return log.text != NULL
+
+
+cdef void access_log_close(AccessLog* log) noexcept nogil:
+    if log.fd >= 0:
+        system.close(log.fd)
+        log.fd = -1
+    free(log.text)
+    log.text = NULL
+
+
+cdef void access_log_reopen(Worker* w, int fd) noexcept nogil:
+    access_log_flush(w)
+    if w.log.fd >= 0:
+        system.close(w.log.fd)
+    w.log.fd = fd
+
+
+# --- writing ------------------------------------------------------------------------------
+
+cdef uint32_t _line_bytes(const char* at, uint32_t count) noexcept nogil:
+    cdef const char* newline = <const char*> memchr(at, c'\n', count)
+    return count if newline == NULL else <uint32_t> (newline - at) + 1
+
+
+cdef uint32_t _lines_up_to(const char* at, uint32_t count, uint32_t most) noexcept nogil:
+    # As many whole lines as fit into `most` bytes, at least one.
+    cdef uint32_t total = _line_bytes(at, count), more
+    while total < count:
+        more = _line_bytes(at + total, count - total)
+        if total + more > most:
+            break
+        total += more
+    return total
+
+
+cdef uint32_t _count_lines(const char* at, uint32_t count) noexcept nogil:
+    cdef uint32_t lines = 0, done = 0
+    while done < count:
+        done += _line_bytes(at + done, count - done)
+        lines += 1
+    return lines
+
+
+cdef void access_log_flush(Worker* w) noexcept nogil:
+    cdef AccessLog* log = &w.log
+    cdef uint32_t at = 0, part
+    cdef ssize_t written
+    while at < log.used:
+        if log.is_socket:
+            part = _line_bytes(log.text + at, log.used - at)
+            written = system.send(log.fd, log.text + at, part,
+                                  system.MSG_DONTWAIT | system.MSG_NOSIGNAL)
+        else:
+            part = _lines_up_to(log.text + at, log.used - at, log.batch)
+            written = system.write(log.fd, log.text + at, part)
+        if written < 0 and system.errno == system.EINTR:
+            continue
+        if written < 0:
+            w.stats.log_lines_dropped += _count_lines(log.text + at, log.used - at)
+            break
+        at += part
+        if <uint32_t> written < part:
+            # A disk that filled up in the middle of a line.
+            w.stats.log_lines_dropped += 1
+    log.used = 0
+
+
+# --- one line -----------------------------------------------------------------------------
+
+cdef inline void _add(AccessLog* log, const char* text, uint32_t count) noexcept nogil:
+    memcpy(log.text + log.used, text, count)
+    log.used += count
+
+
+cdef inline void _add_text(AccessLog* log, const char* text) noexcept nogil:
+    _add(log, text, <uint32_t> strlen(text))
+
+
+cdef void _add_number(AccessLog* log, uint64_t value) noexcept nogil:
+    cdef char[20] digits
+    cdef int at = 20
+    while True:
+        at -= 1
+        digits[at] = <char> (c'0' + value % 10)
+        value //= 10
+        if value == 0:
+            break
+    _add(log, digits + at, <uint32_t> (20 - at))
+
+
+cdef void _add_escaped(AccessLog* log, Slice text, bint json) noexcept nogil:
+    # Bytes that would end the string, and all that are not printable ASCII, as \uXXXX (JSON; a
+    # byte stands for the code point of its value) or \xXX (as Apache writes them).
+    cdef const char* HEX = "0123456789abcdef"
+    # A line that would grow too long loses the rest of this text.
+    cdef uint32_t i
+    cdef uint8_t byte
+    for i in range(text.bytes):
+        if log.used > log.limit:
+            return
+        byte = <uint8_t> text.at[i]
+        if byte == c'"' or byte == c'\\':
+            log.text[log.used] = c'\\'
+            log.text[log.used + 1] = <char> byte
+            log.used += 2
+        elif 0x20 <= byte < 0x7F:
+            log.text[log.used] = <char> byte
+            log.used += 1
+        else:
+            _add_text(log, "\\u00" if json else "\\x")
+            log.text[log.used] = HEX[byte >> 4]
+            log.text[log.used + 1] = HEX[byte & 15]
+            log.used += 2
+
+
+cdef void _add_string(AccessLog* log, const char* key, Slice text) noexcept nogil:
+    _add_text(log, key)
+    _add(log, "\"", 1)
+    _add_escaped(log, text, True)
+    _add(log, "\"", 1)
+
+
+cdef void _add_address(AccessLog* log, const char* key, const Address* a) noexcept nogil:
+    _add_text(log, key)
+    _add(log, "\"", 1)
+    log.used += address_text(a, log.text + log.used)
+    _add(log, "\"", 1)
+
+
+cdef void _add_client(AccessLog* log, const Exchange* x) noexcept nogil:
+    if address_is_unset(&x.client_address):
+        _add(log, "unix", 4)
+    else:
+        log.used += address_ip_text(&x.client_address, log.text + log.used)
+
+
+cdef void _add_date(Worker* w, bint combined) noexcept nogil:
+    global _date_s, _date_bytes, _date_combined
+    if _date_s != w.wall_s or _date_combined != combined:
+        _date_bytes = fastlb_date(w.wall_s, combined, _date, sizeof(_date))
+        _date_s = w.wall_s
+        _date_combined = combined
+    _add(&w.log, _date, _date_bytes)
+
+
+cdef void _add_milliseconds(AccessLog* log, uint64_t us) noexcept nogil:
+    cdef uint64_t rest = us % 1000
+    _add_number(log, us // 1000)
+    _add(log, ".", 1)
+    log.text[log.used] = <char> (c'0' + rest // 100)
+    log.text[log.used + 1] = <char> (c'0' + rest // 10 % 10)
+    log.text[log.used + 2] = <char> (c'0' + rest % 10)
+    log.used += 3
+
+
+# A part of the request's head, by its offset in the buffer.
+cdef inline Slice _span(const Exchange* x, uint32_t at, uint32_t count) noexcept nogil:
+    if count == 0:
+        return slice_of("", 0)
+    return slice_of(request_head_at(x) + (at - x.head_start), count)
+
+
+cdef inline Slice _plan_slice(const Plan* plan, Text text) noexcept nogil:
+    return slice_of(plan_text(plan, text), text.bytes)
+
+
+cdef void _add_decision(AccessLog* log, const Exchange* x) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    cdef const PlanNode* node
+    cdef int32_t index = x.decision.persistence
+    if x.pool != NULL:
+        _add_string(log, ",\"pool\":", _plan_slice(plan, x.pool.name))
+        if x.decision.node >= 0:
+            node = plan_nodes(plan, x.pool) + x.decision.node
+            _add_string(log, ",\"node\":", _plan_slice(plan, node.name))
+    if index < 0:
+        return
+    _add_string(log, ",\"class\":", _plan_slice(plan, plan_class(plan, <uint32_t> index).name))
+    _add_text(log, ",\"outcome\":\"")
+    _add_text(log, outcome_name(x.decision.outcome))
+    _add_text(log, "\",\"found_in\":\"")
+    _add_text(log, found_in_name(x.decision.found_in))
+    _add(log, "\"", 1)
+    if x.decision.found_class >= 0:
+        _add_string(log, ",\"found_class\":", _plan_slice(
+            plan, plan_class(plan, <uint32_t> x.decision.found_class).name))
+    if x.decision.has_previous:
+        _add_address(log, ",\"previous_node\":", &x.decision.previous)
+    if x.decision.duplicates:
+        _add_text(log, ",\"duplicate_cookie\":true")
+
+
+cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
+    cdef AccessLog* log = &w.log
+    _add_text(log, "{\"time\":\"")
+    _add_date(w, False)
+    _add(log, ".", 1)
+    log.text[log.used] = <char> (c'0' + w.wall_us // 100000 % 10)
+    log.text[log.used + 1] = <char> (c'0' + w.wall_us // 10000 % 10)
+    log.text[log.used + 2] = <char> (c'0' + w.wall_us // 1000 % 10)
+    log.used += 3
+    _add_text(log, "Z\",\"client\":\"")
+    _add_client(log, x)
+    _add(log, "\"", 1)
+    _add_string(log, ",\"virtual_server\":", _plan_slice(x.snapshot.plan, x.server.name)
+                if x.server != NULL else slice_of("", 0))
+    _add_string(log, ",\"method\":", _span(x, x.method_at, x.method_bytes))
+    _add_string(log, ",\"host\":", _span(x, x.host, x.host_bytes))
+    _add_string(log, ",\"target\":", _span(x, x.target, x.target_bytes))
+    _add_text(log, ",\"status\":")
+    _add_number(log, x.status)
+    _add_text(log, ",\"bytes_in\":")
+    _add_number(log, x.up.bytes)
+    _add_text(log, ",\"bytes_out\":")
+    _add_number(log, x.down.bytes)
+    _add_text(log, ",\"duration_ms\":")
+    _add_milliseconds(log, w.now_us - x.started_us)
+    _add_text(log, ",\"wait_ms\":")
+    _add_milliseconds(log, x.first_byte_us - x.sent_us if x.first_byte_us > x.sent_us else 0)
+    _add_decision(log, x)
+    _add_text(log, ",\"retries\":")
+    _add_number(log, x.retries)
+    if x.cause:
+        _add_text(log, ",\"cause\":\"")
+        _add_text(log, cause_name(x.cause))
+        _add(log, "\"", 1)
+    _add(log, "}\n", 2)
+
+
+cdef void _write_combined(Worker* w, const Exchange* x) noexcept nogil:
+    cdef AccessLog* log = &w.log
+    _add_client(log, x)
+    _add_text(log, " - - [")
+    _add_date(w, True)
+    _add_text(log, "] \"")
+    if x.refused:
+        _add(log, "-", 1)
+    else:
+        _add_escaped(log, _span(x, x.method_at, x.method_bytes), False)
+        _add(log, " ", 1)
+        _add_escaped(log, _span(x, x.target, x.target_bytes), False)
+        _add_text(log, " HTTP/1.1" if x.version_minor else " HTTP/1.0")
+    _add_text(log, "\" ")
+    _add_number(log, x.status)
+    _add(log, " ", 1)
+    _add_number(log, x.down.bytes)
+    _add_text(log, " \"")
+    _add_or_dash(log, _span(x, x.referer, x.referer_bytes))
+    _add_text(log, "\" \"")
+    _add_or_dash(log, _span(x, x.user_agent, x.user_agent_bytes))
+    _add_text(log, "\"\n")
+
+
+cdef void _add_or_dash(AccessLog* log, Slice text) noexcept nogil:
+    if text.bytes:
+        _add_escaped(log, text, False)
+    else:
+        _add(log, "-", 1)
+
+
+cdef void access_log_write(Worker* w, const Exchange* x) noexcept nogil:
+    if w.log.used + ACCESS_LINE_BYTES_MAX > ACCESS_LOG_BYTES:
+        access_log_flush(w)
+    w.log.limit = w.log.used + ACCESS_LINE_BYTES_MAX - ACCESS_LINE_REST_BYTES
+    if x.snapshot.plan.log_format == LOG_COMBINED:
+        _write_combined(w, x)
+    else:
+        _write_json(w, x)

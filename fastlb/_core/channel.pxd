@@ -1,0 +1,27 @@
+# Messages between the control process and a worker over a SOCK_SEQPACKET pair.
+# Native byte order; the sender's side is fastlb/workers.py.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fastlb._core.connection cimport Worker
+
+cdef enum ChannelKind:
+    CHANNEL_PLAN = 1                 # fds: the plan, then those of new listeners
+    CHANNEL_STOP = 2                 # generation: drain time in ms
+    CHANNEL_LOG = 3                  # fds: the new access log
+    CHANNEL_ACK = 101                # the plan of this generation is in force
+    CHANNEL_REFUSED = 102            # it is not usable; the one before stays
+
+ctypedef struct ChannelHead:
+    uint32_t kind
+    uint32_t count                   # ChannelListener entries that follow
+    uint64_t generation
+
+ctypedef struct ChannelListener:
+    uint32_t id
+    uint32_t has_fd
+
+cdef bint channel_open(Worker* w, int fd) noexcept nogil
+cdef void channel_close(Worker* w) noexcept nogil
+# The worker finishes what it has, for at most `drain_ms`, and leaves its loop.
+cdef void channel_begin_stop(Worker* w, uint64_t drain_ms) noexcept nogil

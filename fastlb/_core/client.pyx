@@ -1,0 +1,347 @@
+# Client connections (contract in client.pxd).
+#
+#   IDLE --bytes--> HEAD --whole head--> EXCHANGE --answered--> IDLE
+#     \--end, time-out--> closed            \--close--> LINGER --> closed
+#
+# LINGER (RFC 9112 9.6): after an answer that ends the connection our side is shut down and
+# what the client still sends is read and thrown away for a moment, because closing a socket
+# with unread bytes resets it, and a reset may destroy the answer on its way.
+
+from libc.stdint cimport int64_t, uint32_t
+from libc.stdlib cimport calloc
+from libc.string cimport memcpy, memmove, memset
+
+from fastlb._core cimport system
+from fastlb._core.address cimport address_from_sockaddr
+from fastlb._core.buffer cimport (
+    BUFFER_LARGE_BYTES, Buffer, buffer_borrow, buffer_pending, buffer_return,
+)
+from fastlb._core.connection cimport (
+    CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, DONE_KEEP, DONE_RESET,
+    STREAM_EOF, STREAM_ERROR, STREAM_READABLE, STREAM_WRITABLE, TIMER_CLIENT, ClientConn, Listener,
+    Stream, Worker,
+)
+from fastlb._core.debug cimport BUG_ON, likely
+from fastlb._core.exchange cimport (
+    exchange_begin, exchange_client_events, exchange_client_timeout, exchange_continue,
+    exchange_refuse, exchange_stop,
+)
+from fastlb._core.head cimport (
+    Head, HeadLimits, head_error_status, head_reset, request_head_parse,
+)
+from fastlb._core.outcome cimport CAUSE_BAD_REQUEST, CAUSE_HEAD_TIMEOUT, CAUSE_NO_BUFFER
+from fastlb._core.plan cimport Plan, plan_virtual_server
+from fastlb._core.stream cimport (
+    STREAM_AGAIN, stream_close, stream_ignore, stream_note, stream_recv, stream_register,
+    stream_shutdown,
+)
+from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
+
+cdef enum:
+    LINGER_MS = 2000
+    LINGER_BYTES = 64 * 1024         # thrown away per read; a client that goes on is cut by the timer
+
+
+# --- open and close -----------------------------------------------------------------------
+
+cdef ClientConn* _allocate(Worker* w) noexcept nogil:
+    cdef ClientConn* c = w.free_clients
+    if c != NULL:
+        w.free_clients = c.next
+        memset(c, 0, sizeof(ClientConn))
+    else:
+        c = <ClientConn*> calloc(1, sizeof(ClientConn))
+    return c
+
+
+cdef void client_open(Worker* w, Listener* listener, int fd,
+                      const void* sockaddr) noexcept nogil:
+    cdef ClientConn* c = _allocate(w)
+    cdef const Plan* plan = w.snapshot.plan
+    if c == NULL:
+        system.close(fd)
+        return
+    c.stream.fd = fd
+    c.stream.on_events = _events
+    c.timer.kind = TIMER_CLIENT
+    c.listener_id = listener.id
+    c.virtual_server_slot = <unsigned short> plan_virtual_server(
+        plan, listener.virtual_server).slot
+    address_from_sockaddr(&c.peer, sockaddr)
+    if not stream_register(w, &c.stream):
+        system.close(fd)
+        c.next = w.free_clients
+        w.free_clients = c
+        return
+    c.all_next = w.clients
+    if c.all_next != NULL:
+        c.all_next.all_prev = c
+    w.clients = c
+    w.stats.clients += 1
+    w.stats.virtual_servers[c.virtual_server_slot].connections += 1
+    w.stats.virtual_servers[c.virtual_server_slot].accepted += 1
+    timer_set(&w.timers, &c.timer, w.now_ms + plan.timeouts.client_header)
+
+
+cdef void _close(Worker* w, ClientConn* c, bint reset) noexcept nogil:
+    BUG_ON(c.state == CLIENT_CLOSED)
+    BUG_ON(c.exchange != NULL)
+    c.state = CLIENT_CLOSED
+    if c.buffer != NULL:
+        buffer_return(&w.buffers, c.buffer)
+        c.buffer = NULL
+    _drop_head(w, c)
+    timer_clear(&c.timer)
+    timer_unfile(&w.timers, &c.timer)
+    stream_close(&c.stream, reset)
+    c.stream.on_events = stream_ignore
+    if c.all_prev != NULL:
+        c.all_prev.all_next = c.all_next
+    else:
+        w.clients = c.all_next
+    if c.all_next != NULL:
+        c.all_next.all_prev = c.all_prev
+    w.stats.clients -= 1
+    w.stats.virtual_servers[c.virtual_server_slot].connections -= 1
+    if not c.posted:
+        # A posted one is found by client_run_posted, and buried then.
+        c.next = w.dead_clients
+        w.dead_clients = c
+
+
+cdef void client_bury(Worker* w) noexcept nogil:
+    cdef ClientConn* c
+    while w.dead_clients != NULL:
+        c = w.dead_clients
+        w.dead_clients = c.next
+        c.next = w.free_clients
+        w.free_clients = c
+
+
+cdef void _linger(Worker* w, ClientConn* c) noexcept nogil:
+    # In order: nothing of the answer is lost by bytes that we have not read.
+    if c.buffer != NULL:
+        buffer_return(&w.buffers, c.buffer)
+        c.buffer = NULL
+    if c.stream.ready & (STREAM_EOF | STREAM_ERROR):
+        _close(w, c, False)
+        return
+    c.state = CLIENT_LINGER
+    stream_shutdown(&c.stream)
+    timer_set(&w.timers, &c.timer, w.now_ms + LINGER_MS)
+    _discard(w, c)
+
+
+cdef void _discard(Worker* w, ClientConn* c) noexcept nogil:
+    cdef int64_t got
+    while c.stream.ready & STREAM_READABLE:
+        got = system.recv(c.stream.fd, NULL, LINGER_BYTES, system.MSG_TRUNC)
+        if got > 0 or (got < 0 and system.errno == system.EINTR):
+            continue
+        if got < 0 and system.errno == system.EAGAIN:
+            c.stream.ready &= ~STREAM_READABLE
+            return
+        _close(w, c, False)
+        return
+
+
+# --- reading heads ------------------------------------------------------------------------
+
+cdef void _drop_head(Worker* w, ClientConn* c) noexcept nogil:
+    if c.head != NULL:
+        # The first fields of a free Head serve as the link.
+        (<Head**> c.head)[0] = w.free_heads
+        w.free_heads = c.head
+        c.head = NULL
+
+
+# Keeps the state of a parse that has to wait, so that no byte is looked at twice.
+cdef bint _keep_head(Worker* w, ClientConn* c) noexcept nogil:
+    cdef Head* head = w.free_heads
+    if head != NULL:
+        w.free_heads = (<Head**> head)[0]
+    else:
+        head = <Head*> calloc(1, sizeof(Head))
+        if head == NULL:
+            return False
+    memcpy(head, &w.request, sizeof(Head))
+    c.head = head
+    return True
+
+
+cdef int _parse(Worker* w, ClientConn* c) noexcept nogil:
+    # Result of request_head_parse over what has arrived; the head ends up in w.request.
+    cdef const Plan* plan = w.snapshot.plan
+    cdef HeadLimits limits
+    cdef int parsed
+    limits.request_line_bytes = plan.limits.request_line_bytes
+    limits.field_bytes = 0
+    limits.head_bytes = plan.limits.head_bytes
+    limits.field_count = plan.limits.field_count
+    w.request_of = NULL
+    if likely(c.head == NULL):
+        head_reset(&w.request)
+        parsed = request_head_parse(&w.request, c.buffer.data + c.buffer.start,
+                                    buffer_pending(c.buffer), &limits)
+        if parsed == 0 and not _keep_head(w, c):
+            return 0
+        return parsed
+    parsed = request_head_parse(c.head, c.buffer.data + c.buffer.start,
+                                buffer_pending(c.buffer), &limits)
+    if parsed > 0:
+        memcpy(&w.request, c.head, sizeof(Head))
+    if parsed != 0:
+        _drop_head(w, c)
+    return parsed
+
+
+cdef bint _room(Worker* w, ClientConn* c) noexcept nogil:
+    # Room for more of a head: behind what is there, else in front, else in a larger buffer.
+    cdef Buffer* b = c.buffer
+    cdef Buffer* larger
+    if b == NULL:
+        c.buffer = buffer_borrow(&w.buffers, False)
+        return c.buffer != NULL
+    if b.end < b.size:
+        return True
+    if b.start:
+        memmove(b.data, b.data + b.start, buffer_pending(b))
+        b.end -= b.start
+        b.start = 0
+        return True
+    if b.size >= BUFFER_LARGE_BYTES:
+        return False
+    larger = buffer_borrow(&w.buffers, True)
+    if larger == NULL:
+        return False
+    memcpy(larger.data, b.data, b.end)
+    larger.end = b.end
+    buffer_return(&w.buffers, b)
+    c.buffer = larger
+    return True
+
+
+# Reads and parses until a request begins or nothing more is there.
+cdef void _serve(Worker* w, ClientConn* c) noexcept nogil:
+    cdef int64_t got
+    cdef int parsed
+    if c.buffer != NULL and c.head == NULL and buffer_pending(c.buffer):
+        # Came together with the request before.
+        if _on_bytes(w, c):
+            return
+    while c.stream.ready & STREAM_READABLE:
+        if not _room(w, c):
+            exchange_refuse(w, c, 503, CAUSE_NO_BUFFER)
+            return
+        got = stream_recv(&c.stream, c.buffer.data + c.buffer.end, c.buffer.size - c.buffer.end)
+        if got == STREAM_AGAIN:
+            break
+        if got < 0:
+            _close(w, c, False)
+            return
+        c.buffer.end += <uint32_t> got
+        if _on_bytes(w, c):
+            return
+    if c.buffer != NULL and buffer_pending(c.buffer) == 0:
+        buffer_return(&w.buffers, c.buffer)
+        c.buffer = NULL
+
+
+# True when the connection has gone on to an exchange.
+cdef bint _on_bytes(Worker* w, ClientConn* c) noexcept nogil:
+    cdef int parsed = _parse(w, c)
+    if likely(parsed > 0):
+        exchange_begin(w, c)
+        return True
+    if parsed < 0:
+        w.stats.head_errors[-parsed] += 1
+        exchange_refuse(w, c, head_error_status(parsed), CAUSE_BAD_REQUEST)
+        return True
+    if c.state == CLIENT_IDLE:
+        c.state = CLIENT_HEAD
+        timer_set(&w.timers, &c.timer, w.now_ms + w.snapshot.plan.timeouts.client_header)
+    return False
+
+
+# --- events, timers, the end of requests --------------------------------------------------
+
+cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
+    cdef ClientConn* c = <ClientConn*> s
+    if c.state == CLIENT_EXCHANGE:
+        exchange_client_events(w, c, events)
+        return
+    stream_note(s, events)
+    if c.state == CLIENT_LINGER:
+        if s.ready & STREAM_ERROR:
+            _close(w, c, False)
+        else:
+            _discard(w, c)
+    elif s.ready & STREAM_ERROR:
+        _close(w, c, False)
+    else:
+        _serve(w, c)
+
+
+cdef void client_timeout(Worker* w, ClientConn* c) noexcept nogil:
+    if c.state == CLIENT_EXCHANGE:
+        exchange_client_timeout(w, c)
+    elif c.state == CLIENT_HEAD:
+        # It began a request and did not finish its head (RFC 9110 15.5.9).
+        exchange_refuse(w, c, 408, CAUSE_HEAD_TIMEOUT)
+    else:
+        _close(w, c, False)
+
+
+cdef void client_request_done(Worker* w, ClientConn* c, int how) noexcept nogil:
+    c.state = CLIENT_IDLE
+    if how == DONE_RESET:
+        _close(w, c, True)
+        return
+    if how != DONE_KEEP or w.stopping:
+        _linger(w, c)
+        return
+    timer_set(&w.timers, &c.timer, w.now_ms + w.snapshot.plan.timeouts.keep_alive)
+    if c.buffer != NULL or c.stream.ready & STREAM_READABLE:
+        # Served at the end of the turn, so that one pipelining client does not nest calls.
+        if not c.posted:
+            c.posted = True
+            c.next = w.posted
+            w.posted = c
+
+
+cdef void client_run_posted(Worker* w) noexcept nogil:
+    # What is posted meanwhile waits for the next turn.
+    cdef ClientConn* c = w.posted
+    cdef ClientConn* following
+    w.posted = NULL
+    while c != NULL:
+        following = c.next
+        c.posted = False
+        if c.state == CLIENT_CLOSED:
+            c.next = w.dead_clients
+            w.dead_clients = c
+        elif c.state == CLIENT_EXCHANGE:
+            exchange_continue(w, c)
+        elif c.state != CLIENT_LINGER:
+            _serve(w, c)
+        c = following
+
+
+cdef void client_drain_all(Worker* w) noexcept nogil:
+    cdef ClientConn* c = w.clients
+    cdef ClientConn* following
+    while c != NULL:
+        following = c.all_next
+        if c.state == CLIENT_IDLE and not c.posted:
+            _linger(w, c)
+        c = following
+
+
+cdef void client_stop_all(Worker* w) noexcept nogil:
+    cdef ClientConn* c
+    while w.clients != NULL:
+        c = w.clients
+        if c.state == CLIENT_EXCHANGE:
+            exchange_stop(w, c)      # closes the connection too, by client_request_done
+        else:
+            _close(w, c, False)

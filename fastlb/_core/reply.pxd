@@ -1,0 +1,10 @@
+# fastlb's own answers: error pages and the failure mode's redirect.
+
+from libc.stdint cimport uint32_t
+
+from fastlb._core.connection cimport Exchange, Worker
+
+# Writes the whole response (head and, unless the method is HEAD, a page) for x.status into
+# `out`; returns its size, 0 when there is no room.
+cdef uint32_t reply_write(Worker* w, Exchange* x, char* out, uint32_t room) noexcept nogil
+cdef const char* reply_reason(int status) noexcept nogil

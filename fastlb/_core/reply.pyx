@@ -1,0 +1,111 @@
+# Own answers. They are never stored (`Cache-Control: no-store`), name the status and nothing
+# about the inside, and carry a cookie only to expire it.
+
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy, strlen
+
+from fastlb._core.connection cimport Exchange, Worker
+from fastlb._core.head cimport METHOD_HEAD
+from fastlb._core.plan cimport PlanClass, Text, plan_class, plan_text
+from fastlb._core.response cimport response_add_decision
+from fastlb._core.scratch cimport scratch_add, scratch_add_number
+from fastlb._core.set_cookie cimport set_cookie_expire
+
+cdef const char* PAGE_HEAD = (
+    "<!DOCTYPE html>\n<html><head><title>")
+cdef const char* PAGE_MIDDLE = "</title></head>\n<body><h1>"
+cdef const char* PAGE_TAIL = "</h1></body></html>\n"
+
+
+cdef const char* reply_reason(int status) noexcept nogil:
+    # RFC 9110 section 15
+    if status == 302:
+        return "Found"
+    if status == 400:
+        return "Bad Request"
+    if status == 408:
+        return "Request Timeout"
+    if status == 413:
+        return "Content Too Large"
+    if status == 414:
+        return "URI Too Long"
+    if status == 417:
+        return "Expectation Failed"
+    if status == 431:
+        return "Request Header Fields Too Large"
+    if status == 500:
+        return "Internal Server Error"
+    if status == 501:
+        return "Not Implemented"
+    if status == 502:
+        return "Bad Gateway"
+    if status == 503:
+        return "Service Unavailable"
+    if status == 504:
+        return "Gateway Timeout"
+    if status == 505:
+        return "HTTP Version Not Supported"
+    return "Error"
+
+
+cdef bint _add(Worker* w, const char* text) noexcept nogil:
+    return scratch_add(w, text, <uint32_t> strlen(text))
+
+
+cdef bint _add_location(Worker* w, Exchange* x) noexcept nogil:
+    cdef const PlanClass* cls
+    if x.status != 302:
+        return True
+    cls = plan_class(x.snapshot.plan, <uint32_t> x.decision.found_class)
+    return (_add(w, "Location: ")
+            and scratch_add(w, plan_text(x.snapshot.plan, cls.redirect_url),
+                            cls.redirect_url.bytes)
+            and _add(w, "\r\n"))
+
+
+cdef bint _add_head(Worker* w, Exchange* x, uint32_t page_bytes) noexcept nogil:
+    w.scratch_used = 0
+    if not (_add(w, "HTTP/1.1 ") and scratch_add_number(w, x.status) and _add(w, " ")
+            and _add(w, reply_reason(x.status)) and _add(w, "\r\n")
+            and _add(w, "Content-Type: text/html\r\nCache-Control: no-store\r\nContent-Length: ")
+            and scratch_add_number(w, page_bytes) and _add(w, "\r\n")):
+        return False
+    if x.status == 503 and not _add(w, "Retry-After: 1\r\n"):
+        return False
+    if not _add_location(w, x):
+        return False
+    if x.decision.expire_cookie and not set_cookie_expire(w, x):
+        return False
+    if not x.refused and not response_add_decision(w, x):
+        return False
+    if not x.client_persists:
+        return _add(w, "Connection: close\r\n\r\n")
+    if x.version_minor == 0:
+        return _add(w, "Connection: keep-alive\r\n\r\n")
+    return _add(w, "\r\n")
+
+
+cdef bint _add_page(Worker* w, int status) noexcept nogil:
+    cdef int i
+    if not _add(w, PAGE_HEAD):
+        return False
+    for i in range(2):
+        if not (scratch_add_number(w, <unsigned> status) and _add(w, " ")
+                and _add(w, reply_reason(status))
+                and _add(w, PAGE_MIDDLE if i == 0 else PAGE_TAIL)):
+            return False
+    return True
+
+
+cdef uint32_t reply_write(Worker* w, Exchange* x, char* out, uint32_t room) noexcept nogil:
+    cdef uint32_t reason = <uint32_t> strlen(reply_reason(x.status))
+    cdef uint32_t page = <uint32_t> (strlen(PAGE_HEAD) + strlen(PAGE_MIDDLE) + strlen(PAGE_TAIL))
+    page += 2 * (4 + reason)
+    if not _add_head(w, x, page):
+        return 0
+    if x.method != METHOD_HEAD and not _add_page(w, x.status):
+        return 0
+    if w.scratch_used > room:
+        return 0
+    memcpy(out, w.scratch, w.scratch_used)
+    return w.scratch_used

@@ -1,0 +1,15 @@
+# The request as the node gets it: the received head with fields cut out and put in.
+
+from fastlb._core.connection cimport Exchange, Worker
+
+# Parses the request's head again, from the exchange's buffer, when `w.request` holds another's.
+cdef void request_reload(Worker* w, Exchange* x) noexcept nogil
+# Fills w.iov with the edited head; the count of vectors, or a negative EditError.
+cdef int request_edit(Worker* w, Exchange* x) noexcept nogil
+
+
+# The first byte of the request in the buffer that keeps it.
+cdef inline const char* request_head_at(const Exchange* x) noexcept nogil:
+    if x.up.kept != NULL:
+        return x.up.kept.data + x.head_start
+    return x.up.data.data + x.head_start

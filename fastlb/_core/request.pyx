@@ -1,0 +1,180 @@
+# Editing of request heads (RFC 9110 7.6, RFC 9112 3).
+#
+#   request line    HTTP/1.0 becomes HTTP/1.1: the version is ours, hop by hop
+#   Host            that of an absolute-form target; put in where a 1.0 request has none
+#   hop-by-hop      cut; an upgrade's Connection is put in again
+#   Cookie          fastlb's own cookies are cut (hide_cookie)
+#   X-Forwarded-For the peer is appended, as the last entry
+#   X-Forwarded-Proto   ours, unless a trusted proxy said something
+#
+# Everything else goes through byte for byte.
+
+from libc.stdint cimport int32_t, uint32_t
+
+from fastlb._core.address cimport address_ip_text, address_is_unset
+from fastlb._core.connection cimport WORKER_IOVECS, Exchange, Worker
+from fastlb._core.cookie cimport cookie_cut
+from fastlb._core.debug cimport BUG_ON
+from fastlb._core.edit cimport (
+    EDIT_FULL, HeadEdit, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
+)
+from fastlb._core.forwarded cimport forwarded_trusts
+from fastlb._core.head cimport (
+    FIELD_HOP, FIELD_HOST, FIELD_UPGRADE, FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_PROTO,
+    HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field, Head, HeadLimits,
+    head_next, head_reset, request_head_parse,
+)
+from fastlb._core.limits cimport FALLBACK_DEPTH_MAX
+from fastlb._core.plan cimport (
+    CLASS_HIDE_COOKIE, CLASS_TRANSPARENT, PROTOCOL_HTTPS, Plan, PlanClass, PlanNode, plan_class,
+    plan_nodes, plan_text,
+)
+from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at
+from fastlb._core.slice cimport Slice, slice_of
+
+
+cdef void request_reload(Worker* w, Exchange* x) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    cdef HeadLimits limits
+    cdef int parsed
+    if w.request_of == x:
+        return
+    # It was accepted once: the bounds are those of the array, not of a newer configuration.
+    limits.request_line_bytes = x.head_end
+    limits.field_bytes = 0
+    limits.head_bytes = x.head_end
+    limits.field_count = plan.limits.field_count
+    head_reset(&w.request)
+    parsed = request_head_parse(&w.request, request_head_at(x), x.head_end - x.head_start, &limits)
+    BUG_ON(parsed != <int> (x.head_end - x.head_start))
+    w.request_of = x
+
+
+cdef int _edit_request_line(Worker* w, const Head* head) noexcept nogil:
+    if head.line_start and edit_cut(&w.edit, 0, head.line_start) < 0:
+        return EDIT_FULL
+    if head.version_minor == 0:
+        return edit_replace(&w.edit, head.line_end - 3, head.line_end - 2, "1", 1)
+    return 0
+
+
+cdef int _edit_host(Worker* w, Exchange* x, const char* buf) noexcept nogil:
+    cdef const Head* head = &w.request
+    cdef const PlanNode* node
+    cdef const Field* field
+    cdef Slice host
+    cdef char* text
+    if head.target_form == TARGET_ABSOLUTE:
+        host = slice_of(buf + head.authority, head.authority_bytes)
+    elif head.first[FIELD_HOST] >= 0:
+        return 0
+    else:
+        node = plan_nodes(x.snapshot.plan, x.pool) + x.decision.node
+        host = slice_of(plan_text(x.snapshot.plan, node.name), node.name.bytes)
+    if head.first[FIELD_HOST] >= 0:
+        field = &head.fields[head.first[FIELD_HOST]]
+        return edit_replace(&w.edit, field.value, field.value + field.value_bytes, host.at,
+                            host.bytes)
+    text = scratch_at(w)
+    if not (scratch_add(w, "Host: ", 6) and scratch_add_slice(w, host)
+            and scratch_add(w, "\r\n", 2)):
+        return EDIT_FULL
+    return edit_insert(&w.edit, head.line_end, text, <uint32_t> (scratch_at(w) - text))
+
+
+cdef int _cut_hop_by_hop(Worker* w) noexcept nogil:
+    cdef const Head* head = &w.request
+    cdef bint upgrade = head.flags & HEAD_UPGRADE != 0
+    cdef uint32_t i
+    if not head.flags & HEAD_HAS_HOP:
+        return 0
+    for i in range(head.field_count):
+        if not head.fields[i].flags & FIELD_HOP:
+            continue
+        if upgrade and head.fields[i].id == FIELD_UPGRADE:
+            continue
+        if edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
+            return EDIT_FULL
+    if upgrade and not scratch_add(w, "Connection: Upgrade\r\n", 21):
+        return EDIT_FULL
+    return 0
+
+
+cdef int _hide_cookies(Worker* w, Exchange* x, const char* buf) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    cdef const PlanClass* cls
+    cdef Slice[FALLBACK_DEPTH_MAX] names
+    cdef uint32_t count = 0
+    cdef int32_t index = x.decision.persistence
+    if not w.request.flags & HEAD_HAS_COOKIE:
+        return 0
+    while index >= 0:
+        cls = plan_class(plan, <uint32_t> index)
+        if cls.type == CLASS_TRANSPARENT and cls.flags & CLASS_HIDE_COOKIE:
+            # The first class has been asked already: nothing there, nothing to cut.
+            if index != x.decision.cookie_class or x.decision.cookie_seen:
+                names[count] = slice_of(plan_text(plan, cls.cookie_name), cls.cookie_name.bytes)
+                count += 1
+        index = cls.fallback
+    if count == 0:
+        return 0
+    return EDIT_FULL if cookie_cut(&w.request, buf, names, count, &w.edit) < 0 else 0
+
+
+cdef int _add_forwarded_for(Worker* w, Exchange* x) noexcept nogil:
+    cdef const Head* head = &w.request
+    cdef const Field* field
+    cdef char* text
+    cdef int i = head.first[FIELD_X_FORWARDED_FOR]
+    cdef int last = i
+    if address_is_unset(&x.client.peer):
+        return 0                     # a unix socket: there is no address to tell
+    if last < 0:
+        if not scratch_add(w, "X-Forwarded-For: ", 17):
+            return EDIT_FULL
+        w.scratch_used += address_ip_text(&x.client.peer, scratch_at(w))
+        return 0 if scratch_add(w, "\r\n", 2) else EDIT_FULL
+    while i >= 0:
+        last = i
+        i = head_next(head, i)
+    field = &head.fields[last]
+    # In an insertion of its own: the other one stands at the end of the head.
+    text = w.peer_text
+    text[0] = c','
+    text[1] = c' '
+    return edit_insert(&w.edit, field.value + field.value_bytes, text,
+                       2 + address_ip_text(&x.client.peer, text + 2))
+
+
+cdef int _set_forwarded_proto(Worker* w, Exchange* x) noexcept nogil:
+    cdef const Head* head = &w.request
+    cdef int i = head.first[FIELD_X_FORWARDED_PROTO]
+    if i >= 0:
+        if forwarded_trusts(x.snapshot.plan, x.server, &x.client.peer):
+            return 0
+        while i >= 0:
+            if edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
+                return EDIT_FULL
+            i = head_next(head, i)
+    if x.server.protocol == PROTOCOL_HTTPS:
+        return 0 if scratch_add(w, "X-Forwarded-Proto: https\r\n", 26) else EDIT_FULL
+    return 0 if scratch_add(w, "X-Forwarded-Proto: http\r\n", 25) else EDIT_FULL
+
+
+cdef int request_edit(Worker* w, Exchange* x) noexcept nogil:
+    cdef const char* buf = request_head_at(x)
+    cdef char* tail
+    request_reload(w, x)
+    edit_reset(&w.edit)
+    w.scratch_used = 0
+    if _edit_request_line(w, &w.request) < 0 or _edit_host(w, x, buf) < 0:
+        return EDIT_FULL
+    # From here on, what is put in stands together, before the empty line.
+    tail = scratch_at(w)
+    if _cut_hop_by_hop(w) < 0 or _hide_cookies(w, x, buf) < 0:
+        return EDIT_FULL
+    if _add_forwarded_for(w, x) < 0 or _set_forwarded_proto(w, x) < 0:
+        return EDIT_FULL
+    if edit_insert(&w.edit, w.request.bytes - 2, tail, <uint32_t> (scratch_at(w) - tail)) < 0:
+        return EDIT_FULL
+    return edit_iovecs(&w.edit, buf, w.request.bytes, w.iov, WORKER_IOVECS - 1)

@@ -1,0 +1,43 @@
+# Routes (design.md "routes"). A host is exact or "*.name", which matches every name below;
+# case does not count (RFC 9110 4.2.3). A path is a prefix, compared byte for byte.
+
+from libc.stdint cimport uint32_t
+from libc.string cimport memcmp
+
+from fastlb._core.plan cimport Plan, PlanRoute, PlanVirtualServer, plan_routes, plan_text
+from fastlb._core.slice cimport Slice, slice_equal_fold
+
+
+cdef Slice route_host(Slice authority) noexcept nogil:
+    cdef uint32_t i = authority.bytes
+    while i > 0 and c'0' <= authority.at[i - 1] <= c'9':
+        i -= 1
+    if i > 0 and authority.at[i - 1] == c':':
+        authority.bytes = i - 1
+    return authority
+
+
+cdef bint _host_matches(const char* pattern, uint32_t count, Slice host) noexcept nogil:
+    cdef Slice tail
+    if count >= 2 and pattern[0] == c'*':
+        if host.bytes < count:
+            return False
+        tail.at = host.at + (host.bytes - (count - 1))
+        tail.bytes = count - 1
+        return slice_equal_fold(tail, pattern + 1, count - 1)
+    return slice_equal_fold(host, pattern, count)
+
+
+cdef uint32_t route_pool(const Plan* plan, const PlanVirtualServer* server, Slice host,
+                         Slice path) noexcept nogil:
+    cdef const PlanRoute* route = plan_routes(plan) + server.routes
+    cdef uint32_t i
+    for i in range(server.route_count):
+        if route[i].host.bytes and not _host_matches(plan_text(plan, route[i].host),
+                                                     route[i].host.bytes, host):
+            continue
+        if route[i].path.bytes > path.bytes or memcmp(
+                path.at, plan_text(plan, route[i].path), route[i].path.bytes) != 0:
+            continue
+        return route[i].pool
+    return server.pool

@@ -1,0 +1,12 @@
+# The inserted cookie in a response: when it is written, what becomes of the node's own
+# Set-Cookie of its name, and how shared caches are kept from storing it.
+
+from libc.stdint cimport uint32_t
+
+from fastlb._core.connection cimport Exchange, Worker
+
+# Edits the response in w.response / w.edit; new fields are added to the scratch text. 0 or
+# a negative EditError.
+cdef int set_cookie_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil
+# Writes the field line that expires the cookie of the decision's class into the scratch text.
+cdef bint set_cookie_expire(Worker* w, Exchange* x) noexcept nogil

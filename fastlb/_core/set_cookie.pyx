@@ -1,0 +1,207 @@
+# Inserted cookies in responses (design.md "Inserted cookies", semantics A and E).
+
+from libc.stdint cimport uint32_t
+
+from fastlb._core.connection cimport Exchange, Worker
+from fastlb._core.cookie cimport SetCookie, set_cookie_expired, set_cookie_parse
+from fastlb._core.decide cimport DecideInput, decide_forget
+from fastlb._core.edit cimport EDIT_FULL, edit_cut
+from fastlb._core.head cimport (
+    FIELD_CACHE_CONTROL, FIELD_ETAG, FIELD_EXPIRES, FIELD_LAST_MODIFIED, FIELD_SET_COOKIE, Head,
+    METHOD_GET, METHOD_HEAD, head_next, head_value,
+)
+from fastlb._core.plan cimport (
+    CLASS_PRESERVE, CLASS_PROTECT_CACHE, KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass,
+    PlanNode, plan_class, plan_nodes, plan_text,
+)
+from fastlb._core.scratch cimport scratch_add
+from fastlb._core.slice cimport Slice, ascii_lower, slice_equal, slice_equal_fold, slice_of, slice_trim
+from fastlb._core.stats cimport ClassStats
+from fastlb._core.token cimport TOKEN_TEXT_BYTES_MAX, Token, token_write
+
+cdef const char* EXPIRED = "; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0\r\n"
+cdef enum:
+    EXPIRED_BYTES = 52
+
+
+cdef inline const PlanClass* _class(Exchange* x) noexcept nogil:
+    return plan_class(x.snapshot.plan, <uint32_t> x.decision.cookie_class)
+
+
+# The node's own Set-Cookie of our name: 0 passed on or none, 1 nothing of ours may be added,
+# or EDIT_FULL.
+cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf,
+                          ClassStats* stats) noexcept nogil:
+    cdef const PlanClass* cls = _class(x)
+    cdef const Head* head = &w.response
+    cdef Slice name = slice_of(plan_text(x.snapshot.plan, cls.cookie_name), cls.cookie_name.bytes)
+    cdef SetCookie cookie
+    cdef Slice value
+    cdef int i = head.first[FIELD_SET_COOKIE]
+    cdef int silent = 0
+    while i >= 0:
+        value = head_value(head, buf, <uint32_t> i)
+        if set_cookie_parse(&cookie, value.at, value.bytes) and slice_equal(cookie.name, name):
+            if set_cookie_expired(&cookie, w.wall_s):
+                stats.ended += 1
+                silent = 2
+            elif cls.flags & CLASS_PRESERVE:
+                silent = silent if silent else 1
+            else:
+                stats.foreign_cookies += 1
+                if edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
+                    return EDIT_FULL
+        i = head_next(head, i)
+    return silent
+
+
+cdef bint _write_cookie(Worker* w, Exchange* x) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    cdef const PlanClass* cls = _class(x)
+    cdef const PlanNode* node = plan_nodes(plan, x.pool) + x.decision.node
+    cdef bint dated = cls.timeout_s != 0 or cls.max_lifetime_s != 0
+    cdef char[TOKEN_TEXT_BYTES_MAX] text
+    cdef Token token
+    cdef uint32_t count
+    token.node = node.address
+    token.class_id = cls.id
+    token.first_seen_s = 0
+    token.last_seen_s = 0
+    if dated:
+        token.last_seen_s = w.wall_s
+        token.first_seen_s = x.decision.first_seen_s if x.decision.first_seen_s else w.wall_s
+    count = token_write(&plan.keys[KEY_TOKEN_MAC], &plan.keys[KEY_TOKEN_STREAM], &token, text)
+    return (scratch_add(w, "Set-Cookie: ", 12)
+            and scratch_add(w, plan_text(plan, cls.cookie_name), cls.cookie_name.bytes)
+            and scratch_add(w, "=", 1)
+            and scratch_add(w, text, count)
+            and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
+            and scratch_add(w, "\r\n", 2))
+
+
+cdef bint set_cookie_expire(Worker* w, Exchange* x) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    cdef const PlanClass* cls = _class(x)
+    # The last attribute of a name counts (RFC 6265 5.3), so these two win over the tail's.
+    return (scratch_add(w, "Set-Cookie: ", 12)
+            and scratch_add(w, plan_text(plan, cls.cookie_name), cls.cookie_name.bytes)
+            and scratch_add(w, "=", 1)
+            and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
+            and scratch_add(w, EXPIRED, EXPIRED_BYTES))
+
+
+# --- shared caches (RFC 9111 section 3) ---------------------------------------------------
+
+cdef Slice _next_directive(Slice* rest) noexcept nogil:
+    # "max-age=60, no-cache=\"set-cookie\"": commas inside double quotes do not separate.
+    cdef Slice one = rest[0]
+    cdef uint32_t i = 0
+    cdef bint quoted = False
+    while i < rest.bytes and (quoted or rest.at[i] != c','):
+        if rest.at[i] == c'"':
+            quoted = not quoted
+        i += 1
+    one.bytes = i
+    if i < rest.bytes:
+        i += 1
+    rest.at += i
+    rest.bytes -= i
+    return slice_trim(one)
+
+
+cdef inline bint _begins(Slice text, const char* lower, uint32_t count) noexcept nogil:
+    return text.bytes >= count and slice_equal_fold(slice_of(text.at, count), lower, count)
+
+
+cdef bint _mentions_set_cookie(Slice text) noexcept nogil:
+    cdef uint32_t i
+    for i in range(text.bytes):
+        if ascii_lower(text.at[i]) == c's' and _begins(
+                slice_of(text.at + i, text.bytes - i), "set-cookie", 10):
+            return True
+    return False
+
+
+cdef enum CacheWord:
+    CACHE_WORD_SAFE = 1              # a shared cache does not store it, or not the cookie
+    CACHE_WORD_FRESH = 2             # it says how long it may be stored
+
+
+cdef int _cache_words(const Head* head, const char* buf) noexcept nogil:
+    cdef int words = 0
+    cdef int i = head.first[FIELD_CACHE_CONTROL]
+    cdef Slice rest, one
+    while i >= 0:
+        rest = head_value(head, buf, <uint32_t> i)
+        while rest.bytes:
+            one = _next_directive(&rest)
+            if slice_equal_fold(one, "private", 7) or slice_equal_fold(one, "no-store", 8) \
+                    or slice_equal_fold(one, "no-cache", 8) or slice_equal_fold(one, "max-age=0", 9) \
+                    or slice_equal_fold(one, "s-maxage=0", 10):
+                words |= CACHE_WORD_SAFE
+            elif _begins(one, "no-cache=", 9) or _begins(one, "private=", 8):
+                if _mentions_set_cookie(one):
+                    words |= CACHE_WORD_SAFE
+            elif _begins(one, "max-age=", 8) or _begins(one, "s-maxage=", 9) \
+                    or slice_equal_fold(one, "public", 6):
+                words |= CACHE_WORD_FRESH
+        i = head_next(head, i)
+    return words
+
+
+cdef bint _storable_status(int status) noexcept nogil:
+    # Cacheable without being told so (RFC 9110 15.1); others only with explicit freshness.
+    return status in (200, 203, 204, 206, 300, 301, 304, 308, 404, 405, 410, 414, 501)
+
+
+cdef int _protect_cache(Worker* w, Exchange* x, const char* buf) noexcept nogil:
+    cdef const Head* head = &w.response
+    cdef int words, i
+    if x.method != METHOD_GET and x.method != METHOD_HEAD:
+        return 0
+    words = _cache_words(head, buf)
+    if words & CACHE_WORD_SAFE:
+        return 0
+    if not words & CACHE_WORD_FRESH and head.first[FIELD_EXPIRES] < 0:
+        if not _storable_status(head.status):
+            return 0
+        if head.first[FIELD_ETAG] < 0 and head.first[FIELD_LAST_MODIFIED] < 0:
+            return 0
+    i = head.first[FIELD_CACHE_CONTROL]
+    while i >= 0:
+        if edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
+            return EDIT_FULL
+        i = head_next(head, i)
+    return 0 if scratch_add(w, "Cache-Control: private\r\n", 24) else EDIT_FULL
+
+
+cdef void _ended_by_application(Worker* w, Exchange* x) noexcept nogil:
+    # The session's maps in fallback classes must not bring it back.
+    cdef DecideInput ask
+    ask.caches = x.snapshot.caches
+    ask.peek = False
+    decide_forget(&ask, &x.decision)
+
+
+cdef int set_cookie_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil:
+    cdef const PlanClass* cls
+    cdef ClassStats* stats
+    cdef int silent = 0
+    if x.decision.cookie_class < 0:
+        return 0
+    cls = _class(x)
+    stats = &w.stats.classes[cls.slot]
+    if w.response.first[FIELD_SET_COOKIE] >= 0:
+        silent = _filter_own_name(w, x, buf, stats)
+        if silent < 0:
+            return silent
+        if silent == 2:
+            _ended_by_application(w, x)
+    if silent or not x.decision.write_cookie:
+        return 0
+    if not _write_cookie(w, x):
+        return EDIT_FULL
+    stats.cookies_set += 1
+    if cls.flags & CLASS_PROTECT_CACHE:
+        return _protect_cache(w, x, buf)
+    return 0

@@ -1,0 +1,108 @@
+# Mapping and unmapping of plans (contract in snapshot.pxd). This is the only place after
+# start-up that allocates by size of the configuration, and only at a reload.
+
+from libc.stdint cimport int16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from fastlb._core cimport system
+from fastlb._core.connection cimport Snapshot, Worker
+from fastlb._core.debug cimport BUG_ON
+from fastlb._core.limits cimport VIRTUAL_SERVERS_MAX
+from fastlb._core.node cimport NodeTable
+from fastlb._core.plan cimport (
+    CLASS_HAS_CACHE, Plan, PlanClass, plan_check, plan_class, plan_virtual_server,
+)
+from fastlb._core.session_cache cimport session_cache_open
+from fastlb._core.session_shard cimport SessionCache
+
+
+cdef extern from * nogil:
+    """
+    #include <sys/stat.h>
+    static long long fastlb_file_bytes(int fd)
+    {
+        struct stat about;
+        return fstat(fd, &about) < 0 ? -1 : (long long)about.st_size;
+    }
+    """
+    long long fastlb_file_bytes(int fd) noexcept
+
+
+cdef bint _open_caches(Worker* w, Snapshot* s) noexcept nogil:
+    cdef const PlanClass* cls
+    cdef uint32_t i
+    for i in range(s.plan.class_count):
+        cls = plan_class(s.plan, i)
+        if cls.flags & CLASS_HAS_CACHE and session_cache_open(
+                &s.caches[i], w.segment + cls.cache_offset, cls.cache_bytes) < 0:
+            return False
+        if cls.reserve_ticks and session_cache_open(
+                &s.reservations[i], w.segment + cls.reservations_offset,
+                cls.reservations_bytes) < 0:
+            return False
+    return True
+
+
+cdef void _destroy(Snapshot* s) noexcept nogil:
+    if s.plan != NULL:
+        system.munmap(<void*> s.plan, s.plan.bytes)
+    free(s.caches)
+    free(s.reservations)
+    free(s)
+
+
+cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
+    cdef Snapshot* s
+    cdef long long size = fastlb_file_bytes(fd)
+    cdef void* at
+    if size <= 0:
+        return NULL
+    s = <Snapshot*> calloc(1, sizeof(Snapshot))
+    if s == NULL:
+        return NULL
+    at = system.mmap(NULL, <size_t> size, system.PROT_READ, system.MAP_SHARED, fd, 0)
+    if at == system.MAP_FAILED:
+        free(s)
+        return NULL
+    if plan_check(<const Plan*> at, <uint64_t> size) < 0:
+        system.munmap(at, <size_t> size)
+        free(s)
+        return NULL
+    s.plan = <const Plan*> at
+    s.caches = <SessionCache*> calloc(s.plan.class_count + 1, sizeof(SessionCache))
+    s.reservations = <SessionCache*> calloc(s.plan.class_count + 1, sizeof(SessionCache))
+    if s.caches == NULL or s.reservations == NULL or not _open_caches(w, s):
+        _destroy(s)
+        return NULL
+    return s
+
+
+cdef void snapshot_enter(Worker* w, Snapshot* snapshot) noexcept nogil:
+    cdef Snapshot* before = w.snapshot
+    cdef const Plan* plan = snapshot.plan
+    cdef uint32_t i
+    snapshot.references = 1
+    snapshot.next = w.snapshots
+    w.snapshots = snapshot
+    w.snapshot = snapshot
+    w.nodes = <NodeTable*> (w.segment + plan.node_table_offset)
+    w.buffers.bytes_max = plan.limits.buffer_bytes
+    w.stats.generation = plan.generation
+    for i in range(VIRTUAL_SERVERS_MAX):
+        w.server_index[i] = -1
+    for i in range(plan.virtual_server_count):
+        w.server_index[plan_virtual_server(plan, i).slot] = <int16_t> i
+    if before != NULL:
+        snapshot_release(w, before)
+
+
+cdef void snapshot_release(Worker* w, Snapshot* snapshot) noexcept nogil:
+    cdef Snapshot** link = &w.snapshots
+    BUG_ON(snapshot.references == 0)
+    snapshot.references -= 1
+    if snapshot.references:
+        return
+    while link[0] != snapshot:
+        link = &link[0].next
+    link[0] = snapshot.next
+    _destroy(snapshot)

@@ -1,0 +1,45 @@
+# Two flows without framing (contract in tunnel.pxd).
+
+from fastlb._core.body cimport body_start
+from fastlb._core.connection cimport Flow, Stream, Worker
+from fastlb._core.head cimport BODY_UNTIL_CLOSE
+from fastlb._core.relay cimport (
+    FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_END, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_run,
+)
+from fastlb._core.stream cimport stream_shutdown
+
+
+cdef void tunnel_start(Flow* flow) noexcept nogil:
+    body_start(&flow.body, BODY_UNTIL_CLOSE, 0)
+    flow.ended = False
+
+
+cdef int _one_way(Worker* w, Stream* source, Stream* target, Flow* flow) noexcept nogil:
+    cdef int result
+    if flow.ended:
+        return TUNNEL_ENDED
+    result = flow_run(w, source, target, flow)
+    if result == FLOW_SOURCE_END:
+        flow.ended = True
+        stream_shutdown(target)
+        return TUNNEL_ENDED
+    if result == FLOW_AGAIN:
+        return TUNNEL_AGAIN
+    if result in (FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, FLOW_DONE):
+        return TUNNEL_OPEN
+    return TUNNEL_BROKEN
+
+
+cdef int tunnel_run(Worker* w, Stream* client, Stream* node, Flow* up, Flow* down) noexcept nogil:
+    cdef int upward = _one_way(w, client, node, up)
+    cdef int downward
+    if upward == TUNNEL_BROKEN:
+        return upward
+    downward = _one_way(w, node, client, down)
+    if downward == TUNNEL_BROKEN:
+        return downward
+    if upward == TUNNEL_ENDED and downward == TUNNEL_ENDED:
+        return TUNNEL_ENDED
+    if upward == TUNNEL_AGAIN or downward == TUNNEL_AGAIN:
+        return TUNNEL_AGAIN
+    return TUNNEL_OPEN

@@ -1,0 +1,277 @@
+"""fastlb as a process under test: started from a configuration, asked, reloaded, stopped.
+
+    with proxy(sticky(a, b)) as p:
+        ...
+
+The tear-down is a test by itself: SIGTERM must lead to exit code 0, stderr must be free of
+assertions, tracebacks and sanitizer reports, and in a debug build every worker must have given
+back every object, buffer and descriptor.
+"""
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .client import Client, User
+from .settings import Config, copy_of, toml
+from .wait import TIMEOUT, until
+from .wire import Message
+
+ROOT = Path(__file__).resolve().parents[2]
+READY = "fastlb: ready"
+OBJECTS = "fastlb: objects "
+TROUBLE = re.compile(
+    r"BUG at|Traceback \(most recent|AddressSanitizer|LeakSanitizer|runtime error:"
+    r"|Exception ignored|Segmentation fault"
+)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nothing is bound to, below the range that the kernel gives to clients: so no
+    other test's connection can take it before the proxy has bound it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for _ in range(1000):
+        port = random.randrange(10000, 32000)
+        with socket.socket(family) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port in 1000 attempts")
+
+
+def environment() -> dict[str, str]:
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`fastlb …` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "fastlb", *arguments],
+        capture_output=True, text=True, timeout=3 * TIMEOUT, env=environment(), cwd=cwd,
+        check=False,
+    )  # fmt: skip
+
+
+def check(text: str) -> subprocess.CompletedProcess[str]:
+    """`fastlb check` of a configuration given as text."""
+    with tempfile.TemporaryDirectory(prefix="fastlb-test-") as folder:
+        file = Path(folder, "fastlb.toml")
+        file.write_text(text)
+        return command("check", "-c", str(file))
+
+
+def debug_build() -> bool:
+    from fastlb._core import build
+
+    return bool(build.DEBUG)
+
+
+class Proxy:
+    """A running fastlb. Addresses, status and signals by the configuration's own names."""
+
+    def __init__(self, config: Config | str, folder: Path):
+        self.folder = folder
+        self.file = folder / "fastlb.toml"
+        self.log_file = folder / "access.log"
+        self.listens: dict[tuple[str, int], str] = {}  # (virtual server, index) → real listen
+        self.config = self._place(config)
+        self.file.write_text(toml(self.config))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    # --- life ---
+
+    def arguments(self) -> list[str]:
+        return [sys.executable, "-m", "fastlb", "run", "-c", str(self.file)]
+
+    def start(self) -> None:
+        """Start and wait for the ready line."""
+        with open(self.folder / "stderr", "ab") as err, open(self.folder / "stdout", "ab") as out:
+            self.process = subprocess.Popen(
+                self.arguments(), stdout=out, stderr=err, env=environment(), cwd=self.folder
+            )
+        readies = self._ready_count() + 1
+        until(lambda: self._ready_count() >= readies or self._ended(), "the ready line")
+        assert not self._ended(), f"the proxy ended with {self._ended()}:\n{self.stderr()}"
+
+    def stop(self) -> None:
+        """SIGTERM, and all that must be true afterwards."""
+        assert self.process is not None
+        workers = int(self.config["proxy"]["workers"])
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(TIMEOUT + 5)
+        err = self.stderr()
+        assert code == 0, f"exit code {code} after SIGTERM:\n{err}"
+        assert not TROUBLE.search(err), f"trouble in stderr:\n{err}"
+        if debug_build():
+            self._demand_no_leak(err, workers)
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(TIMEOUT)
+
+    def reload(self, config: Config) -> subprocess.CompletedProcess[str]:
+        """A new configuration in place; the ports stay those of the start."""
+        placed = self._place(config)
+        self.file.write_text(toml(placed))
+        done = command("reload", "-c", str(self.file))
+        if done.returncode == 0:
+            self.config = placed
+        return done
+
+    # --- what the tests ask ---
+
+    def address(self, server: str = "shop", index: int = 0) -> tuple[str, int]:
+        host, _, port = self.listens[server, index].rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def client(self, source: str | None = None, server: str = "shop", **more: Any) -> Client:
+        return Client(self.address(server), source, **more)
+
+    def user(self, name: str, source: str | None = None, server: str = "shop") -> User:
+        return User(self.address(server), name, source)
+
+    def get(
+        self, target: str = "/", *fields: tuple[str, str], source: str | None = None,
+        server: str = "shop",
+    ) -> Message:  # fmt: skip
+        """One request on a connection of its own."""
+        with self.client(source, server) as client:
+            return client.ask(target, *fields)
+
+    def status(self) -> dict[str, Any]:
+        done = command("status", "--json", "-c", str(self.file))
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def worker_pids(self) -> list[int]:
+        return [worker["pid"] for worker in self.status()["workers"]]
+
+    def kill_worker(self, index: int) -> int:
+        """SIGKILL to a worker; returns the pid that it had."""
+        pid = self.worker_pids()[index]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def wait_worker_replaced(self, gone: int) -> list[int]:
+        count = int(self.config["proxy"]["workers"])
+
+        def look() -> list[int]:
+            pids = self.worker_pids()
+            return pids if gone not in pids and len(pids) == count else []
+
+        return until(look, f"a replacement of worker {gone}")
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The access log so far; a line that is still being written is left for later."""
+        if not self.log_file.exists():
+            return []
+        lines = self.log_file.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def log(self, count: int) -> list[dict[str, Any]]:
+        """The access log once it has at least `count` lines."""
+        until(lambda: len(self.log_lines()) >= count, f"{count} lines in the access log")
+        return self.log_lines()
+
+    def log_of(self, target: str) -> dict[str, Any]:
+        """The line of the only request for `target`, once it is written."""
+
+        def look() -> list[dict[str, Any]]:
+            return [line for line in self.log_lines() if line["target"] == target]
+
+        (line,) = until(look, f"a line for {target} in the access log")
+        return line
+
+    def outcomes(self, count: int) -> list[str]:
+        return [line["outcome"] for line in self.log(count)]
+
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text(errors="replace")
+
+    def resident_kib(self) -> int:
+        """Private resident memory of all workers (the shared segment is not theirs)."""
+        total = 0
+        for pid in self.worker_pids():
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    total += int(line.split()[1])
+        return total
+
+    # --- insides ---
+
+    def _ended(self) -> str | None:
+        assert self.process is not None
+        code = self.process.poll()
+        return None if code is None else f"exit code {code}"
+
+    def _ready_count(self) -> int:
+        return sum(line.startswith(READY) for line in self.stderr().splitlines())
+
+    def _demand_no_leak(self, err: str, workers: int) -> None:
+        reports = [line for line in err.splitlines() if line.startswith(OBJECTS)]
+        assert len(reports) >= workers, f"{len(reports)} of {workers} leak reports:\n{err}"
+        for report in reports:
+            counts = dict(pair.split("=") for pair in report.removeprefix(OBJECTS).split())
+            left = {kind: count for kind, count in counts.items() if int(count) != 0}
+            assert not left, f"leaked: {left}\n{err}"
+
+    def _place(self, config: Config | str) -> Config:
+        """The configuration with its folder, log and ports filled in."""
+        new = tomllib.loads(config) if isinstance(config, str) else copy_of(config)
+        settings = new.setdefault("proxy", {})
+        settings.setdefault("workers", 1)
+        settings.setdefault("state_dir", str(self.folder / "state"))
+        settings.setdefault("access_log", str(self.log_file))
+        for name, server in new["virtual_servers"].items():
+            server["listen"] = [
+                self._listen(name, index, listen) for index, listen in enumerate(server["listen"])
+            ]
+        return new
+
+    def _listen(self, server: str, index: int, listen: str) -> str:
+        if listen.endswith(":0"):
+            host = listen[:-2]
+            if (server, index) not in self.listens:
+                self.listens[server, index] = f"{host}:{free_port(host.strip('[]'))}"
+        else:
+            self.listens[server, index] = listen
+        return self.listens[server, index]
+
+
+@contextlib.contextmanager
+def proxy(config: Config | str, kind: type[Proxy] | None = None) -> Iterator[Proxy]:
+    """A proxy for the length of a with statement; stopped and examined at its end.
+
+    FASTLB_TEST_PROXY=haproxy, or =none, runs the same story without fastlb, to judge the story
+    (see reference.py); a story that needs what only fastlb has fails there.
+    """
+    if kind is None:
+        from .reference import KINDS
+
+        kind = KINDS[os.environ.get("FASTLB_TEST_PROXY", "fastlb")]
+    with tempfile.TemporaryDirectory(prefix="fastlb-test-") as folder:
+        running = kind(config, Path(folder))
+        try:
+            running.start()
+            yield running
+            running.stop()
+        except BaseException as error:
+            running.kill()
+            if (running.folder / "stderr").exists():
+                error.add_note(f"stderr of the proxy:\n{running.stderr()[-4000:]}")
+            raise
