@@ -36,7 +36,7 @@ from fastlb._core.outcome cimport (
     CAUSE_BODY_TIMEOUT, CAUSE_BODY_TOO_LARGE, CAUSE_CLIENT_CLOSED, CAUSE_CLIENT_STALLED,
     CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT, CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_NONE,
     CAUSE_NO_BUFFER, CAUSE_NO_DESCRIPTOR, CAUSE_NO_NODE, CAUSE_NOT_SUPPORTED, CAUSE_SESSION_CLOSED,
-    CAUSE_SESSION_REDIRECTED, CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT, OUTCOME_NONE,
+    CAUSE_SESSION_REDIRECTED, CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT, FOUND_RESERVATION,
 )
 from fastlb._core.plan cimport (
     Plan, PlanClass, PlanNode, plan_class, plan_nodes, plan_pool, plan_virtual_server,
@@ -144,6 +144,9 @@ cdef void _count(Worker* w, Exchange* x) noexcept nogil:
         return
     cls = &w.stats.classes[plan_class(x.snapshot.plan, <uint32_t> x.decision.persistence).slot]
     cls.outcomes[x.decision.outcome] += 1
+    if x.decision.node >= 0 and not x.decision.established and x.status \
+            and x.decision.found_in != FOUND_RESERVATION:
+        w.stats.nodes[x.slot].sessions += 1
     cls.duplicates += x.decision.duplicates
     if x.decision.found_class >= 0 and x.decision.found_class != x.decision.persistence:
         cls.found_by_fallback += 1
