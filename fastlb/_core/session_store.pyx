@@ -27,9 +27,11 @@ from libc.string cimport memcpy, memset
 from fastlb._core.address cimport Address, address_equal
 from fastlb._core.limits cimport TICK_MS
 from fastlb._core.session_cache cimport (
-    CACHE_BAD_SIZE, CACHE_HIT, CacheStats, SessionMap, session_cache_bytes,
-    session_cache_copy_list, session_cache_delete, session_cache_flush, session_cache_format,
-    session_cache_next, session_cache_open, session_cache_restore, session_cache_stats,
+    CACHE_HIT, CacheStats, SessionMap, session_cache_copy_list, session_cache_delete,
+    session_cache_flush, session_cache_next, session_cache_restore, session_cache_stats,
+)
+from fastlb._core.session_layout cimport (
+    CACHE_BAD_SIZE, session_cache_bytes, session_cache_format, session_cache_open,
 )
 from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.session_verify cimport session_cache_verify

@@ -47,7 +47,9 @@ class CacheModel(RuleBasedStateMachine):
 
     def dead(self, key: int, expiry: int) -> bool:
         _, used_at, deadline = self.model[key]
-        return bool((expiry and self.now - used_at >= expiry) or (deadline and self.now >= deadline))
+        return bool(
+            (expiry and self.now - used_at >= expiry) or (deadline and self.now >= deadline)
+        )
 
     def put(self, key: int, node: int, deadline: int) -> None:
         if key not in self.model and len(self.model) == self.SIZE:
