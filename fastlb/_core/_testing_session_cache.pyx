@@ -11,8 +11,8 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from fastlb._core.address cimport Address, address_equal
 from fastlb._core.session_cache cimport (
     CACHE_EXPIRED, CACHE_FULL, CACHE_HIT, CACHE_MISS, CACHE_MOVED, CACHE_NEW, CACHE_SAME,
-    SessionMap, session_cache_claim, session_cache_delete, session_cache_flush,
-    session_cache_lookup, session_cache_next, session_cache_store,
+    SessionMap, session_cache_claim, session_cache_deadline, session_cache_delete,
+    session_cache_flush, session_cache_lookup, session_cache_next, session_cache_store,
 )
 from fastlb._core.session_layout cimport (
     session_cache_bytes, session_cache_format, session_cache_open,
@@ -188,6 +188,10 @@ cdef class Probe:
                 for i in range(1, self.cache.shard_count + 1) if self.cache.shards[i].tail]
 
     # ---- dying ----
+
+    @staticmethod
+    def deadline(uint32_t now, uint32_t life):
+        return session_cache_deadline(now, life)
 
     def snapshot(self):
         return self.memory[:self.count]

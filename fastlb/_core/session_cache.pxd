@@ -84,3 +84,12 @@ cdef void session_cache_stats(SessionCache* cache, uint32_t now, CacheStats* sta
 # For a caller that knows the key some time before it asks.
 cdef inline void session_cache_prefetch(SessionCache* cache, const Hash128* key) noexcept nogil:
     prefetch(&cache.buckets[<uint32_t>key.lo & cache.bucket_mask])
+
+
+# The tick at which a map ends that may live `life` ticks from now; 0, none, for 0. Once in
+# 13 years the sum itself is 0, and the map lives a tick longer.
+cdef inline uint32_t session_cache_deadline(uint32_t now, uint32_t life) noexcept nogil:
+    cdef uint32_t deadline = now + life
+    if life == 0:
+        return 0
+    return deadline if deadline else 1

@@ -85,9 +85,10 @@ class CacheModel(RuleBasedStateMachine):
     @rule(key=keys, node=nodes, life=st.sampled_from([0, 0, 5, 30]))
     def store(self, key: int, node: int, life: int) -> None:
         deadline = self.now + life if life else 0
-        result, previous = self.probe.store(
-            key, node, self.tick(self.now), self.tick(deadline) if life else 0
-        )
+        deadline += deadline == 2**32  # the one tick that means "none"
+        now = self.tick(self.now)
+        assert Probe.deadline(now, life) == self.tick(deadline)
+        result, previous = self.probe.store(key, node, now, self.tick(deadline))
         if key not in self.model:
             assert result == "new"
         elif self.dead(key, 0):
