@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -75,7 +76,12 @@ def _takes_part(case: Case, peer: Peer, results: Results) -> bool:
 
 
 def _run_case(
-    case: Case, peers: Sequence[Peer], rounds: int, durations: Durations, results: Results, root: Path
+    case: Case,
+    peers: Sequence[Peer],
+    rounds: int,
+    durations: Durations,
+    results: Results,
+    root: Path,
 ) -> None:
     peers = [peer for peer in peers if _takes_part(case, peer, results)]
     for turn in range(min(rounds, case.rounds_max)):
@@ -90,6 +96,11 @@ def _run_case(
             results.add(case, peer.name, figures)
             print(f"\r{case.name} {turn + 1}: {peer.name:<12}", end="", file=sys.stderr, flush=True)
     print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
+
+
+def _leave(signal_number: int, frame: object) -> None:
+    """TERM ends the runner as Ctrl-C does: by way of every `finally`."""
+    raise KeyboardInterrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,4 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -2,12 +2,13 @@
  *
  * A client is a number, sent as "X-Client: number", by which the nodes tell whether it
  * stayed on one of them. It sends a head of about 700 bytes with several cookies,
- * keeps the last cookie that a response set, and sends it back. Slots are connections;
- * slot s serves the clients s, s + slots, … (one of them when connections are kept).
+ * keeps the last cookie that a response set, and sends it back. Slots are connections.
+ * A kept connection has one client; a new one takes the client that waited longest.
  *
- *   load -l PORT -c SLOTS [-k CLIENTS] [-i IN_FLIGHT] [-r RATE] [-s] [-C]
+ *   load -l PORT -c SLOTS [-k CLIENTS] [-f FIRST] [-i IN_FLIGHT] [-r RATE] [-s] [-C]
  *        [-w WARM_UP_S] [-d SECONDS | -n REQUESTS]
  *
+ *   -f  the first client's number: two runs on one proxy must not share clients
  *   -r  requests/s by the clock: a request's latency counts from when it was due, so a
  *       stalled proxy is charged for those that had to wait. Without it each response
  *       starts the next request (closed loop)
@@ -38,10 +39,15 @@ struct slot {
     char *carry;                   /* allocated when first needed */
 };
 
+struct ring {
+    uint32_t *items, size, head, count;
+};
+
 static struct slot *slots;
 static char (*cookies)[COOKIE_MAX];            /* "name=value" by client, or "" */
-static uint32_t slots_count = 64, clients_count, *waiting_room;    /* idle slots, a ring */
-static uint32_t room_head, room_count, in_flight, in_flight_max;
+static uint32_t slots_count = 64, clients_count, client_first;
+static struct ring idle_slots, idle_clients;   /* clients wait only for new connections */
+static uint32_t in_flight, in_flight_max;
 static uint16_t port;
 static bool own_sources, new_connections;
 static int poller;
@@ -93,20 +99,35 @@ static int request_make(char *out, uint32_t client)
         "Priority: u=0, i\r\n"
         "Cookie: _ga=GA1.2.1733.%08x; theme=dark; csrf=8f14e45fceea167a5a36; "
         "consent=eyJhIjoxLCJiIjowfQ%s%s\r\n\r\n",
-        client, new_connections ? "close" : "keep-alive", client * 2654435761u,
+        client_first + client, new_connections ? "close" : "keep-alive", client * 2654435761u,
         *cookie ? "; " : "", cookie);
+}
+
+static void ring_put(struct ring *ring, uint32_t item)
+{
+    ring->items[(ring->head + ring->count++) % ring->size] = item;
+}
+
+static uint32_t ring_take(struct ring *ring)
+{
+    uint32_t item = ring->items[ring->head];
+    ring->head = (ring->head + 1) % ring->size;
+    ring->count--;
+    return item;
 }
 
 static void slot_connect(struct slot *slot)
 {
     struct sockaddr_in to = loopback(INADDR_LOOPBACK, port);
     int one = 1;
+    if (new_connections)
+        slot->client = ring_take(&idle_clients);
     slot->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (slot->fd < 0)
         die("socket");
     setsockopt(slot->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (own_sources) {
-        struct sockaddr_in from = loopback(0x7f010001u + slot->client, 0);
+        struct sockaddr_in from = loopback(0x7f010001u + client_first + slot->client, 0);
         setsockopt(slot->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
         if (bind(slot->fd, (struct sockaddr *)&from, sizeof from))
             die("source address of client %u", slot->client);
@@ -117,28 +138,23 @@ static void slot_connect(struct slot *slot)
     epoll_add(poller, slot->fd, EDGES, slot);
 }
 
-static void slot_offer(struct slot *slot)
-{
-    waiting_room[(room_head + room_count++) % slots_count] = (uint32_t)(slot - slots);
-}
-
-/* Closes and gives the slot its next client; the request, if one ran, is over. */
-static void slot_reset(struct slot *slot, bool was_in_flight)
+/* The connection and the request on it are over. */
+static void slot_reset(struct slot *slot)
 {
     close(slot->fd);
     slot->fd = -1;
     if (new_connections)
-        slot->client = (slot->client + slots_count) % clients_count;
+        ring_put(&idle_clients, slot->client);
     slot->carry_length = 0;
     slot->state = CLOSED;
-    in_flight -= was_in_flight;
-    slot_offer(slot);
+    in_flight--;
+    ring_put(&idle_slots, (uint32_t)(slot - slots));
 }
 
 static void slot_fail(struct slot *slot, enum cause cause)
 {
     errors[cause]++;
-    slot_reset(slot, true);
+    slot_reset(slot);
 }
 
 static void request_send(struct slot *slot)
@@ -174,7 +190,7 @@ static void response_done(struct slot *slot)
     } else {
         slot->state = IDLE;
         in_flight--;
-        slot_offer(slot);
+        ring_put(&idle_slots, (uint32_t)(slot - slots));
     }
 }
 
@@ -223,8 +239,8 @@ static void end_of_stream(struct slot *slot, ssize_t got)
     if (slot->state == WAITING) {
         slot_fail(slot, got ? RESET : EARLY_EOF);
     } else if (slot->state == ENDING) {
-        slot_reset(slot, true);
-    } else {                       /* kept open but unused: it is in the waiting room already */
+        slot_reset(slot);
+    } else {                       /* kept open but unused: it is among the idle slots already */
         close(slot->fd);
         slot->fd = -1;
         slot->state = CLOSED;
@@ -277,9 +293,7 @@ static void handle(const struct epoll_event *event)
 
 static void request_start(uint64_t due_ns)
 {
-    struct slot *slot = &slots[waiting_room[room_head]];
-    room_head = (room_head + 1) % slots_count;
-    room_count--;
+    struct slot *slot = &slots[ring_take(&idle_slots)];
     in_flight++;
     started++;
     slot->due_ns = due_ns;
@@ -292,7 +306,7 @@ static void request_start(uint64_t due_ns)
 /* Starts what is due; returns how long nothing else will be. */
 static int64_t requests_start(void)
 {
-    while (started < target && room_count && in_flight < in_flight_max) {
+    while (started < target && idle_slots.count && in_flight < in_flight_max) {
         uint64_t now = now_ns();
         if (rate_interval_ns && next_due_ns > now)
             return (int64_t)(next_due_ns - now);
@@ -345,11 +359,16 @@ static void slots_make(void)
         in_flight_max = slots_count;
     slots = must_calloc(slots_count, sizeof *slots);
     cookies = must_calloc(clients_count, sizeof *cookies);
-    waiting_room = must_calloc(slots_count, sizeof *waiting_room);
+    idle_slots = (struct ring){.size = slots_count};
+    idle_slots.items = must_calloc(slots_count, sizeof *idle_slots.items);
+    idle_clients = (struct ring){.size = clients_count};
+    idle_clients.items = must_calloc(clients_count, sizeof *idle_clients.items);
+    for (uint32_t i = 0; new_connections && i < clients_count; i++)
+        ring_put(&idle_clients, i);
     for (uint32_t i = 0; i < slots_count; i++) {
         slots[i].fd = -1;
-        slots[i].client = new_connections ? i : i * (clients_count / slots_count);
-        slot_offer(&slots[i]);
+        slots[i].client = i * (clients_count / slots_count);
+        ring_put(&idle_slots, i);
     }
 }
 
@@ -370,11 +389,12 @@ int main(int argc, char **argv)
 {
     double warm_up = 0, seconds = 0;
     uint64_t requests = 0, rate = 0;
-    for (int option; (option = getopt(argc, argv, "l:c:k:i:r:w:d:n:sC")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "l:c:k:f:i:r:w:d:n:sC")) != -1;) {
         switch (option) {
         case 'l': parse_ports(optarg, &port, 1); break;
         case 'c': slots_count = (uint32_t)strtoul(optarg, NULL, 10); break;
         case 'k': clients_count = (uint32_t)strtoul(optarg, NULL, 10); break;
+        case 'f': client_first = (uint32_t)strtoul(optarg, NULL, 10); break;
         case 'i': in_flight_max = (uint32_t)strtoul(optarg, NULL, 10); break;
         case 'r': rate = strtoul(optarg, NULL, 10); break;
         case 'w': warm_up = strtod(optarg, NULL); break;

@@ -30,13 +30,13 @@ FULL = Durations(warm_up_s=0.8, measured_s=3.0)
 QUICK = Durations(warm_up_s=0.3, measured_s=1.2)
 
 
-def _fill(session: Session, case: Case) -> None:
-    """One session for each client, by a new connection of its own."""
+def _fill(session: Session, case: Case) -> int:
+    """One session for each client, by a new connection of its own; returns the errors."""
     task = Task(new_connections=True)
     clients = case.load.fill
     load = Load(slots=100, clients=clients, own_sources=True)
     with session.generator(task, load, "-n", "1") as generator:
-        generator.run()
+        return sum(generator.run()["errors"].values())
 
 
 def _cpu_figures(cpu: proc.Cpu, requests: int, seconds: float, sent: int) -> Figures:
@@ -51,8 +51,7 @@ def _cpu_figures(cpu: proc.Cpu, requests: int, seconds: float, sent: int) -> Fig
 
 def _load(session: Session, case: Case, durations: Durations) -> Figures:
     """CPU time and latency of the generator's measured part."""
-    if case.load.fill:
-        _fill(session, case)
+    errors = _fill(session, case) if case.load.fill else 0
     arguments = ("-w", str(durations.warm_up_s), "-d", str(durations.measured_s))
     with session.generator(case.task, case.load, *arguments) as generator:
         pids = session.pids()
@@ -66,14 +65,14 @@ def _load(session: Session, case: Case, durations: Durations) -> Figures:
         raise RunFailed(f"no request was answered: {result['errors']}")
     figures = _cpu_figures(cpu, requests, result["seconds"], result["bytes"])
     figures["requests_s"] = requests / result["seconds"]
-    figures["errors"] = sum(result["errors"].values())
+    figures["errors"] = errors + sum(result["errors"].values())
     figures["head_bytes"] = result["head_bytes"]
     return figures | {name: result[name] for name in ("p50_us", "p99_us", "p999_us")}
 
 
 def _worked_memory(session: Session, durations: Durations) -> int:
     """Memory of a proxy that has served 64 connections, all gone again."""
-    with session.generator(Task(), Load(), "-n", "2000") as generator:
+    with session.generator(Task(), Load(), "-n", "2000", "-f", "500000") as generator:
         generator.run()
     time.sleep(durations.warm_up_s)
     return proc.memory(session.pids())

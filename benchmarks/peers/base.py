@@ -52,6 +52,12 @@ def packaged_program(package: str, pattern: str) -> str | None:
     return next((str(path) for path in Path(spec.origin).parent.glob(pattern)), None)
 
 
+def built_program(path: str) -> str | None:
+    """A program that `ci/install-bench-peers --newer` built."""
+    whole = Path(__file__).parents[2] / "build/peers" / path
+    return str(whole) if whole.exists() else None
+
+
 def version_of(command: list[str], pattern: str) -> str | None:
     """The first group of `pattern` in what the command prints."""
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -9,9 +9,7 @@ from ..cases import Persistence, Task
 from .base import Peer, Place, packaged_program, version_of
 
 _TYPES = "type.googleapis.com/envoy.extensions"
-_MANAGER = (
-    f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
-)
+_MANAGER = f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _STATEFUL = f"{_TYPES}.filters.http.stateful_session.v3.StatefulSession"
 _COOKIE = f"{_TYPES}.http.stateful_session.cookie.v3.CookieBasedSessionState"
 _ROUTER = f"{_TYPES}.filters.http.router.v3.Router"

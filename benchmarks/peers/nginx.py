@@ -47,6 +47,8 @@ http {{
     }}
 }}
 """
+# nginx closes kept connections when a sixteenth of worker_connections is left, hence the
+# ninth eighth in `prepare`.
 # Without these a body that outruns the client is written to a file.
 _LARGE = "proxy_max_temp_file_size 0; proxy_buffers 8 64k; proxy_buffer_size 16k;"
 
@@ -106,7 +108,7 @@ class Nginx(Peer):
             _CONFIGURATION.format(
                 directory=place.directory,
                 workers=task.workers,
-                connections=task.connections_max + 256,
+                connections=task.connections_max * 9 // 8 + 256,
                 large=_LARGE if task.body_bytes >= 65536 else "",
                 upstreams=upstreams,
                 port=place.port,
