@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -54,10 +55,12 @@ def _load(session: Session, case: Case, durations: Durations) -> Figures:
     errors = _fill(session, case) if case.load.fill else 0
     arguments = ("-w", str(durations.warm_up_s), "-d", str(durations.measured_s))
     with session.generator(case.task, case.load, *arguments) as generator:
-        pids = session.pids()
-        before = proc.cpu(pids)
+        pids, ours = session.pids(), proc.tree(os.getpid())
+        before, ours_before, all_before = proc.cpu(pids), proc.cpu(ours), proc.machine_busy_ns()
         result = generator.run()
         cpu = proc.cpu(pids) - before
+        all_ns = proc.machine_busy_ns() - all_before
+        foreign_ns = max(0, all_ns - (proc.cpu(ours) - ours_before).total_ns)
         if session.pids() != pids:
             raise RunFailed("processes came or went during the measurement")
     requests = result["requests"]
@@ -65,6 +68,7 @@ def _load(session: Session, case: Case, durations: Durations) -> Figures:
         raise RunFailed(f"no request was answered: {result['errors']}")
     figures = _cpu_figures(cpu, requests, result["seconds"], result["bytes"])
     figures["requests_s"] = requests / result["seconds"]
+    figures["foreign_cpu"] = foreign_ns / 1e9 / result["seconds"]
     figures["errors"] = errors + sum(result["errors"].values())
     figures["head_bytes"] = result["head_bytes"]
     return figures | {name: result[name] for name in ("p50_us", "p99_us", "p999_us")}

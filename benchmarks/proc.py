@@ -53,6 +53,13 @@ def cpu(pids: Iterable[int]) -> Cpu:
     return Cpu(total, user, system)
 
 
+def machine_busy_ns() -> int:
+    """CPU time that everything on this machine has used."""
+    fields = list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
+    idle, waiting = fields[3], fields[4]
+    return (sum(fields) - idle - waiting) * _TICK_NS
+
+
 def memory(pids: Iterable[int]) -> int:
     """Bytes of user memory: PSS, so that pages shared between processes count once."""
     total = 0

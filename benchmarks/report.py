@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from xml.sax.saxutils import escape
 
@@ -134,6 +135,18 @@ def _syscall_rows(results: Results, case: Case) -> list[Row]:
     return rows
 
 
+def _noise_line(results: Results, case: Case) -> list[str]:
+    """Says it when other programs had more than a twentieth of a CPU meanwhile."""
+    shares = [
+        share
+        for peer in results.peers(case)
+        for share in results.values(case.name, peer, "foreign_cpu")
+    ]
+    if not shares or statistics.median(shares) < 0.05:
+        return []
+    return [f"not a quiet machine: other programs used {statistics.median(shares):.0%} of a CPU"]
+
+
 _ROWS: dict[Kind, Callable[[Results, Case], list[Row]]] = {
     Kind.CPU: _cpu_rows,
     Kind.CPU_PER_GB: _cpu_rows,
@@ -144,7 +157,7 @@ _ROWS: dict[Kind, Callable[[Results, Case], list[Row]]] = {
 
 
 def _verdict_lines(results: Results, case: Case) -> list[str]:
-    lines = []
+    lines = _noise_line(results, case)
     for aim in case.aims:
         verdict = results.verdict(case, aim)
         measured = _number(verdict.value, ".0f" if verdict.limit > 10 else ".2f")
