@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,7 +42,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help=f"default {_ROUNDS_FULL}")
     parser.add_argument("--quick", action="store_true", help="one short round: rough figures")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="a page with marks: between them"
+    )
     parser.add_argument("--svg", type=Path, metavar="FILE")
     parser.add_argument("--assert", dest="check", action="store_true", help="1 if an aim is missed")
     arguments = parser.parse_args(argv)
@@ -89,7 +92,7 @@ def _run_case(
             with tempfile.TemporaryDirectory(dir=root) as place:
                 try:
                     figures = measure(case, peer, durations, root, Path(place))
-                except RunFailed as failure:
+                except (RunFailed, OSError, subprocess.SubprocessError) as failure:
                     results.failures.append(f"{case.name}, {peer.name}: {failure}")
                     print(f"{case.name} {peer.name}: {failure}", file=sys.stderr)
                     continue
@@ -103,35 +106,47 @@ def _leave(signal_number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _about(peers: dict[Peer, str], rounds: int, durations: Durations) -> dict[str, object]:
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        **machine.description(),
+        "layout": {f"{workers} worker(s)": machine.layout(workers).text for workers in (1, 2)},
+        "peers": {peer.name: version for peer, version in peers.items()},
+        "rounds": rounds,
+        "seconds_per_round": durations.measured_s,
+    }
+
+
+def _write(
+    arguments: argparse.Namespace, results: Results, cases: Sequence[Case], about: dict[str, object]
+) -> None:
+    """The files that were asked for, with what there is so far."""
+    if arguments.json:
+        whole = {"about": about, **results.as_json()}
+        arguments.json.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    if arguments.markdown:
+        report.markdown_write(arguments.markdown, report.markdown(results, cases, about))
+    if arguments.svg:
+        arguments.svg.write_text(report.svg(results, cases))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     rounds = arguments.rounds or (_ROUNDS_QUICK if arguments.quick else _ROUNDS_FULL)
     durations = QUICK if arguments.quick else FULL
     cases = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
     peers = _installed(arguments.peers)
+    about = _about(peers, rounds, durations)
     results = Results()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fastlb-bench-") as root:
         machine.build(Path(root))
         for case in cases:
             _run_case(case, list(peers), rounds, durations, results, Path(root))
-    about: dict[str, object] = {
-        **machine.description(),
-        "layout": {str(workers): machine.layout(workers).text for workers in (1, 2)},
-        "peers": {peer.name: version for peer, version in peers.items()},
-        "rounds": rounds,
-        "seconds_per_round": durations.measured_s,
-        "took_seconds": round(time.monotonic() - started),
-    }
+            about["took_seconds"] = round(time.monotonic() - started)
+            _write(arguments, results, cases, about)
     print(json.dumps(about, indent=1, ensure_ascii=False))
     print(report.text(results, cases))
-    if arguments.json:
-        whole = {"about": about, **results.as_json()}
-        arguments.json.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    if arguments.markdown:
-        arguments.markdown.write_text(report.markdown(results, cases))
-    if arguments.svg:
-        arguments.svg.write_text(report.svg(results, cases))
     if arguments.check:
         return 0 if report.aims_met(results, cases) else 1
     return 1 if results.failures else 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 from .cases import Case, Kind
@@ -11,6 +12,7 @@ from .measure import MAIN
 from .results import Results
 
 Row = list[str]
+_BEGIN, _END = "<!-- results -->", "<!-- end of results -->"
 _COLOURS = {"fastlb": "#0b7285", "floor": "#868e96"}
 _PEER_COLOUR = "#adb5bd"
 
@@ -188,8 +190,14 @@ def text(results: Results, cases: Sequence[Case]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def markdown(results: Results, cases: Sequence[Case]) -> str:
+def markdown(results: Results, cases: Sequence[Case], about: Mapping[str, object]) -> str:
     lines = []
+    for name, value in about.items():
+        shown = value
+        if isinstance(value, Mapping):
+            shown = ", ".join(f"{key}: {part}" for key, part in value.items())
+        lines.append(f"- {name.replace('_', ' ')}: {shown}")
+    lines.append("")
     for case in cases:
         if results.peers(case):
             rows = _ROWS[case.kind](results, case)
@@ -198,6 +206,14 @@ def markdown(results: Results, cases: Sequence[Case]) -> str:
             lines += ["| " + " | ".join(row) + " |" for row in rows]
             lines += ["", *(f"- {line}" for line in _verdict_lines(results, case)), ""]
     return "\n".join(lines)
+
+
+def markdown_write(path: Path, text: str) -> None:
+    """The whole file, or, where it has both marks, what stands between them."""
+    old = path.read_text() if path.exists() else ""
+    before, begin, rest = old.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}" if end else text)
 
 
 def svg(results: Results, cases: Sequence[Case]) -> str:

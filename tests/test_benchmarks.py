@@ -48,9 +48,16 @@ def test_aims_are_not_met_by_what_was_not_measured() -> None:
 
 def test_every_report_names_every_peer() -> None:
     found = results(fastlb=[8.0], nginx=[10.0, 12.0], floor=[5.0])
-    for written in (report.text, report.markdown, report.svg):
-        text = written(found, CASES)
+    markdown = report.markdown(found, CASES, {"date": "2026-06-01"})
+    for text in (report.text(found, CASES), markdown, report.svg(found, CASES)):
         assert all(peer in text for peer in ("fastlb", "nginx", "floor"))
+
+
+def test_results_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- results -->\nold\n<!-- end of results -->\nz\n")
+    report.markdown_write(page, "new")
+    assert page.read_text() == "a\n<!-- results -->\nnew\n<!-- end of results -->\nz\n"
 
 
 def test_a_client_on_two_nodes_has_moved(tmp_path: Path) -> None:
