@@ -27,7 +27,7 @@ class Durations:
     measured_s: float
 
 
-FULL = Durations(warm_up_s=0.8, measured_s=3.0)
+FULL = Durations(warm_up_s=0.5, measured_s=2.0)
 QUICK = Durations(warm_up_s=0.3, measured_s=1.2)
 
 

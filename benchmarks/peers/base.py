@@ -23,6 +23,13 @@ class Place:
     node_ports: tuple[int, ...]
 
 
+def present(binary: str | None, name: str) -> str:
+    """The binary; it may have gone since the peers were listed, and nothing stands in for it."""
+    if binary is None:
+        raise FileNotFoundError(f"the program of {name} is gone")
+    return binary
+
+
 class Peer(ABC):
     name: str
 

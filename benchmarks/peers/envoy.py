@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ..cases import Persistence, Task
-from .base import Peer, Place, packaged_program, version_of
+from .base import Peer, Place, packaged_program, present, version_of
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _MANAGER = f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -92,8 +92,11 @@ def _cluster(task: Task, ports: tuple[int, ...]) -> dict[str, Any]:
 class Envoy(Peer):
     name = "envoy"
 
+    def binary(self) -> str | None:
+        return packaged_program("envoy", "_bin/envoy")
+
     def version(self) -> str | None:
-        binary = packaged_program("envoy", "_bin/envoy")
+        binary = self.binary()
         return version_of([binary, "--version"], r"/(\d+\.\d+\.\d+)") if binary else None
 
     def refuses(self, task: Task) -> str | None:
@@ -106,7 +109,7 @@ class Envoy(Peer):
         }
         path = place.directory / "envoy.json"
         path.write_text(json.dumps({"static_resources": resources}, indent=1))
-        command = [packaged_program("envoy", "_bin/envoy") or "envoy", "-c", str(path)]
+        command = [present(self.binary(), self.name), "-c", str(path)]
         return [
             *command,
             *("--concurrency", str(task.workers), "--disable-hot-restart", "-l", "critical"),

@@ -9,7 +9,7 @@ splicing is asked for, with pipes that hold a whole one: its best of seven setti
 from __future__ import annotations
 
 from ..cases import Persistence, Task
-from .base import Peer, Place, program, version_of
+from .base import Peer, Place, present, program, version_of
 
 _CONFIGURATION = """\
 global
@@ -73,4 +73,4 @@ class HAProxy(Peer):
         )
         path = place.directory / "haproxy.cfg"
         path.write_text(text)
-        return [self.binary() or "haproxy", "-db", "-f", str(path)]
+        return [present(self.binary(), self.name), "-db", "-f", str(path)]

@@ -8,7 +8,7 @@ less than `sticky` (no node state is asked), so it is a hard peer to beat.
 from __future__ import annotations
 
 from ..cases import Persistence, Task
-from .base import Peer, Place, program, version_of
+from .base import Peer, Place, present, program, version_of
 
 _CONFIGURATION = """\
 daemon off;
@@ -116,5 +116,5 @@ class Nginx(Peer):
                 location=location,
             )
         )
-        command = [self.binary() or "nginx", "-p", str(place.directory), "-c", str(path)]
+        command = [present(self.binary(), self.name), "-p", str(place.directory), "-c", str(path)]
         return [*command, "-e", "stderr"]
