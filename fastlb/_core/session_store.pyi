@@ -1,24 +1,14 @@
-<<<<<<< HEAD
-"""Session caches as the control plane handles them. Times are ticks."""
-
-=======
->>>>>>> cache
 from collections.abc import Iterator
 from os import PathLike
 from typing import NamedTuple
 
 from fastlb._core.shm import Segment
 
-<<<<<<< HEAD
-class StateFileError(Exception): ...
-class CacheDamagedError(Exception): ...
-=======
 class StateFileError(Exception):
     """A state file is damaged, or is not this class's; nothing was imported from it."""
 
 class CacheDamagedError(Exception):
     """A session cache's structure is not consistent: a defect of fastlb."""
->>>>>>> cache
 
 class MapRow(NamedTuple):
     key: bytes
@@ -38,11 +28,6 @@ class StatsRow(NamedTuple):
     evictions: int
 
 class Cache:
-<<<<<<< HEAD
-    segment: Segment
-    name: str
-    offset: int
-=======
     """A session cache in a region of a segment. Times are ticks (TICK_MS milliseconds)."""
 
     @property
@@ -51,7 +36,6 @@ class Cache:
     def name(self) -> str: ...
     @property
     def offset(self) -> int: ...
->>>>>>> cache
     @staticmethod
     def bytes_for(size: int) -> int: ...
     @staticmethod
