@@ -14,6 +14,7 @@ from fastlb._core.address cimport (
     ADDRESS_TEXT_BYTES_MAX, Address, address_ip_text, address_is_unset, address_text,
 )
 from fastlb._core.connection cimport AccessLog, Exchange, Worker
+from fastlb._core.head cimport head_error_name
 from fastlb._core.outcome cimport FOUND_NOWHERE, cause_name, found_in_name, outcome_name
 from fastlb._core.plan cimport (
     LOG_COMBINED, Plan, PlanClass, PlanNode, Text, plan_class, plan_nodes, plan_text,
@@ -289,6 +290,9 @@ cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
     if x.cause:
         _add_text(log, ",\"cause\":\"")
         _add_text(log, cause_name(x.cause))
+        if x.head_error:
+            _add(log, ":", 1)
+            _add_text(log, head_error_name(-<int> x.head_error))
         _add(log, "\"", 1)
     _add(log, "}\n", 2)
 

@@ -289,6 +289,8 @@ cdef int flow_run(Worker* w, Stream* source, Stream* target, Flow* flow) noexcep
             # What came before the error is the message's own and still goes out.
             flow_flush(w, target, flow)
             return result
+        if flow.data_bytes_max and flow.body.data_bytes > flow.data_bytes_max:
+            return FLOW_TOO_LARGE
         if result != 0:
             return result
 
