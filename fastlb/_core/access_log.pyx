@@ -7,17 +7,15 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memchr, memcpy, memmove, strlen
+from libc.string cimport memchr, memcpy, strlen
 
 from fastlb._core cimport system
-from fastlb._core.address cimport (
-    ADDRESS_TEXT_BYTES_MAX, Address, address_ip_text, address_is_unset, address_text,
-)
+from fastlb._core.address cimport Address, address_ip_text, address_is_unset, address_text
 from fastlb._core.connection cimport AccessLog, Exchange, Worker
 from fastlb._core.head cimport head_error_name
-from fastlb._core.outcome cimport FOUND_NOWHERE, cause_name, found_in_name, outcome_name
+from fastlb._core.outcome cimport cause_name, found_in_name, outcome_name
 from fastlb._core.plan cimport (
-    LOG_COMBINED, Plan, PlanClass, PlanNode, Text, plan_class, plan_nodes, plan_text,
+    LOG_COMBINED, Plan, PlanNode, Text, plan_class, plan_nodes, plan_text,
 )
 from fastlb._core.request cimport request_head_at
 from fastlb._core.slice cimport Slice, slice_of

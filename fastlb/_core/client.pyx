@@ -18,8 +18,7 @@ from fastlb._core.buffer cimport (
 )
 from fastlb._core.connection cimport (
     CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, DONE_KEEP, DONE_RESET,
-    STREAM_EOF, STREAM_ERROR, STREAM_READABLE, STREAM_WRITABLE, TIMER_CLIENT, ClientConn, Listener,
-    Stream, Worker,
+    STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener, Stream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.exchange cimport (

@@ -8,25 +8,23 @@ from fastlb._core.balance cimport BalanceInput, balance_pick
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.head cimport FIELD_HOST, FIELD_USER_AGENT, Head, head_value
 from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, TICK_MS, TRIES_MAX
-from fastlb._core.node cimport NODE_DISABLED, NODE_DOWN, NODE_DRAINING, NODE_UP
+from fastlb._core.node cimport NODE_DISABLED, NODE_DRAINING, NODE_UP
 from fastlb._core.outcome cimport (
     FOUND_CACHE, FOUND_COOKIE, FOUND_RESERVATION, OUTCOME_CONNECT_FAILED, OUTCOME_DRAINING,
     OUTCOME_EXPIRED, OUTCOME_HIT, OUTCOME_MOVED, OUTCOME_NEW, OUTCOME_NODE_DISABLED,
     OUTCOME_NODE_DOWN, OUTCOME_NODE_REMOVED, OUTCOME_NONE, OUTCOME_RESERVED,
 )
-from fastlb._core.persist cimport FIND_KEY, FIND_NODE, Finding, PersistInput, persist_find_t
+from fastlb._core.persist cimport FIND_KEY, FIND_NODE, Finding, persist_find_t
 from fastlb._core.persist_ip cimport persist_ip_find
 from fastlb._core.persist_transparent cimport persist_transparent_find
 from fastlb._core.plan cimport (
     CLASS_DELETE_ON_FAILURE, CLASS_EVERY_RESPONSE, CLASS_REISSUE, CLASS_TRANSPARENT, CLASS_TYPES,
-    FAILURE_CLOSE, FAILURE_NEW_NODE, KEY_RESERVATION, PlanClass, PlanNode, PlanPool, plan_class,
-    plan_nodes,
+    FAILURE_CLOSE, FAILURE_NEW_NODE, KEY_RESERVATION, PlanClass, PlanNode, plan_class, plan_nodes,
 )
 from fastlb._core.session_cache cimport (
     CACHE_EXPIRED, CACHE_HIT, CACHE_NEW, SessionMap, session_cache_claim, session_cache_deadline,
     session_cache_delete, session_cache_lookup, session_cache_store,
 )
-from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.siphash cimport (
     Hash128, SipState, sip_final128, sip_init128, sip_update, sip_update_u64,
 )

@@ -14,8 +14,8 @@ from fastlb._core.buffer cimport (
     BUFFER_LARGE_BYTES, Buffer, buffer_borrow, buffer_pending, buffer_return, buffer_shrink,
 )
 from fastlb._core.connection cimport (
-    CLIENT_EXCHANGE, DONE_CLOSE, DONE_KEEP, DONE_RESET, NODE_CONN_BUSY, NODE_CONN_CONNECTING,
-    STAGE_AWAIT, STAGE_CONNECT, STAGE_RESPONSE, STAGE_SEND, STAGE_TUNNEL, STREAM_ERROR, STREAM_HUP,
+    CLIENT_EXCHANGE, DONE_CLOSE, DONE_KEEP, DONE_RESET, NODE_CONN_CONNECTING, STAGE_AWAIT,
+    STAGE_CONNECT, STAGE_RESPONSE, STAGE_SEND, STAGE_TUNNEL, STREAM_ERROR, STREAM_HUP,
     STREAM_READABLE, STREAM_WRITABLE, ClientConn, Exchange, Flow, NodeConn, Stream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely
@@ -25,9 +25,9 @@ from fastlb._core.decide cimport (
 )
 from fastlb._core.forwarded cimport forwarded_client
 from fastlb._core.head cimport (
-    BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, FIELD_HOST, FIELD_REFERER, FIELD_USER_AGENT,
-    HEAD_EXPECT_CONTINUE,    HEAD_UPGRADE, Head, HeadLimits, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD,
-    METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE, head_persists, head_reset, head_value,
+    BODY_CHUNKED, BODY_NONE, BODY_UNTIL_CLOSE, FIELD_HOST, FIELD_REFERER, FIELD_USER_AGENT,
+    HEAD_EXPECT_CONTINUE, HEAD_UPGRADE, Head, HeadLimits, METHOD_CONNECT, METHOD_DELETE, METHOD_GET,
+    METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE, head_persists, head_reset,
     response_head_parse,
 )
 from fastlb._core.node cimport node_feed_response
@@ -53,7 +53,7 @@ from fastlb._core.route cimport route_host, route_pool
 from fastlb._core.slice cimport Slice, slice_of
 from fastlb._core.snapshot cimport snapshot_release
 from fastlb._core.stats cimport ClassStats, VirtualServerStats
-from fastlb._core.stream cimport STREAM_AGAIN, STREAM_END, stream_note, stream_recv
+from fastlb._core.stream cimport STREAM_AGAIN, stream_note, stream_recv
 from fastlb._core.timer cimport timer_clear, timer_set
 from fastlb._core.tunnel cimport (
     TUNNEL_AGAIN, TUNNEL_ENDED, TUNNEL_OPEN, tunnel_run, tunnel_start,

@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy, strlen
 
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.head cimport METHOD_HEAD
-from fastlb._core.plan cimport PlanClass, Text, plan_class, plan_text
+from fastlb._core.plan cimport PlanClass, plan_class, plan_text
 from fastlb._core.response cimport response_add_decision
 from fastlb._core.route cimport route_host
 from fastlb._core.scratch cimport scratch_add, scratch_add_number

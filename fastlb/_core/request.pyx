@@ -16,7 +16,7 @@ from fastlb._core.connection cimport WORKER_IOVECS, Exchange, Worker
 from fastlb._core.cookie cimport cookie_cut
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.edit cimport (
-    EDIT_FULL, HeadEdit, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
+    EDIT_FULL, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
 )
 from fastlb._core.forwarded cimport forwarded_trusts
 from fastlb._core.head cimport (

@@ -16,7 +16,9 @@ from fastlb._core.plan cimport (
     PlanNode, plan_class, plan_nodes, plan_text,
 )
 from fastlb._core.scratch cimport scratch_add
-from fastlb._core.slice cimport Slice, ascii_lower, slice_equal, slice_equal_fold, slice_of, slice_trim
+from fastlb._core.slice cimport (
+    Slice, ascii_lower, slice_equal, slice_equal_fold, slice_of, slice_trim,
+)
 from fastlb._core.stats cimport ClassStats
 from fastlb._core.token cimport TOKEN_TEXT_BYTES_MAX, Token, token_write
 
