@@ -249,8 +249,12 @@ cdef void _add_decision(AccessLog* log, const Exchange* x) noexcept nogil:
     if x.decision.found_class >= 0:
         _add_string(log, ",\"found_class\":", _plan_slice(
             plan, plan_class(plan, <uint32_t> x.decision.found_class).name))
+    else:
+        _add_text(log, ",\"found_class\":null")
     if x.decision.has_previous:
         _add_address(log, ",\"previous_node\":", &x.decision.previous)
+    else:
+        _add_text(log, ",\"previous_node\":null")
     if x.decision.duplicates:
         _add_text(log, ",\"duplicate_cookie\":true")
 

@@ -178,7 +178,7 @@ ctypedef struct Exchange:
     uint64_t first_byte_us
 
 cdef enum:
-    SCRATCH_BYTES = 8192
+    SCRATCH_BYTES = 24 * 1024       # cookies of a chain of FALLBACK_DEPTH_MAX classes, and more
     JOIN_BYTES = 4096                # messages up to this size are joined before they are sent
     WORKER_IOVECS = 160              # EDIT_IOVECS_MAX and a run of the body
     EVENTS_MAX = 256
