@@ -289,8 +289,8 @@ class Control:
 
         if not self.hurrying.is_set() and drain_ms:
             log.info(f"stopping: running requests have {drain_ms / 1000:g} s")
+            self.in_force.listeners.close_all()  # the workers take what is queued, then close
             self.workers.stop(drain_ms)
-            self.in_force.listeners.close_all()
             seconds = drain_ms / 1000 + AFTER_DRAIN_S
             await self.in_force.changes.until(lambda: gone() or self.hurrying.is_set(), seconds)
         if self.workers.running:

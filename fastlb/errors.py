@@ -262,6 +262,9 @@ NO_SUCH_USER = _start(30, '[proxy] user: no user "{user}" on this machine')
 NOT_ROOT = _start(31, '[proxy] user: only root may become "{user}"; start as root, or as that user')
 LOG_FILE = _start(40, "access log {path}: {reason}")
 NO_SYSLOG = _start(41, "access log: no syslog at {path}: {reason}; start one, or log to a file")
+PLAN_REFUSED = _start(
+    51, "worker {index} (pid {pid}) cannot use generation {generation} and keeps the one before"
+)
 WORKERS_FAIL = _start(50, "workers end before they are ready: {how}; nothing is served")
 NOT_RUNNING = _start(60, "no fastlb is running with state directory {path}")
 NO_ANSWER = _start(61, "the fastlb with state directory {path} does not answer: {reason}")

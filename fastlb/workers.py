@@ -186,6 +186,12 @@ class Workers:
             worker.acknowledged = max(worker.acknowledged, message.generation)
             self._ever_ready = True
             self.changed()
+        elif message.kind == Kind.REFUSED:
+            log.error(
+                errors.PLAN_REFUSED.line(
+                    index=worker.index, pid=worker.pid, generation=message.generation
+                )
+            )
         elif message.kind == Kind.RELEASED:
             worker.released = max(worker.released, message.generation)
             self.changed()

@@ -16,7 +16,7 @@ import sys
 import time
 
 HEADER, ENTRY = struct.Struct("=IIQ"), struct.Struct("=II")
-PLAN, STOP, LOG, ACK, RELEASED = 1, 2, 3, 101, 102
+PLAN, STOP, LOG, ACK, RELEASED = 1, 2, 3, 101, 103
 HOW = os.environ.get("FAKE_WORKER", "")
 
 
