@@ -160,7 +160,7 @@ class Workers:
         if self.access_log.fd >= 0:
             fds.append(self.access_log.fd)
         arguments = (index, *fds[:2], self.access_log.fd, int(self.access_log.is_syslog))
-        with theirs:
+        try:
             process = subprocess.Popen(
                 [*self.command, *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
@@ -168,6 +168,15 @@ class Workers:
                 pass_fds=fds,
                 process_group=0,  # the terminal's signals are the control process's
             )
+        except OSError as error:
+            ours.close()
+            how = f"{self.command[0]}: {error.strerror or error}"
+            if not self._ever_ready:
+                self.failed_starts = sys.maxsize  # it will not get better by trying
+            self._later(index, f"cannot be started ({how})", DELAY_MAX_S)
+            return
+        finally:
+            theirs.close()
         worker = Worker(index, process, os.pidfd_open(process.pid), ours)
         self.running[index] = worker
         loop = asyncio.get_running_loop()
@@ -216,20 +225,26 @@ class Workers:
         lived = time.monotonic() - worker.started
         crashes = self._crashes[index] = 1 if lived > SHORT_LIFE_S else self._crashes[index] + 1
         self.last_end = how
-        self.failed_starts += not self._ever_ready
         self.restarts[index] += 1
         log.warn(errors.WORKER_DIED.line(index=index, pid=worker.pid, how=how))
         if crashes <= CRASHES_MAX:
+            self.failed_starts += not self._ever_ready
             self._start(index)
             return
-        delay = min(DELAY_MIN_S * 2 ** (crashes - CRASHES_MAX - 1), DELAY_MAX_S)
-        log.warn(
-            errors.WORKER_BACKOFF.line(
-                index=index, count=crashes, seconds=round(SHORT_LIFE_S), delay=delay
-            )
+        self._later(
+            index,
+            f"has ended {crashes} times, each within {SHORT_LIFE_S:g} s of its start",
+            min(DELAY_MIN_S * 2 ** (crashes - CRASHES_MAX - 1), DELAY_MAX_S),
         )
-        later = asyncio.get_running_loop().call_later(delay, self._start, index)
-        self._delayed[index] = later
+
+    def _later(self, index: int, why: str, delay_s: float) -> None:
+        """Starts a worker after a while, and says so."""
+        self.last_end = why
+        self.failed_starts += not self._ever_ready
+        log.warn(errors.WORKER_BACKOFF.line(index=index, why=why, delay=delay_s))
+        loop = asyncio.get_running_loop()
+        self._delayed[index] = loop.call_later(delay_s, self._start, index)
+        loop.call_soon(self.changed)
 
     # --- the end ---
 
