@@ -47,6 +47,7 @@ class Worker:
     listeners: set[int] = field(default_factory=set)  # ids that it has
     sent: int = 0  # generation
     acknowledged: int = 0
+    refused: int = 0  # generation that it cannot use
     released: int = 0  # oldest generation that its requests may still use
     stopping: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -109,6 +110,13 @@ class Workers:
         """Whether every worker runs by this plan or a later one."""
         return len(self.running) == self.count and all(
             worker.acknowledged >= generation for worker in self.running.values()
+        )
+
+    def all_answered(self, generation: int) -> bool:
+        """Whether every worker has taken this plan over, or cannot."""
+        return len(self.running) == self.count and all(
+            max(worker.acknowledged, worker.refused) >= generation
+            for worker in self.running.values()
         )
 
     def all_released(self, generation: int) -> bool:
@@ -196,6 +204,8 @@ class Workers:
             self._ever_ready = True
             self.changed()
         elif message.kind == Kind.REFUSED:
+            worker.refused = message.generation
+            self.changed()
             log.error(
                 errors.PLAN_REFUSED.line(
                     index=worker.index, pid=worker.pid, generation=message.generation

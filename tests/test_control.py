@@ -6,6 +6,7 @@ worker does with it is told by tests/proxy.
 
 import os
 import pwd
+import re
 import signal
 import socket
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from tests.control.running import Running, fastlb, free_port, until
 
+OPERATIONS = (Path(__file__).parents[1] / "docs/operations.md").read_text()
 SHOP = """
 [virtual_servers.shop]
 listen = "127.0.0.1:{port}"
@@ -233,6 +235,17 @@ def test_states_of_nodes_follow_what_changed_in_the_configuration(runs) -> None:
     assert states(one) == {"10.0.0.1:80": "up", "10.0.0.2:80": "draining"}
 
 
+def test_a_plan_that_workers_refuse_is_reported(runs) -> None:
+    one = runs(fake="refuse").start()
+    done = one.command("reload")
+    assert done.returncode == 0
+    assert done.stderr.count("FLB-S073") == 2
+    assert len(one.lines("FLB-S051")) == 2
+    assert one.ask()["generation"] == 1
+    assert one.command("reload").stderr == ""
+    assert one.ask()["generation"] == 3
+
+
 def test_what_only_a_start_changes_is_said(runs, tmp_path: Path) -> None:
     one = runs().start()
     one.configure(SHOP, workers=1, state_dir=str(tmp_path / "elsewhere"))
@@ -375,3 +388,18 @@ def test_a_worker_that_cannot_be_executed_is_an_error(runs, tmp_path: Path) -> N
     assert one.wait() == 1
     (line,) = one.lines("error")
     assert "cannot be started (/nonexistent: No such file or directory)" in line
+
+
+# --- the documentation ---
+
+
+def test_every_field_of_the_status_is_explained(runs) -> None:
+    rows = re.findall(r"^\| (`.+?`) \| ", OPERATIONS, re.MULTILINE)
+    explained = {name for row in rows for name in re.findall(r"[a-z_]+(?=`|\[\]`)", row)}
+    status = runs().start().status()
+    (server,) = status["virtual_servers"].values()
+    (pool,) = status["pools"].values()
+    (cls,) = status["persistence"].values()
+    for table in (status, status["workers"][0], server, pool["nodes"][0], cls):
+        missing = set(table) - explained - {"virtual_servers", "pools", "persistence"}
+        assert missing == set()

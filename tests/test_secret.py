@@ -49,7 +49,7 @@ def test_a_file_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> Non
     path = tmp_path / "secret"
     load_secret(path)
     path.chmod(mode)
-    assert f"chmod 600 {path}" in refused(path)
+    assert f"chmod 600 {path} [FLB-S002]" in refused(path)
 
 
 @pytest.mark.parametrize("text", ["", "00" * 31, "00" * 33, "zz" * 32, "é" * 64])
@@ -63,7 +63,7 @@ def test_wrong_content_is_refused_and_kept(tmp_path: Path, text: str) -> None:
 
 def test_what_is_no_file_or_cannot_be_made_is_refused(tmp_path: Path) -> None:
     refused(tmp_path)
-    assert "No such file" in refused(tmp_path / "none" / "secret")
+    assert "No such file or directory [FLB-S001]" in refused(tmp_path / "none" / "secret")
 
 
 def test_derived_keys_are_hkdf_sha256() -> None:
