@@ -36,7 +36,7 @@ WORKERS_MAX = 64
 NODES_MAX = 4096
 VIRTUAL_SERVERS_MAX = 256
 CLASSES_MAX = 256
-FALLBACK_DEPTH_MAX = 8  # classes in one chain
+FALLBACK_DEPTH_MAX = 16  # classes in one chain
 HEADER_COUNT_MAX = 256
 HEAD_BYTES_MAX = 60 << 10  # of HEAD_BYTES_MAX; the rest is room for the fields that are added
 

@@ -34,6 +34,7 @@ cdef uint32_t address_text(const Address* a, char* out) noexcept nogil
 cdef void address_cut(Address* a, uint32_t ipv4_bits, uint32_t ipv6_bits) noexcept nogil
 # "192.0.2.1" or "2001:db8::1" without port; False when it is neither. Port is left alone.
 cdef bint address_from_text(Address* a, const char* text, uint32_t count) noexcept nogil
-# struct sockaddr_in / sockaddr_in6 in and out; returns the length of what was written, 0 if unknown.
+# From a struct sockaddr_in or sockaddr_in6; False when it is neither.
 cdef bint address_from_sockaddr(Address* a, const void* sockaddr) noexcept nogil
+# The other way; returns the length of what was written.
 cdef uint32_t address_to_sockaddr(const Address* a, void* sockaddr) noexcept nogil

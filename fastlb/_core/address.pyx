@@ -3,7 +3,7 @@
 # IPv4 into ::ffff:0:0/96 and out of it, so that one client is one address.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.string cimport memcmp, memcpy, strlen
 
 cdef extern from * nogil:
     """

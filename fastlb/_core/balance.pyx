@@ -4,11 +4,9 @@
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
-from fastlb._core.node cimport (
-    NODE_DRAINING, NODE_UP, NodeSlot, NodeTable, fastlb_fetch_add, node_load,
-)
+from fastlb._core.node cimport NODE_DRAINING, NODE_UP, NodeSlot, fastlb_fetch_add, node_load
 from fastlb._core.plan cimport (
-    ALGORITHMS, NODE_IS_BACKUP, POOL_DRAIN_LAST_REFUSE, Plan, PlanNode, PlanPool, plan_nodes,
+    ALGORITHMS, NODE_IS_BACKUP, POOL_DRAIN_LAST_REFUSE, PlanNode, plan_nodes,
 )
 from fastlb._core.rendezvous cimport rendezvous_beats, rendezvous_log, rendezvous_mix
 
@@ -19,7 +17,7 @@ cdef enum Tier:
     TIERS
 
 cdef enum:
-    RESPONSE_HALF_LIFE_MS = 10000    # an estimate without news is halved, so that slow nodes get tried
+    RESPONSE_HALF_LIFE_MS = 10000    # without news an estimate is halved: slow nodes get tried
 
 ctypedef int32_t (*balance_t)(BalanceInput*, uint32_t) noexcept nogil
 

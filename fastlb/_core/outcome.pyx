@@ -9,7 +9,8 @@ cdef const char** CAUSE_NAMES = [
     "", "bad-request", "head-timeout", "body-timeout", "bad-request-body", "body-too-large",
     "client-closed", "client-stalled", "no-node", "connect-failed", "connect-timeout",
     "node-closed", "node-timeout", "bad-response", "bad-response-body", "session-closed",
-    "session-redirected", "no-buffer", "no-descriptor", "not-supported", "tunnel-timeout", "stopped",
+    "session-redirected", "no-buffer", "no-descriptor", "not-supported", "tunnel-timeout",
+    "stopped",
 ]
 
 

@@ -9,7 +9,7 @@
 from libc.stdint cimport uint32_t
 
 from fastlb._core.cookie cimport CookieCursor, CookiePair, cookie_begin, cookie_next
-from fastlb._core.head cimport FIELD_COOKIE, Head, head_next, head_value
+from fastlb._core.head cimport FIELD_COOKIE, head_next, head_value
 from fastlb._core.outcome cimport (
     OUTCOME_EXPIRED, OUTCOME_NEW, OUTCOME_OTHER_CLASS, OUTCOME_TAMPERED,
 )

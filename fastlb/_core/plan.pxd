@@ -187,7 +187,8 @@ cdef inline const char* plan_text(const Plan* plan, Text text) noexcept nogil:
     return <const char*> plan + text.offset
 
 
-cdef inline const PlanVirtualServer* plan_virtual_server(const Plan* plan, uint32_t i) noexcept nogil:
+cdef inline const PlanVirtualServer* plan_virtual_server(const Plan* plan,
+                                                         uint32_t i) noexcept nogil:
     return <const PlanVirtualServer*> (<const char*> plan + plan.virtual_servers) + i
 
 

@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 
 from fastlb._core.address cimport Address, address_from_text
 from fastlb._core.limits cimport NODES_MAX
-from fastlb._core.siphash cimport SipKey, sip_key_load
+from fastlb._core.siphash cimport sip_key_load
 from fastlb._core.stats cimport WorkerStats
 
 

@@ -2,7 +2,7 @@
 # 1024 steps with linear interpolation for the rest (error under 2^-21 of one step).
 
 from libc.math cimport log2
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 cdef extern from * nogil:
     int __builtin_clzll(unsigned long long x) noexcept

@@ -10,7 +10,9 @@ from libc.stdint cimport uint32_t
 from libc.string cimport strlen
 
 from fastlb._core.connection cimport WORKER_IOVECS, Exchange, Worker
-from fastlb._core.edit cimport EDIT_FULL, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset
+from fastlb._core.edit cimport (
+    EDIT_FULL, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
+)
 from fastlb._core.head cimport (
     FIELD_HOP, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HEAD_HAS_HOP, Head,
 )

@@ -1,13 +1,14 @@
-"""Session caches as the control plane handles them. Times are ticks."""
-
 from collections.abc import Iterator
 from os import PathLike
 from typing import NamedTuple
 
 from fastlb._core.shm import Segment
 
-class StateFileError(Exception): ...
-class CacheDamagedError(Exception): ...
+class StateFileError(Exception):
+    """A state file is damaged, or is not this class's; nothing was imported from it."""
+
+class CacheDamagedError(Exception):
+    """A session cache's structure is not consistent: a defect of fastlb."""
 
 class MapRow(NamedTuple):
     key: bytes
@@ -27,9 +28,14 @@ class StatsRow(NamedTuple):
     evictions: int
 
 class Cache:
-    segment: Segment
-    name: str
-    offset: int
+    """A session cache in a region of a segment. Times are ticks (TICK_MS milliseconds)."""
+
+    @property
+    def segment(self) -> Segment: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def offset(self) -> int: ...
     @staticmethod
     def bytes_for(size: int) -> int: ...
     @staticmethod

@@ -1,6 +1,5 @@
 # The reader's side of the counters: dictionaries for `status` and the metrics.
 
-from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from fastlb._core.outcome cimport CAUSES, OUTCOMES

@@ -1,9 +1,9 @@
 # Reading and writing of cookie values (format and reasons in token.pxd).
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from fastlb._core.address cimport Address, address_is_ipv4
+from fastlb._core.address cimport address_is_ipv4
 from fastlb._core.siphash cimport Hash128, SipKey, siphash128
 
 cdef enum:

@@ -7,7 +7,7 @@
 import os
 import sys
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from fastlb._core cimport system
@@ -20,16 +20,16 @@ from fastlb._core.client cimport (
 )
 from fastlb._core.connection cimport (
     EVENTS_MAX, NODE_CONN_IDLE, TIMER_ACCEPT, TIMER_CLIENT, TIMER_DRAIN, TIMER_NODE, ClientConn,
-    Exchange, NodeConn, Pipe, Stream, Worker,
+    Exchange, NodeConn, Stream, Worker,
 )
 from fastlb._core.debug cimport FASTLB_DEBUG_BUILD
 from fastlb._core.exchange cimport exchange_node_timeout
 from fastlb._core.head cimport Head
-from fastlb._core.limits cimport NODES_MAX, TICK_MS
+from fastlb._core.limits cimport TICK_MS
 from fastlb._core.shm cimport Segment
 from fastlb._core.snapshot cimport snapshot_release
 from fastlb._core.stats cimport WorkerStats
-from fastlb._core.stream cimport pipe_free_all, stream_note
+from fastlb._core.stream cimport pipe_free_all
 from fastlb._core.timer cimport Timer, timer_next_ms, timer_run, timer_wheel_init
 from fastlb._core.upstream cimport upstream_bury, upstream_close, upstream_drop_all_idle
 

@@ -12,7 +12,7 @@ SLOT_BYTES = 64 + 4 * 64
 @pytest.fixture
 def table():
     memory = ctypes.create_string_buffer(node.NODE_TABLE_BYTES)
-    yield memory, ctypes.addressof(memory)
+    return memory, ctypes.addressof(memory)
 
 
 def set_load(memory, slot, worker, load):

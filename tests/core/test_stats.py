@@ -11,7 +11,7 @@ from fastlb._core.outcome import cause_names, outcome_names
 @pytest.fixture
 def block():
     memory = (ctypes.c_uint64 * (stats.STATS_BYTES // 8))()
-    yield memory, ctypes.addressof(memory)
+    return memory, ctypes.addressof(memory)
 
 
 def test_an_empty_block_is_all_zero(block):
