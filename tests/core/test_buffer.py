@@ -7,6 +7,7 @@ from fastlb._core._testing_parts import Pool
 
 SMALL = 16 * 1024
 LARGE = 64 * 1024
+STEPS = ["small", "large", "back", "shrink"]
 
 
 def test_borrowed_buffers_are_empty_and_of_their_size() -> None:
@@ -90,8 +91,7 @@ def test_shrinking_works_when_the_bound_is_reached() -> None:
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(st.sampled_from(["small", "large", "back", "shrink"]), st.integers(0, 99)),
-                max_size=80))  # fmt: skip
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 99)), max_size=80))
 def test_counts_always_agree(steps: list[tuple[str, int]]) -> None:
     bound = 5 * LARGE
     pool = Pool(bound)
