@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from fastlb._core import node
 from fastlb._core._testing_decide import World
 from fastlb._core.shm import Segment
-
 from tests.core.plans import Setting
 
 LAST = 4095

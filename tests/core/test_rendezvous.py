@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from fastlb._core import _testing_parts as core
 from fastlb._core.shm import Segment
-
 from tests.core.plans import Node, Setting, nodes, state
 
 UNIT = 2**32

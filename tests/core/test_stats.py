@@ -14,7 +14,7 @@ def block() -> ctypes.Array:
 
 
 def test_all_counters_are_64_bits(block: ctypes.Array) -> None:
-    assert stats.STATS_BYTES == 8 * len(block)
+    assert 8 * len(block) == stats.STATS_BYTES
 
 
 def test_a_cleared_block_is_zero(block: ctypes.Array) -> None:
