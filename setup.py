@@ -24,7 +24,7 @@ SANITIZE = enabled("FASTLB_SANITIZE")
 DEBUG = enabled("FASTLB_DEBUG") or SANITIZE
 WHEEL = enabled("FASTLB_WHEEL")
 
-compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-fvisibility=hidden", "-pthread"]
+compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-fvisibility=hidden", "-fno-plt", "-pthread"]
 link_args = ["-pthread"]
 macros = [("_GNU_SOURCE", "1")]
 if DEBUG:

@@ -1,1 +1,1 @@
-"""Benchmarks: micro ones with pytest-benchmark, curves and races as scripts."""
+"""Speed and memory of fastlb beside its peers and beside the floor; see docs/performance.md."""

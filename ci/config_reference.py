@@ -141,7 +141,11 @@ def reference() -> Iterator[str]:
             yield f"| `{feature.place}` | {f'`{shown}`' if listed else feature.what} |"
         yield ""
     yield "## Every message\n\n| code | level | text |\n|---|---|---|"
-    messages = [one for one in vars(errors).values() if isinstance(one, errors.Message)]
+    messages = [
+        one
+        for one in vars(errors).values()
+        if isinstance(one, errors.Message) and one.code.startswith("FLB-C")
+    ]
     for message in sorted(messages):
         text = message.text.replace("{{", "{").replace("}}", "}").replace("|", "\\|")
         yield f"| {message.code} | {message.level} | {text} |"

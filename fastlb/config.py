@@ -33,9 +33,15 @@ from fastlb.units import (
 
 # Bounds that the core fixes (fastlb/_core/limits.pxd); a test compares them.
 WORKERS_MAX = 64
-NODES_MAX = 16384
+NODES_MAX = 4096
+VIRTUAL_SERVERS_MAX = 256
+CLASSES_MAX = 256
+FALLBACK_DEPTH_MAX = 16  # classes in one chain
 HEADER_COUNT_MAX = 256
 HEAD_BYTES_MAX = 60 << 10  # of HEAD_BYTES_MAX; the rest is room for the fields that are added
+
+LISTENERS_MAX = 250  # one message to a worker carries at most 253 descriptors (SCM_MAX_FD)
+COOKIE_BYTES_MAX = 900  # name and attributes of an inserted cookie
 
 PLACES = (Path("fastlb.toml"), Path("/etc/fastlb/fastlb.toml"))
 
@@ -226,7 +232,7 @@ class Pool(Table, frozen=True, kw_only=True):
     """Speak TLS to the nodes; absent: plain."""
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
     """Version of the PROXY protocol that the nodes are sent."""
-    retries: Annotated[int, Meta(ge=0, le=16)] = 2
+    retries: Annotated[int, Meta(ge=0, le=15)] = 2
     """Other nodes tried for a request without a session, or whose session got a new node."""
     retry_budget: Annotated[int, Meta(ge=1, le=100)] = 20
     """Retries at most, in percent of the requests of the last seconds."""
@@ -476,6 +482,9 @@ class Timeouts(Table, frozen=True, kw_only=True):
     """For a node to accept a connection."""
     response_ms: Annotated[int, Duration("100ms", "24h")] = 60_000
     """For the first byte of a node's response, and then for each next one."""
+    node_keep_alive_ms: Annotated[int, Duration("100ms", "24h")] = 30_000
+    """How long an idle connection to a node is kept for the next request; less than the nodes
+    themselves keep it."""
     tunnel_ms: Annotated[int, Duration("1s", "8760h")] = 3_600_000
     """For the next byte, either way, of a WebSocket or another tunnel."""
     drain_ms: Annotated[int, Duration("1s", "24h", zero="at once")] = 30_000

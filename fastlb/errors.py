@@ -19,6 +19,10 @@ class Message(NamedTuple):
     level: Level
     text: str
 
+    def line(self, **values: object) -> str:
+        """The text with its values, and the code by which it is found in docs/operations.md."""
+        return f"{self.text.format(**values)} [{self.code}]"
+
 
 class Problem(NamedTuple):
     """One thing that is wrong at one place; `str()` is the line that the operator reads."""
@@ -44,6 +48,21 @@ class Invalid(ValueError):
         super().__init__(message.text.format(**values))
         self.message = message
         self.values = values
+
+
+class StartError(Exception):
+    """Something that fastlb cannot work without, said in lines that tell what to do."""
+
+    def __init__(self, message: Message, **values: object) -> None:
+        self.lines = [message.line(**values)]
+        super().__init__(*self.lines)
+
+    @classmethod
+    def of_all(cls, found: "Iterable[StartError]") -> "StartError":
+        """One error of several that were met together."""
+        both = cls.__new__(cls)
+        both.lines = [line for one in found for line in one.lines]
+        return both
 
 
 class ConfigNotFound(Exception):
@@ -138,6 +157,13 @@ CLASS_HEX_COLLISION = _error(
 TOO_MANY_NODES = _error(41, "{found} nodes in all pools; expected at most {expected}")
 HTTPS_WITHOUT_TLS = _error(43, 'protocol "https" needs tls = {{ certificates = [...] }}')
 PROXY_WITHOUT_TRUST = _error(44, "needs trusted_proxies: only those may send the PROXY protocol")
+TOO_MANY = _error(45, "{found} {things}; expected at most {expected}")
+FALLBACKS_TOO_DEEP = _error(
+    46, "{found} classes are asked one after the other ({chain}); expected at most {expected}"
+)
+COOKIE_TOO_LONG = _error(
+    47, "the cookie's name and attributes are {found} bytes; expected at most {expected}"
+)
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
 # What will work, but perhaps not as meant
@@ -155,3 +181,107 @@ COOKIE_AGE_NOT_ENFORCED = _warning(
 UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
 ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
 FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')
+
+
+def _start(number: int, text: str) -> Message:
+    return Message(f"FLB-S{number:03}", "error", text)
+
+
+def _running(number: int, text: str) -> Message:
+    return Message(f"FLB-S{number:03}", "warning", text)
+
+
+# Starting: docs/operations.md explains each of these
+SECRET_UNREADABLE = _start(1, "secret file {path}: {reason}")
+SECRET_MODE = _start(
+    2, "secret file {path} has mode {mode}, so others may use it: chmod 600 {path}"
+)
+SECRET_CONTENT = _start(
+    3,
+    "secret file {path} is not 64 hexadecimal digits; restore it from a copy, or delete it to "
+    "have a new one made (every session in a cookie then begins anew)",
+)
+STATE_DIR = _start(4, "state directory {path}: {reason}; set [proxy] state_dir to another one")
+ALREADY_RUNNING = _start(
+    5,
+    "already running with state directory {path} (pid {pid}); `fastlb stop` ends it, or give "
+    "this one another state_dir",
+)
+STATE_DIR_OWNER = _start(
+    6, "state directory {path} belongs to {owner}; set [proxy] state_dir to another one"
+)
+STATE_DIR_OPEN = _start(
+    7, "state directory {path} has mode {mode}, so others may write there: chmod 700 {path}"
+)
+PORT_IN_USE = _start(
+    10,
+    "[virtual_servers.{name}] cannot listen on {address}: in use by {owner}; stop that, or "
+    "choose another port",
+)
+PORT_FORBIDDEN = _start(
+    11,
+    "[virtual_servers.{name}] cannot listen on {address}: ports below {first} need a right; start "
+    "as root (and set [proxy] user), or with CAP_NET_BIND_SERVICE, or choose another port",
+)
+NO_SUCH_ADDRESS = _start(
+    12,
+    "[virtual_servers.{name}] cannot listen on {address}: this machine has no such address; "
+    "`ip address` lists those it has",
+)
+LISTEN_FAILED = _start(13, "[virtual_servers.{name}] cannot listen on {address}: {reason}")
+UNIX_IN_USE = _start(
+    14,
+    "[virtual_servers.{name}] cannot listen on {address}: another process listens there; stop "
+    "that, or choose another path",
+)
+NOT_A_SOCKET = _start(
+    15,
+    "[virtual_servers.{name}] cannot listen on {address}: a file that is no socket is there; "
+    "move it away, or choose another path",
+)
+FEW_DESCRIPTORS = _running(
+    20,
+    "each worker may open {found} descriptors, limits.max_connections = {connections} may need "
+    "{needed}; beyond that, new connections wait. Raise the hard limit (ulimit -n, or LimitNOFILE= "
+    "of the service)",
+)
+TOO_FEW_DESCRIPTORS = _start(
+    21,
+    "only {found} descriptors may be open, {needed} are needed to start and limits.max_connections "
+    "= {connections} may need {wanted} in each worker; raise the hard limit (ulimit -n, or "
+    "LimitNOFILE= of the service)",
+)
+SHORT_BACKLOG = _running(
+    22,
+    "at most {found} new connections wait for a worker, not {wanted}: "
+    "sysctl -w net.core.somaxconn={wanted}",
+)
+NO_SHARED_MEMORY = _start(23, "{reason}")
+NO_ROOM = _start(24, "no room in shared memory's tables: {reason}; stop and start fastlb")
+NO_SUCH_USER = _start(30, '[proxy] user: no user "{user}" on this machine')
+NOT_ROOT = _start(31, '[proxy] user: only root may become "{user}"; start as root, or as that user')
+LOG_FILE = _start(40, "access log {path}: {reason}")
+NO_SYSLOG = _start(41, "access log: no syslog at {path}: {reason}; start one, or log to a file")
+WORKERS_FAIL = _start(50, "workers end before they are ready: {how}; nothing is served")
+NOT_RUNNING = _start(60, "no fastlb is running with state directory {path}")
+NO_ANSWER = _start(61, "the fastlb with state directory {path} does not answer: {reason}")
+
+# Running
+NEEDS_RESTART = _running(70, "{key} has changed: it takes effect at the next start")
+WORKER_DIED = _running(71, "worker {index} (pid {pid}) {how}; a new one is started")
+WORKER_BACKOFF = _running(
+    72,
+    "worker {index} has ended {count} times, each within {seconds} s of its start; the next one "
+    "starts in {delay} s",
+)
+WORKER_SLOW = _running(73, "worker {index} (pid {pid}) has not taken over generation {generation}")
+MAPS_DAMAGED = _running(
+    74, "saved session maps of [persistence.{name}] are not used: {reason}; kept as {path}"
+)
+MAPS_NOT_SAVED = _running(75, "session maps of [persistence.{name}] are not saved: {reason}")
+MAPS_DROPPED = _running(
+    76, "session maps of [persistence.{name}] did not all move to its new size: {reason}"
+)
+LOG_KEPT = _running(77, "the access log stays as it was: {reason}")
+STOPPED_HARD = _running(78, "worker {index} (pid {pid}) did not end in time and was killed")
+SOCKET_LEFT = _running(79, "{path} could not be removed: {reason}")

@@ -7,12 +7,13 @@ right, or stand-ins for wrong ones that have been reported (decode.py).
 import pwd
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastlb import config, errors
 from fastlb.class_id import class_hex
 from fastlb.config import Config, CookieClass, PersistenceClass
+from fastlb.cookie_tail import cookie_tail
 from fastlb.decode import Report, directive_names
 from fastlb.units import BYTES, TOKEN, InetAddress, UnixAddress, written_quantity
 
@@ -37,7 +38,9 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _failure_modes(cfg, document, report)
     _cookies(cfg, report)
     _cookie_names(cfg, report)
+    _cookie_lengths(cfg, report)
     _limits(cfg, report)
+    _counts(cfg, report)
     _user(cfg, report)
 
 
@@ -289,6 +292,47 @@ def _cookie_names(cfg: Config, report: Report) -> None:
 
 def _cookie_name(cls: PersistenceClass) -> str | None:
     return cls.cookie_name if isinstance(cls, CookieClass) else None
+
+
+def _cookie_lengths(cfg: Config, report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        if isinstance(cls, CookieClass):
+            count = len((cls.cookie_name or "").encode()) + len(cookie_tail(cls, True).encode())
+            if count > config.COOKIE_BYTES_MAX:
+                longest = max(("cookie_name", "path", "domain", "directives"), key=_length_in(cls))
+                report(
+                    errors.COOKIE_TOO_LONG,
+                    ("persistence", name, "name" if longest == "cookie_name" else longest),
+                    found=count,
+                    expected=config.COOKIE_BYTES_MAX,
+                )
+
+
+def _length_in(cls: CookieClass) -> Callable[[str], int]:
+    return lambda key: len(getattr(cls, key) or "")
+
+
+def _counts(cfg: Config, report: Report) -> None:
+    """What the core's tables have room for."""
+    listeners = sum(len(server.listen) for server in cfg.virtual_servers.values())
+    for table, found, things, most in (
+        ("virtual_servers", len(cfg.virtual_servers), "tables", config.VIRTUAL_SERVERS_MAX),
+        ("virtual_servers", listeners, "addresses to listen on", config.LISTENERS_MAX),
+        ("persistence", len(cfg.persistence), "tables", config.CLASSES_MAX),
+        ("pools", len(cfg.pools), "tables", config.NODES_MAX),
+    ):
+        if found > most:
+            report(errors.TOO_MANY, (table,), found=found, things=things, expected=most)
+    for pool in cfg.pools:
+        chain = classes_of(cfg, pool)
+        if len(chain) > config.FALLBACK_DEPTH_MAX:
+            report(
+                errors.FALLBACKS_TOO_DEEP,
+                ("pools", pool, "persistence"),
+                found=len(chain),
+                chain=" -> ".join(chain),
+                expected=config.FALLBACK_DEPTH_MAX,
+            )
 
 
 def _limits(cfg: Config, report: Report) -> None:

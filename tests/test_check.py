@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import fastlb
 from fastlb import errors, features
 from fastlb.check import check_file, check_text, find_config
-from fastlb.config import NODES_MAX
+from fastlb.config import LISTENERS_MAX, NODES_MAX
 from fastlb.errors import ConfigNotFound, Message, Problem
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -69,7 +69,7 @@ def test_every_message_is_shown_by_a_test() -> None:
         for file in GOLDEN.glob("*.expected")
         for code in re.findall("FLB-C...", file.read_text())
     }
-    shown |= {"FLB-C001", "FLB-C003", "FLB-C005", "FLB-C006", "FLB-C041"}  # below
+    shown |= {"FLB-C001", "FLB-C003", "FLB-C005", "FLB-C006", "FLB-C041", "FLB-C045"}  # below
     assert {message.code for message in catalogue()} == shown
 
 
@@ -93,6 +93,14 @@ def test_too_many_nodes() -> None:
     assert [one.code for one in check_text(text, Path("x")).errors] == ["FLB-C041"]
 
 
+def test_too_many_addresses() -> None:
+    addresses = ", ".join(f'"127.0.0.1:{port}"' for port in range(1, LISTENERS_MAX + 2))
+    text = f'[virtual_servers.a]\nlisten = [{addresses}]\npool = "web"\n' + WEB
+    (problem,) = check_text(text, Path("x")).errors
+    assert problem.code == "FLB-C045"
+    assert "251 addresses to listen on" in str(problem)
+
+
 def test_find_config(tmp_path: Path) -> None:
     here, there = tmp_path / "fastlb.toml", tmp_path / "etc.toml"
     assert find_config("any.toml") == Path("any.toml")
@@ -113,13 +121,10 @@ USES = {
     "cluster": "[cluster]\n",
     "monitors": '[monitors.a]\ntype = "tcp"\n',
     "rules": "[rules]\n",
-    "proxy.access_log": '[proxy]\naccess_log = "syslog"\n',
     "virtual_servers.*.protocol": 'protocol = "tcp"\n',
     "virtual_servers.*.rules": 'rules = ["a:b"]\n',
-    "virtual_servers.*.routes": 'routes = [{ host = "a", pool = "web" }]\n',
     "virtual_servers.*.proxy_protocol": 'proxy_protocol = true\ntrusted_proxies = ["::/0"]\n',
     "virtual_servers.*.not_tls": 'not_tls = "tcp"\n',
-    "virtual_servers.*.decision_header": 'decision_header = ["::/0"]\n',
     "virtual_servers.*.tls": "tls = { certificates = [] }\n",
     "pools.*.nodes.address": WEB.replace("127.0.0.1:81", "web.example:81"),
     "pools.*.nodes.max_connections": WEB.replace(

@@ -11,9 +11,11 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from fastlb._core.address cimport Address, address_equal
 from fastlb._core.session_cache cimport (
     CACHE_EXPIRED, CACHE_FULL, CACHE_HIT, CACHE_MISS, CACHE_MOVED, CACHE_NEW, CACHE_SAME,
-    SessionMap, session_cache_bytes, session_cache_claim, session_cache_delete,
-    session_cache_flush, session_cache_format, session_cache_lookup, session_cache_next,
-    session_cache_open,    session_cache_store,
+    SessionMap, session_cache_claim, session_cache_deadline, session_cache_delete,
+    session_cache_flush, session_cache_lookup, session_cache_next, session_cache_store,
+)
+from fastlb._core.session_layout cimport (
+    session_cache_bytes, session_cache_format, session_cache_open,
 )
 from fastlb._core.session_shard cimport SessionCache, shard_lock, shard_unlock
 from fastlb._core.shm cimport REGION_SESSION_CACHE, Segment
@@ -128,6 +130,14 @@ cdef class Probe:
             &self.cache, &key, &address, now, deadline, &found)
         return NAMES[result], number_of(&found.address) if result == CACHE_MOVED else None
 
+    def store_ipv4(self, uint64_t number, bytes ip, uint16_t port, uint32_t now):
+        cdef Hash128 key = key_for(number)
+        cdef Address address
+        cdef bytes packed = bytes(10) + b"\xff\xff" + ip
+        memcpy(address.ip, <const char*>packed, 16)
+        address.port = port
+        session_cache_store(&self.cache, &key, &address, now, 0, NULL)
+
     def claim(self, uint64_t number, uint32_t node, uint32_t now, uint32_t expiry=0,
               uint32_t deadline=0):
         """(result, the node that holds)"""
@@ -141,8 +151,8 @@ cdef class Probe:
     def delete(self, uint64_t number, only=None):
         cdef Hash128 key = key_for(number)
         cdef Address address = address_for(only or 0)
-        cdef int result = session_cache_delete(
-            &self.cache, &key, NULL if only is None else &address)
+        cdef Address* wanted = NULL if only is None else &address
+        cdef int result = session_cache_delete(&self.cache, &key, wanted)
         return NAMES[result]
 
     def flush(self):
@@ -178,6 +188,10 @@ cdef class Probe:
                 for i in range(1, self.cache.shard_count + 1) if self.cache.shards[i].tail]
 
     # ---- dying ----
+
+    @staticmethod
+    def deadline(uint32_t now, uint32_t life):
+        return session_cache_deadline(now, life)
 
     def snapshot(self):
         return self.memory[:self.count]
@@ -270,56 +284,56 @@ cdef class Probe:
     # ---- benchmarks ----
 
     def fill(self, uint64_t first, uint64_t count, uint32_t now):
-        """Stores keys first … first+count-1; seconds."""
+        """Stores keys first … first+count-1; CPU seconds."""
         cdef uint64_t i
         cdef Hash128 key
         cdef Address address = address_for(1)
-        begun = time.perf_counter()
+        begun = time.thread_time()
         with nogil:
             for i in range(first, first + count):
                 key = key_for(i)
                 session_cache_store(&self.cache, &key, &address, now, 0, NULL)
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     def lookups(self, uint64_t keys, uint64_t count, uint32_t now, uint64_t seed, uint64_t first=0):
         """`count` look-ups of random keys in first … first+keys-1: (seconds, hits)."""
-        cdef uint64_t i
+        cdef uint64_t _i
         cdef uint64_t hits = 0
         cdef uint64_t state = mix(seed)
         cdef Hash128 key
         cdef SessionMap found
-        begun = time.perf_counter()
+        begun = time.thread_time()
         with nogil:
-            for i in range(count):
+            for _i in range(count):
                 state = mix(state)
                 key = key_for(first + ((state >> 32) * keys >> 32))
                 hits += session_cache_lookup(
                     &self.cache, &key, now, 0, True, &found) == CACHE_HIT
-        return time.perf_counter() - begun, hits
+        return time.thread_time() - begun, hits
 
     def keys_only(self, uint64_t keys, uint64_t count, uint64_t seed):
-        """What `lookups` spends on making keys: seconds."""
-        cdef uint64_t i
+        """What `lookups` spends on making keys: CPU seconds."""
+        cdef uint64_t _i
         cdef uint64_t sink = 0
         cdef uint64_t state = mix(seed)
         cdef Hash128 key
-        begun = time.perf_counter()
+        begun = time.thread_time()
         with nogil:
-            for i in range(count):
+            for _i in range(count):
                 state = mix(state)
                 key = key_for((state >> 32) * keys >> 32)
                 sink ^= key.lo + key.hi
-        return time.perf_counter() - begun if sink != 1 else 0.0
+        return time.thread_time() - begun if sink != 1 else 0.0
 
     def lock_pairs(self, uint64_t count):
         """Seconds for `count` times lock and unlock of one shard."""
-        cdef uint64_t i
-        begun = time.perf_counter()
+        cdef uint64_t _i
+        begun = time.thread_time()
         with nogil:
-            for i in range(count):
+            for _i in range(count):
                 shard_lock(&self.cache, &self.cache.shards[1])
                 shard_unlock(&self.cache.shards[1])
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     def use(self, list numbers, uint32_t now):
         """Looks up (renewing) each key, and stores it when it is not there: the misses."""
@@ -405,14 +419,14 @@ cdef uint64_t hammer_durable(
     uint32_t shared_keys, uint64_t seed, uint64_t rounds,
 ) noexcept nogil:
     cdef uint64_t state = mix(seed)
-    cdef uint64_t round
+    cdef uint64_t _round
     cdef uint32_t i
     cdef Hash128 key
     cdef Hash128 shared
     cdef Address address
     cdef SessionMap found
     cdef volatile uint32_t* noted
-    for round in range(rounds):
+    for _round in range(rounds):
         state = mix(state)
         i = <uint32_t>(state % keys)
         noted = &acks[i]
@@ -439,14 +453,14 @@ cdef uint64_t hammer_evicting(
     SessionCache* cache, uint64_t keys, uint64_t seed, uint64_t rounds
 ) noexcept nogil:
     cdef uint64_t state = mix(seed)
-    cdef uint64_t round
+    cdef uint64_t _round
     cdef uint64_t number
     cdef uint32_t what
     cdef Hash128 key
     cdef Address address
     cdef SessionMap found
     cdef int result
-    for round in range(rounds):
+    for _round in range(rounds):
         state = mix(state)
         number = (state >> 16) % keys
         what = state & 15

@@ -59,10 +59,10 @@ def hash128_loop(bytes secret, bytes data, uint64_t rounds):
     cdef bytearray copy = bytearray(data)
     cdef char* at = copy
     cdef size_t count = len(data)
-    cdef uint64_t i
+    cdef uint64_t _i
     cdef Hash128 h
     with nogil:
-        for i in range(rounds):
+        for _i in range(rounds):
             h = siphash128(&key, at, count)
             at[0] = <char>h.lo
     return hash_bytes(h)

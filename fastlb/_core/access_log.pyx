@@ -12,6 +12,7 @@ from libc.string cimport memchr, memcpy, strlen
 from fastlb._core cimport system
 from fastlb._core.address cimport Address, address_ip_text, address_is_unset, address_text
 from fastlb._core.connection cimport AccessLog, Exchange, Worker
+from fastlb._core.head cimport head_error_name
 from fastlb._core.outcome cimport cause_name, found_in_name, outcome_name
 from fastlb._core.plan cimport (
     LOG_COMBINED, Plan, PlanNode, Text, plan_class, plan_nodes, plan_text,
@@ -248,8 +249,12 @@ cdef void _add_decision(AccessLog* log, const Exchange* x) noexcept nogil:
     if x.decision.found_class >= 0:
         _add_string(log, ",\"found_class\":", _plan_slice(
             plan, plan_class(plan, <uint32_t> x.decision.found_class).name))
+    else:
+        _add_text(log, ",\"found_class\":null")
     if x.decision.has_previous:
         _add_address(log, ",\"previous_node\":", &x.decision.previous)
+    else:
+        _add_text(log, ",\"previous_node\":null")
     if x.decision.duplicates:
         _add_text(log, ",\"duplicate_cookie\":true")
 
@@ -287,6 +292,9 @@ cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
     if x.cause:
         _add_text(log, ",\"cause\":\"")
         _add_text(log, cause_name(x.cause))
+        if x.head_error:
+            _add(log, ":", 1)
+            _add_text(log, head_error_name(-<int> x.head_error))
         _add(log, "\"", 1)
     _add(log, "}\n", 2)
 

@@ -230,7 +230,7 @@ cdef void _serve(Worker* w, ClientConn* c) noexcept nogil:
             return
     while c.stream.ready & STREAM_READABLE:
         if not _room(w, c):
-            exchange_refuse(w, c, 503, CAUSE_NO_BUFFER)
+            exchange_refuse(w, c, 503, CAUSE_NO_BUFFER, 0)
             return
         got = stream_recv(&c.stream, c.buffer.data + c.buffer.end, c.buffer.size - c.buffer.end)
         if got == STREAM_AGAIN:
@@ -254,7 +254,7 @@ cdef bint _on_bytes(Worker* w, ClientConn* c) noexcept nogil:
         return True
     if parsed < 0:
         w.stats.head_errors[-parsed] += 1
-        exchange_refuse(w, c, head_error_status(parsed), CAUSE_BAD_REQUEST)
+        exchange_refuse(w, c, head_error_status(parsed), CAUSE_BAD_REQUEST, parsed)
         return True
     if c.state == CLIENT_IDLE:
         c.state = CLIENT_HEAD
@@ -286,7 +286,7 @@ cdef void client_timeout(Worker* w, ClientConn* c) noexcept nogil:
         exchange_client_timeout(w, c)
     elif c.state == CLIENT_HEAD:
         # It began a request and did not finish its head (RFC 9110 15.5.9).
-        exchange_refuse(w, c, 408, CAUSE_HEAD_TIMEOUT)
+        exchange_refuse(w, c, 408, CAUSE_HEAD_TIMEOUT, 0)
     else:
         _close(w, c, False)
 

@@ -63,6 +63,7 @@ ctypedef struct Flow:
     uint32_t keep                    # bytes at the beginning of `data` that must stay (a head in use)
     Pipe* pipe
     uint64_t bytes                   # sent to the target, heads included
+    uint64_t data_bytes_max          # of the body; 0: no limit
     BodyReader body
     uint8_t decode                   # chunked is decoded for an HTTP/1.0 client
     uint8_t large                    # the last read filled a small buffer: take large ones
@@ -168,6 +169,7 @@ ctypedef struct Exchange:
     uint8_t body_sent                # bytes of the body have left the first buffer
     uint8_t response_started         # a byte of the response was received
     uint8_t cause                    # Cause
+    uint8_t head_error               # with CAUSE_BAD_REQUEST and CAUSE_BAD_RESPONSE: -HeadError
     uint16_t status
     uint64_t started_us
     uint64_t connected_us
@@ -176,7 +178,8 @@ ctypedef struct Exchange:
     uint64_t first_byte_us
 
 cdef enum:
-    SCRATCH_BYTES = 8192
+    SCRATCH_BYTES = 24 * 1024       # cookies of a chain of FALLBACK_DEPTH_MAX classes, and more
+    JOIN_BYTES = 4096                # messages up to this size are joined before they are sent
     WORKER_IOVECS = 160              # EDIT_IOVECS_MAX and a run of the body
     EVENTS_MAX = 256
 
@@ -238,6 +241,7 @@ ctypedef struct Worker:
     Head response
     HeadEdit edit
     iovec iov[WORKER_IOVECS]
+    char joined[JOIN_BYTES]
     char scratch[SCRATCH_BYTES]
     uint32_t scratch_used
     char peer_text[64]               # ", " and the peer's address

@@ -38,31 +38,39 @@ ctypedef struct ClassKey:
     int32_t index                    # PlanClass index
     Hash128 key
 
+ctypedef struct ClassCookie:         # a cookie class of the chain that was asked
+    int32_t index                    # PlanClass index
+    uint32_t first_seen_s            # to be kept when the cookie is written again; 0: now
+    uint8_t seen                     # the request carried its cookie, valid or not
+    uint8_t write                    # the response gets it
+    uint8_t expire                   # a 302 or 503 of our own expires it
+
 ctypedef struct Decision:
     uint8_t action                   # Action
     uint8_t outcome                  # Outcome
     uint8_t found_in                 # FoundIn
     uint8_t established              # the node was a session's, not the algorithm's
     uint8_t has_previous             # `previous` is the session's node, which could not serve
-    uint8_t write_cookie
-    uint8_t expire_cookie            # in the 302 or 503
-    uint8_t cookie_seen
-    uint8_t duplicates
+    uint8_t duplicates               # a class's cookie stood in the request more than once
     uint8_t last_draining            # a new session went to a draining node: none other was left
     uint8_t has_reservation          # `reservation` is this client's fingerprint
     uint8_t holds_reservation        # and the choice behind it is this request's own
     int32_t node                     # index in the pool, -1: none
     int32_t persistence              # PlanClass index that was asked first, -1: none
     int32_t found_class              # PlanClass index that found the session, -1: none
-    int32_t cookie_class             # PlanClass index whose cookie the response may get, -1: none
-    uint32_t first_seen_s            # to be kept in a cookie that is written again; 0: now
+    int32_t reserve_class            # PlanClass index that holds the reservation, -1: none
     Address previous
     Hash128 reservation
     uint32_t key_count
-    ClassKey keys[FALLBACK_DEPTH_MAX]
+    uint32_t cookie_count
     uint32_t tried_count
+    # not cleared: the counts say how much of each is in use
+    ClassKey keys[FALLBACK_DEPTH_MAX]
+    ClassCookie cookies[FALLBACK_DEPTH_MAX]
     int32_t tried[TRIES_MAX]
 
+# No session, no node, no class: what a request has before it is decided.
+cdef void decision_reset(Decision* d) noexcept nogil
 cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil
 # The decision's node could not be connected to: another node, or the failure mode.
 cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil

@@ -22,8 +22,8 @@ from fastlb._core.plan cimport (
     FAILURE_CLOSE, FAILURE_NEW_NODE, KEY_RESERVATION, PlanClass, PlanNode, plan_class, plan_nodes,
 )
 from fastlb._core.session_cache cimport (
-    CACHE_EXPIRED, CACHE_HIT, CACHE_NEW, SessionMap, session_cache_claim, session_cache_delete,
-    session_cache_lookup, session_cache_store,
+    CACHE_EXPIRED, CACHE_HIT, CACHE_NEW, SessionMap, session_cache_claim, session_cache_deadline,
+    session_cache_delete, session_cache_lookup, session_cache_store,
 )
 from fastlb._core.siphash cimport (
     Hash128, SipState, sip_final128, sip_init128, sip_update, sip_update_u64,
@@ -75,6 +75,36 @@ cdef void _note_key(Decision* d, int32_t index, const Hash128* key) noexcept nog
     d.keys[d.key_count].index = index
     d.keys[d.key_count].key = key[0]
     d.key_count += 1
+
+
+cdef inline bint _is_cookie_class(const PlanClass* cls) noexcept nogil:
+    return cls.type == CLASS_TRANSPARENT
+
+
+cdef void _note_cookie(const DecideInput* ask, Decision* d, int32_t index,
+                       const Finding* found) noexcept nogil:
+    cdef const PlanClass* cls = _class(ask, index)
+    cdef ClassCookie* cookie
+    if not _is_cookie_class(cls):
+        return
+    BUG_ON(d.cookie_count >= FALLBACK_DEPTH_MAX)
+    cookie = &d.cookies[d.cookie_count]
+    d.cookie_count += 1
+    cookie.index = index
+    cookie.first_seen_s = 0
+    cookie.seen = found.cookie_seen
+    cookie.write = False
+    cookie.expire = False
+    d.duplicates |= found.duplicates
+    if d.reserve_class < 0 and cls.reserve_ticks:
+        d.reserve_class = index
+
+
+cdef void _write_cookies(Decision* d, bint write) noexcept nogil:
+    cdef uint32_t i
+    for i in range(d.cookie_count):
+        d.cookies[i].write = write
+        d.cookies[i].first_seen_s = 0
 
 
 cdef void _record(const DecideInput* ask, Decision* d) noexcept nogil:
@@ -154,7 +184,7 @@ cdef inline bint _was_tried(const Decision* d, int32_t node) noexcept nogil:
 cdef bint _reserved(const DecideInput* ask, Decision* d) noexcept nogil:
     cdef SessionMap held
     cdef int32_t node
-    if session_cache_lookup(&ask.reservations[d.cookie_class], &d.reservation, ask.now_ticks, 0,
+    if session_cache_lookup(&ask.reservations[d.reserve_class], &d.reservation, ask.now_ticks, 0,
                             False, &held) != CACHE_HIT:
         return False
     node = _resolve(ask, &held.address)
@@ -171,21 +201,22 @@ cdef void _join_reservation(Decision* d) noexcept nogil:
 
 
 cdef void _reserve(const DecideInput* ask, Decision* d) noexcept nogil:
-    cdef const PlanClass* cls = _class(ask, d.cookie_class)
+    cdef const PlanClass* cls = _class(ask, d.reserve_class)
     cdef uint32_t wait_ms = (ask.request.plan.timeouts.response
                              + ask.request.plan.timeouts.connect)
-    cdef uint32_t deadline = ask.now_ticks + wait_ms // TICK_MS + cls.reserve_ticks
+    cdef uint32_t deadline = session_cache_deadline(
+        ask.now_ticks, wait_ms // TICK_MS + cls.reserve_ticks)
     cdef SessionMap existing
     if ask.peek:
         return
-    if session_cache_claim(&ask.reservations[d.cookie_class], &d.reservation,
+    if session_cache_claim(&ask.reservations[d.reserve_class], &d.reservation,
                            &_node(ask, d.node).address, ask.now_ticks, 0, deadline,
                            &existing) == CACHE_NEW:
         d.holds_reservation = True
     elif _reserved(ask, d):
         _join_reservation(d)
     else:
-        session_cache_store(&ask.reservations[d.cookie_class], &d.reservation,
+        session_cache_store(&ask.reservations[d.reserve_class], &d.reservation,
                             &_node(ask, d.node).address, ask.now_ticks, deadline, &existing)
         d.holds_reservation = True
 
@@ -197,12 +228,12 @@ cdef void decide_answered(const DecideInput* ask, Decision* d, bint answered) no
         return
     d.holds_reservation = False
     if not answered:
-        session_cache_delete(&ask.reservations[d.cookie_class], &d.reservation, NULL)
+        session_cache_delete(&ask.reservations[d.reserve_class], &d.reservation, NULL)
         return
-    cls = _class(ask, d.cookie_class)
-    session_cache_store(&ask.reservations[d.cookie_class], &d.reservation,
+    cls = _class(ask, d.reserve_class)
+    session_cache_store(&ask.reservations[d.reserve_class], &d.reservation,
                         &_node(ask, d.node).address, ask.now_ticks,
-                        ask.now_ticks + cls.reserve_ticks, &previous)
+                        session_cache_deadline(ask.now_ticks, cls.reserve_ticks), &previous)
 
 
 # --- choosing -----------------------------------------------------------------------------
@@ -235,21 +266,19 @@ cdef uint64_t _source_key(const DecideInput* ask) noexcept nogil:
 
 cdef void _new_session(const DecideInput* ask, Decision* d) noexcept nogil:
     d.established = False
-    if d.cookie_class >= 0 and ask.request.head != NULL \
-            and _class(ask, d.cookie_class).reserve_ticks:
+    _write_cookies(d, True)
+    if d.reserve_class >= 0 and ask.request.head != NULL:
         _fingerprint(ask, d)
         if _reserved(ask, d):
             if not d.has_previous:
                 _join_reservation(d)
             d.action = ACTION_FORWARD
-            d.write_cookie = True
             _record(ask, d)
             return
     if not _pick(ask, d):
         return
     if d.has_reservation:
         _reserve(ask, d)
-    d.write_cookie = d.cookie_class >= 0
     if d.has_previous:
         _record(ask, d)
     else:
@@ -260,18 +289,20 @@ cdef void _new_session(const DecideInput* ask, Decision* d) noexcept nogil:
 cdef void _fail(const DecideInput* ask, Decision* d, const Address* node,
                 int outcome) noexcept nogil:
     cdef const PlanClass* cls = _class(ask, d.found_class)
+    cdef uint32_t i
     d.outcome = <unsigned char> outcome
     d.previous = node[0]
     d.has_previous = True
     d.node = -1
-    d.write_cookie = False
+    _write_cookies(d, False)
     if cls.failure_mode == FAILURE_NEW_NODE:
         _new_session(ask, d)
         return
     d.action = ACTION_CLOSE if cls.failure_mode == FAILURE_CLOSE else ACTION_REDIRECT
     if cls.flags & CLASS_DELETE_ON_FAILURE:
         _forget(ask, d)
-        d.expire_cookie = d.cookie_class >= 0 and d.cookie_seen
+        for i in range(d.cookie_count):
+            d.cookies[i].expire = d.cookies[i].seen
 
 
 # --- the chain ----------------------------------------------------------------------------
@@ -285,6 +316,7 @@ cdef bint _ask_class(const DecideInput* ask, Decision* d, int32_t index, Finding
     memset(found, 0, sizeof(Finding))
     found.outcome = OUTCOME_NEW
     FINDERS[cls.type](&ask.request, cls, found)
+    _note_cookie(ask, d, index, found)
     if found.kind == FIND_NODE:
         node[0] = found.node
         d.found_in = FOUND_COOKIE
@@ -315,6 +347,8 @@ cdef void _keep_fallbacks(const DecideInput* ask, Decision* d, int32_t index,
         cls = _class(ask, index)
         memset(&found, 0, sizeof(Finding))
         FINDERS[cls.type](&ask.request, cls, &found)
+        if node == NULL:
+            _note_cookie(ask, d, index, &found)
         if found.kind == FIND_KEY:
             _note_key(d, index, &found.key)
             if node != NULL and not ask.peek:
@@ -326,7 +360,8 @@ cdef void _keep_fallbacks(const DecideInput* ask, Decision* d, int32_t index,
 cdef void _serve(const DecideInput* ask, Decision* d, const Finding* found, const Address* node,
                  uint32_t state) noexcept nogil:
     # The session's node serves; which maps and cookies follow from that.
-    cdef const PlanClass* first = _class(ask, d.persistence)
+    cdef ClassCookie* cookie
+    cdef uint32_t flags, i
     cdef bint moved = not address_equal(&_node(ask, d.node).address, node)
     cdef uint32_t own_keys = d.key_count
     d.established = True
@@ -340,17 +375,15 @@ cdef void _serve(const DecideInput* ask, Decision* d, const Finding* found, cons
     if moved or own_keys > 1 or (own_keys == 1 and d.found_in == FOUND_COOKIE):
         _record(ask, d)
     _keep_fallbacks(ask, d, _class(ask, d.found_class).fallback, &_node(ask, d.node).address)
-    if d.cookie_class < 0:
-        return
-    if d.found_class == d.cookie_class:
-        d.first_seen_s = found.first_seen_s
-        d.write_cookie = moved or found.rewrite or (first.flags & CLASS_EVERY_RESPONSE) != 0
-    else:
-        d.write_cookie = (first.flags & CLASS_REISSUE) != 0
-
-
-cdef inline bint _is_cookie_class(const PlanClass* cls) noexcept nogil:
-    return cls.type == CLASS_TRANSPARENT
+    for i in range(d.cookie_count):
+        cookie = &d.cookies[i]
+        flags = _class(ask, cookie.index).flags
+        if cookie.index == d.found_class:
+            cookie.first_seen_s = found.first_seen_s
+            cookie.write = moved or found.rewrite or (flags & CLASS_EVERY_RESPONSE) != 0
+        else:
+            # It missed, and a fallback knew the session (design.md "A decision").
+            cookie.write = (flags & CLASS_REISSUE) != 0
 
 
 cdef int _failure_outcome(const DecideInput* ask, int32_t node) noexcept nogil:
@@ -361,21 +394,24 @@ cdef int _failure_outcome(const DecideInput* ask, int32_t node) noexcept nogil:
     return OUTCOME_NODE_DOWN
 
 
+cdef void decision_reset(Decision* d) noexcept nogil:
+    memset(d, 0, <size_t> (<char*> &d.keys[0] - <char*> d))
+    d.node = -1
+    d.persistence = -1
+    d.found_class = -1
+    d.reserve_class = -1
+
+
 cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
     cdef Finding found
     cdef Address node
     cdef int32_t index = ask.persistence
-    memset(d, 0, sizeof(Decision))
-    d.node = -1
+    decision_reset(d)
     d.persistence = index
-    d.found_class = -1
-    d.cookie_class = -1
     if index < 0:
         d.outcome = OUTCOME_NONE
         _pick(ask, d)
         return
-    if _is_cookie_class(_class(ask, index)):
-        d.cookie_class = index
     d.outcome = OUTCOME_NEW
     while index >= 0:
         if _ask_class(ask, d, index, &found, &node):
@@ -383,16 +419,10 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
             break
         if index == d.persistence:
             d.outcome = found.outcome
-        if index == d.cookie_class:
-            d.cookie_seen = found.cookie_seen
-            d.duplicates = found.duplicates
         index = _class(ask, index).fallback
     if d.found_class < 0:
         _new_session(ask, d)
         return
-    if index == d.cookie_class:
-        d.cookie_seen = found.cookie_seen
-        d.duplicates = found.duplicates
     d.node = _resolve(ask, &node)
     if d.node >= 0 and _serves_established(_state(ask, d.node)):
         _serve(ask, d, &found, &node, _state(ask, d.node))
@@ -414,9 +444,10 @@ cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
     if not _pick(ask, d):
         return
     if d.has_reservation:
-        session_cache_store(&ask.reservations[d.cookie_class], &d.reservation,
+        session_cache_store(&ask.reservations[d.reserve_class], &d.reservation,
                             &_node(ask, d.node).address, ask.now_ticks,
-                            ask.now_ticks + _class(ask, d.cookie_class).reserve_ticks
-                            + ask.request.plan.timeouts.response // TICK_MS, &previous)
+                            session_cache_deadline(
+                                ask.now_ticks, _class(ask, d.reserve_class).reserve_ticks
+                                + ask.request.plan.timeouts.response // TICK_MS), &previous)
         d.holds_reservation = True
     _record(ask, d)

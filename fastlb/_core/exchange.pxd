@@ -12,7 +12,9 @@ from fastlb._core.connection cimport ClientConn, NodeConn, Worker
 # The client's buffer holds a request whose head is parsed into w.request.
 cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil
 # No request could be made of what the client sent (or it took too long): answer and close.
-cdef void exchange_refuse(Worker* w, ClientConn* c, int status, int cause) noexcept nogil
+# `head_error`: the HeadError, 0 when it is none.
+cdef void exchange_refuse(Worker* w, ClientConn* c, int status, int cause,
+                          int head_error) noexcept nogil
 # Events of the client's socket while it has an exchange.
 cdef void exchange_client_events(Worker* w, ClientConn* c, uint32_t events) noexcept nogil
 # Goes on after giving way to others (FLOW_AGAIN).

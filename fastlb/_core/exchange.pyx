@@ -21,7 +21,7 @@ from fastlb._core.connection cimport (
 from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.decide cimport (
     ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput, decide,
-    decide_again, decide_answered,
+    decide_again, decide_answered, decision_reset,
 )
 from fastlb._core.forwarded cimport forwarded_client
 from fastlb._core.head cimport (
@@ -36,17 +36,17 @@ from fastlb._core.outcome cimport (
     CAUSE_BODY_TIMEOUT, CAUSE_BODY_TOO_LARGE, CAUSE_CLIENT_CLOSED, CAUSE_CLIENT_STALLED,
     CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT, CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_NONE,
     CAUSE_NO_BUFFER, CAUSE_NO_DESCRIPTOR, CAUSE_NO_NODE, CAUSE_NOT_SUPPORTED, CAUSE_SESSION_CLOSED,
-    CAUSE_SESSION_REDIRECTED, CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
+    CAUSE_SESSION_REDIRECTED, CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT, FOUND_RESERVATION,
 )
 from fastlb._core.plan cimport (
-    Plan, PlanNode, plan_class, plan_nodes, plan_pool, plan_virtual_server,
+    Plan, PlanClass, PlanNode, plan_class, plan_nodes, plan_pool, plan_text, plan_virtual_server,
 )
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_SOURCE_FAILED,
-    FLOW_TARGET_FAILED, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_frame,
+    FLOW_TARGET_FAILED, FLOW_TOO_LARGE, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_frame,
     flow_pending, flow_run, flow_send_head,
 )
-from fastlb._core.reply cimport reply_write
+from fastlb._core.reply cimport reply_redirect_loops, reply_write
 from fastlb._core.request cimport request_edit, request_head_at, request_reload
 from fastlb._core.response cimport response_edit, response_edit_interim
 from fastlb._core.route cimport route_host, route_pool
@@ -82,10 +82,7 @@ cdef Exchange* _allocate(Worker* w, ClientConn* c) noexcept nogil:
     x.snapshot = w.snapshot
     x.snapshot.references += 1
     x.started_us = w.now_us
-    x.decision.node = -1
-    x.decision.persistence = -1
-    x.decision.found_class = -1
-    x.decision.cookie_class = -1
+    decision_reset(&x.decision)
     c.exchange = x
     c.state = CLIENT_EXCHANGE
     return x
@@ -144,6 +141,9 @@ cdef void _count(Worker* w, Exchange* x) noexcept nogil:
         return
     cls = &w.stats.classes[plan_class(x.snapshot.plan, <uint32_t> x.decision.persistence).slot]
     cls.outcomes[x.decision.outcome] += 1
+    if x.decision.node >= 0 and not x.decision.established and x.status \
+            and x.decision.found_in != FOUND_RESERVATION:
+        w.stats.nodes[x.slot].sessions += 1
     cls.duplicates += x.decision.duplicates
     if x.decision.found_class >= 0 and x.decision.found_class != x.decision.persistence:
         cls.found_by_fallback += 1
@@ -300,8 +300,10 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
     w.request_of = x
     _note_request(x, head, buffer.start)
     x.up.keep = x.head_end
+    timer_clear(&c.timer)
     x.client_persists = head_persists(head) and not w.stopping
     body_start(&x.up.body, head.framing, head.content_length)
+    x.up.data_bytes_max = x.snapshot.plan.limits.body_bytes
     bad_body = flow_frame(&x.up, x.head_end, buffer.end - x.head_end) != 0
     if server < 0:
         # The virtual server went with a reload; what is open on it ends.
@@ -321,7 +323,7 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
         x.client_persists = False
         _reply(w, x, 501, CAUSE_NOT_SUPPORTED)
         return
-    if _body_too_large(x, head.content_length):
+    if _body_too_large(x, head.content_length) or _body_too_large(x, x.up.body.data_bytes):
         x.client_persists = False
         _reply(w, x, 413, CAUSE_BODY_TOO_LARGE)
         return
@@ -335,13 +337,15 @@ cdef inline bint _body_too_large(const Exchange* x, uint64_t count) noexcept nog
     return most != 0 and count > most
 
 
-cdef void exchange_refuse(Worker* w, ClientConn* c, int status, int cause) noexcept nogil:
+cdef void exchange_refuse(Worker* w, ClientConn* c, int status, int cause,
+                          int head_error) noexcept nogil:
     cdef Exchange* x = _allocate(w, c)
     cdef int server = w.server_index[c.virtual_server_slot]
     if x == NULL:
         w.request_done(w, c, DONE_RESET)
         return
     x.refused = True
+    x.head_error = <unsigned char> -head_error
     x.client_address = c.peer
     x.version_minor = 1
     x.server = plan_virtual_server(x.snapshot.plan, <uint32_t> (server if server >= 0 else 0))
@@ -355,12 +359,21 @@ cdef void exchange_refuse(Worker* w, ClientConn* c, int status, int cause) noexc
 
 # --- towards the node ---------------------------------------------------------------------
 
+cdef bint _is_redirect_target(const Exchange* x) noexcept nogil:
+    # A client that asks for the very page it would be sent to is not sent there again.
+    cdef const PlanClass* cls = plan_class(x.snapshot.plan, <uint32_t> x.decision.found_class)
+    cdef Slice url = slice_of(plan_text(x.snapshot.plan, cls.redirect_url), cls.redirect_url.bytes)
+    cdef const char* base = request_head_at(x) - x.head_start
+    return reply_redirect_loops(url, slice_of(base + x.host, x.host_bytes),
+                                slice_of(base + x.target, x.target_bytes))
+
+
 cdef bint _act(Worker* w, Exchange* x) noexcept nogil:
     if x.decision.action == ACTION_FORWARD:
         return _try_node(w, x, True)
-    if x.decision.action == ACTION_REDIRECT:
+    if x.decision.action == ACTION_REDIRECT and not _is_redirect_target(x):
         return _reply(w, x, 302, CAUSE_SESSION_REDIRECTED)
-    if x.decision.action == ACTION_CLOSE:
+    if x.decision.action == ACTION_CLOSE or x.decision.action == ACTION_REDIRECT:
         x.client_persists = False
         return _reply(w, x, 503, CAUSE_SESSION_CLOSED)
     return _reply(w, x, 503, CAUSE_NO_NODE)
@@ -432,7 +445,6 @@ cdef bint _send_request(Worker* w, Exchange* x) noexcept nogil:
     w.stats.nodes[n.slot].requests += 1
     if likely(x.up.body.done and not flow_pending(&x.up)):
         timer_set(&w.timers, &n.timer, w.now_ms + x.snapshot.plan.timeouts.response)
-        timer_clear(&x.client.timer)
         return True
     return _pump_up(w, x)
 
@@ -445,7 +457,7 @@ cdef bint _pump_up(Worker* w, Exchange* x) noexcept nogil:
     if not x.up.body.done:
         x.body_sent = True
     result = flow_run(w, &c.stream, &n.stream, &x.up)
-    if _body_too_large(x, x.up.body.data_bytes):
+    if result == FLOW_TOO_LARGE or _body_too_large(x, x.up.body.data_bytes):
         x.client_persists = False
         return _reply(w, x, 413, CAUSE_BODY_TOO_LARGE)
     if result == FLOW_DONE:
@@ -655,6 +667,7 @@ cdef bint _parse_head(Worker* w, Exchange* x) noexcept nogil:
             return True
         if parsed < 0:
             w.stats.head_errors[-parsed] += 1
+            x.head_error = <unsigned char> -parsed
             return _reply(w, x, 502, CAUSE_BAD_RESPONSE)
         if w.response.status == 101:
             if not x.upgrade:

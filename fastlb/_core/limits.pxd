@@ -25,7 +25,7 @@ cdef enum:
     VIRTUAL_SERVERS_MAX = 256
     NODE_IDLE_MAX = 512              # pooled connections of one worker to one node
     CLASSES_MAX = 256
-    FALLBACK_DEPTH_MAX = 8           # classes in one chain
+    FALLBACK_DEPTH_MAX = 16          # classes in one chain
     TRIES_MAX = 16                   # nodes tried for one request
 
     # Session caches

@@ -3,8 +3,12 @@
 from libc.stdint cimport uint32_t
 
 from fastlb._core.connection cimport Exchange, Worker
+from fastlb._core.slice cimport Slice
 
 # Writes the whole response (head and, unless the method is HEAD, a page) for x.status into
 # `out`; returns its size, 0 when there is no room.
 cdef uint32_t reply_write(Worker* w, Exchange* x, char* out, uint32_t room) noexcept nogil
+# Whether a request for `target` on `host` asks for the page that `url` (a path or an absolute
+# URL) redirects to; queries do not count.
+cdef bint reply_redirect_loops(Slice url, Slice host, Slice target) noexcept nogil
 cdef const char* reply_reason(int status) noexcept nogil

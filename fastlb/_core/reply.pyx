@@ -2,14 +2,16 @@
 # about the inside, and carry a cookie only to expire it.
 
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcmp, memcpy, strlen
 
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.head cimport METHOD_HEAD
 from fastlb._core.plan cimport PlanClass, plan_class, plan_text
 from fastlb._core.response cimport response_add_decision
+from fastlb._core.route cimport route_host
 from fastlb._core.scratch cimport scratch_add, scratch_add_number
 from fastlb._core.set_cookie cimport set_cookie_expire
+from fastlb._core.slice cimport Slice, ascii_lower, slice_equal, slice_of
 
 cdef const char* PAGE_HEAD = (
     "<!DOCTYPE html>\n<html><head><title>")
@@ -48,6 +50,55 @@ cdef const char* reply_reason(int status) noexcept nogil:
     return "Error"
 
 
+cdef Slice _skip_scheme(Slice url) noexcept nogil:
+    # "http://host/path" becomes "host/path"; a path stays.
+    cdef uint32_t i
+    for i in range(url.bytes - 2 if url.bytes > 2 else 0):
+        if url.at[i] == c'/':
+            break
+        if memcmp(url.at + i, "://", 3) == 0:
+            return slice_of(url.at + i + 3, url.bytes - i - 3)
+    return url
+
+
+cdef Slice _split_path(Slice* url) noexcept nogil:
+    # Takes the authority off `url` and returns it; what stays is the path without its query.
+    cdef uint32_t start = 0, end
+    cdef Slice authority
+    while start < url.bytes and url.at[start] != c'/' and url.at[start] != c'?':
+        start += 1
+    end = start
+    while end < url.bytes and url.at[end] != c'?' and url.at[end] != c'#':
+        end += 1
+    authority = slice_of(url.at, start)
+    url[0] = slice_of(url.at + start, end - start)
+    return authority
+
+
+cdef bint reply_redirect_loops(Slice url, Slice host, Slice target) noexcept nogil:
+    cdef Slice to = _skip_scheme(url)
+    cdef Slice asked = _skip_scheme(target)
+    cdef Slice to_host = _split_path(&to)
+    cdef Slice asked_host = _split_path(&asked)
+    if asked_host.bytes == 0:
+        asked_host = host
+    if to_host.bytes and not _same_host(to_host, asked_host):
+        return False
+    return slice_equal(to, asked)
+
+
+cdef bint _same_host(Slice a, Slice b) noexcept nogil:
+    cdef uint32_t i
+    a = route_host(a)
+    b = route_host(b)
+    if a.bytes != b.bytes:
+        return False
+    for i in range(a.bytes):
+        if ascii_lower(a.at[i]) != ascii_lower(b.at[i]):
+            return False
+    return True
+
+
 cdef bint _add(Worker* w, const char* text) noexcept nogil:
     return scratch_add(w, text, <uint32_t> strlen(text))
 
@@ -74,7 +125,7 @@ cdef bint _add_head(Worker* w, Exchange* x, uint32_t page_bytes) noexcept nogil:
         return False
     if not _add_location(w, x):
         return False
-    if x.decision.expire_cookie and not set_cookie_expire(w, x):
+    if not set_cookie_expire(w, x):
         return False
     if not x.refused and not response_add_decision(w, x):
         return False

@@ -100,6 +100,15 @@ cdef int _cut_hop_by_hop(Worker* w) noexcept nogil:
     return 0
 
 
+cdef bint _known_absent(const Exchange* x, int32_t index) noexcept nogil:
+    # A class that was asked and saw no cookie of its own: nothing to look for.
+    cdef uint32_t i
+    for i in range(x.decision.cookie_count):
+        if x.decision.cookies[i].index == index:
+            return not x.decision.cookies[i].seen
+    return False
+
+
 cdef int _hide_cookies(Worker* w, Exchange* x, const char* buf) noexcept nogil:
     cdef const Plan* plan = x.snapshot.plan
     cdef const PlanClass* cls
@@ -110,11 +119,10 @@ cdef int _hide_cookies(Worker* w, Exchange* x, const char* buf) noexcept nogil:
         return 0
     while index >= 0:
         cls = plan_class(plan, <uint32_t> index)
-        if cls.type == CLASS_TRANSPARENT and cls.flags & CLASS_HIDE_COOKIE:
-            # The first class has been asked already: nothing there, nothing to cut.
-            if index != x.decision.cookie_class or x.decision.cookie_seen:
-                names[count] = slice_of(plan_text(plan, cls.cookie_name), cls.cookie_name.bytes)
-                count += 1
+        if cls.type == CLASS_TRANSPARENT and cls.flags & CLASS_HIDE_COOKIE \
+                and not _known_absent(x, index):
+            names[count] = slice_of(plan_text(plan, cls.cookie_name), cls.cookie_name.bytes)
+            count += 1
         index = cls.fallback
     if count == 0:
         return 0

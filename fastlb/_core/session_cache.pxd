@@ -2,7 +2,7 @@
 # address, in shared memory. All functions may be called by any process at any time.
 #
 # Time is `now` in ticks of TICK_MS since an epoch that all processes share; ages up to
-# 2^31 ticks (6.8 years) are told apart. The layout is drawn in session_shard.pxd.
+# 2^31 ticks (6.8 years) are told apart. Made and opened by session_layout.
 #
 # Order: caches of up to CACHE_EXACT_MAPS_MAX maps are one shard and drop exactly the
 # least recently used map. Larger ones drop one whose last use is at most about 1/32 of
@@ -23,8 +23,6 @@ cdef enum CacheResult:
     CACHE_MOVED = 4                  # store: the map was another node's
     CACHE_SAME = 5                   # store: the map was this node's already
     CACHE_FULL = -1                  # not stored: every shard stayed locked
-    CACHE_BAD_SIZE = -2              # 0 or more than SESSION_MAPS_MAX, or too little memory
-    CACHE_BAD_MEMORY = -3            # no session cache, or one of another layout
 
 
 ctypedef struct SessionMap:          # a copy for the caller
@@ -44,13 +42,6 @@ ctypedef struct CacheStats:
     uint64_t expiries
     uint64_t evictions
 
-
-# Memory that a cache of `size` maps takes, a multiple of 64; 0: no such cache.
-cdef uint64_t session_cache_bytes(uint32_t size) noexcept nogil
-# Makes an empty cache in `count` bytes at `memory` (64-byte aligned). 0 or negative.
-cdef int session_cache_format(void* memory, uint64_t count, uint32_t size) noexcept nogil
-# OUT handle. 0 or negative.
-cdef int session_cache_open(SessionCache* cache, void* memory, uint64_t count) noexcept nogil
 
 # MISS, HIT or EXPIRED. A hit fills `found`, and with `renew` counts as a use.
 # `expiry`: ticks since the last use after which a map is dead; 0: never.
@@ -77,7 +68,9 @@ cdef uint64_t session_cache_flush(SessionCache* cache) noexcept nogil
 
 # The first map from `cursor` on (begin with 0), which moves past it; False at the end.
 # A map that is there during the whole walk is seen exactly once.
-cdef bint session_cache_next(SessionCache* cache, uint32_t* cursor, SessionMap* found) noexcept nogil
+cdef bint session_cache_next(
+    SessionCache* cache, uint32_t* cursor, SessionMap* found
+) noexcept nogil
 # Copies one shard's maps, least recently used first; returns the count, at most `room`.
 # Holds the shard's lock meanwhile: for exact caches, whose order only the list knows.
 cdef uint32_t session_cache_copy_list(
@@ -91,3 +84,12 @@ cdef void session_cache_stats(SessionCache* cache, uint32_t now, CacheStats* sta
 # For a caller that knows the key some time before it asks.
 cdef inline void session_cache_prefetch(SessionCache* cache, const Hash128* key) noexcept nogil:
     prefetch(&cache.buckets[<uint32_t>key.lo & cache.bucket_mask])
+
+
+# The tick at which a map ends that may live `life` ticks from now; 0, none, for 0. Once in
+# 13 years the sum itself is 0, and the map lives a tick longer.
+cdef inline uint32_t session_cache_deadline(uint32_t now, uint32_t life) noexcept nogil:
+    cdef uint32_t deadline = now + life
+    if life == 0:
+        return 0
+    return deadline if deadline else 1

@@ -122,7 +122,9 @@ cdef void shard_rewrite(
     const uint8_t* ip, uint16_t port, uint32_t created_at, uint32_t deadline,
 ) noexcept nogil
 # The gift of one shard becomes the spare of another. Locks: both.
-cdef void shard_hand_over(SessionCache* cache, SessionShard* source, SessionShard* target) noexcept nogil
+cdef void shard_hand_over(
+    SessionCache* cache, SessionShard* source, SessionShard* target
+) noexcept nogil
 # The shard's gift becomes free. Locks: shard; takes the pool's.
 cdef void pool_take_back(SessionCache* cache, SessionShard* shard) noexcept nogil
 # A free entry becomes the shard's spare; False: none is free. Locks: shard; takes the pool's.

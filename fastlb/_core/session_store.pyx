@@ -27,9 +27,12 @@ from libc.string cimport memcpy, memset
 from fastlb._core.address cimport Address, address_equal
 from fastlb._core.limits cimport TICK_MS
 from fastlb._core.session_cache cimport (
-    CACHE_BAD_SIZE, CACHE_HIT, CacheStats, SessionMap, session_cache_bytes,
-    session_cache_copy_list, session_cache_delete, session_cache_flush, session_cache_format,
-    session_cache_next, session_cache_open, session_cache_restore, session_cache_stats,
+    CACHE_HIT, CacheStats, SessionMap, session_cache_copy_list, session_cache_deadline,
+    session_cache_delete, session_cache_flush, session_cache_next, session_cache_restore,
+    session_cache_stats,
+)
+from fastlb._core.session_layout cimport (
+    CACHE_BAD_SIZE, session_cache_bytes, session_cache_format, session_cache_open,
 )
 from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.session_verify cimport session_cache_verify
@@ -298,7 +301,7 @@ cdef int64_t restore(
         put.created_at = back_from(now, saved[i].age + elapsed)
         put.deadline = 0
         if saved[i].remaining:
-            put.deadline = <uint32_t>(now + saved[i].remaining - elapsed) or 1
+            put.deadline = session_cache_deadline(now, <uint32_t>(saved[i].remaining - elapsed))
         restored += session_cache_restore(cache, &put)
     return restored
 

@@ -8,5 +8,5 @@ from fastlb._core.connection cimport Exchange, Worker
 # Edits the response in w.response / w.edit; new fields are added to the scratch text. 0 or
 # a negative EditError.
 cdef int set_cookie_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil
-# Writes the field line that expires the cookie of the decision's class into the scratch text.
+# Adds a field line for each cookie that the decision expires to the scratch text.
 cdef bint set_cookie_expire(Worker* w, Exchange* x) noexcept nogil

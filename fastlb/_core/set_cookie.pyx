@@ -1,17 +1,18 @@
 # Inserted cookies in responses (design.md "Inserted cookies", semantics A and E).
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int32_t, uint32_t
+from libc.string cimport strlen
 
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.cookie cimport SetCookie, set_cookie_expired, set_cookie_parse
-from fastlb._core.decide cimport DecideInput, decide_forget
+from fastlb._core.decide cimport ClassCookie, DecideInput, decide_forget
 from fastlb._core.edit cimport EDIT_FULL, edit_cut
 from fastlb._core.head cimport (
     FIELD_CACHE_CONTROL, FIELD_ETAG, FIELD_EXPIRES, FIELD_LAST_MODIFIED, FIELD_SET_COOKIE, Head,
     METHOD_GET, METHOD_HEAD, head_next, head_value,
 )
 from fastlb._core.plan cimport (
-    CLASS_PRESERVE, CLASS_PROTECT_CACHE, KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass,
+    CLASS_PRESERVE, CLASS_PROTECT_CACHE, CLASS_TRANSPARENT, KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass,
     PlanNode, plan_class, plan_nodes, plan_text,
 )
 from fastlb._core.scratch cimport scratch_add
@@ -22,33 +23,31 @@ from fastlb._core.stats cimport ClassStats
 from fastlb._core.token cimport TOKEN_TEXT_BYTES_MAX, Token, token_write
 
 cdef const char* EXPIRED = "; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0\r\n"
-cdef enum:
-    EXPIRED_BYTES = 52
 
 
-cdef inline const PlanClass* _class(Exchange* x) noexcept nogil:
-    return plan_class(x.snapshot.plan, <uint32_t> x.decision.cookie_class)
+cdef enum OwnName:                   # the node's own Set-Cookie of a class's cookie name
+    OWN_NAME_NONE = 0                # none, or taken out
+    OWN_NAME_PRESERVED               # passed on: nothing of ours is added
+    OWN_NAME_ENDED                   # passed on: the application ended the session
 
 
-# The node's own Set-Cookie of our name: 0 passed on or none, 1 nothing of ours may be added,
-# or EDIT_FULL.
-cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf,
+# An OwnName, or EDIT_FULL.
+cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf, const PlanClass* cls,
                           ClassStats* stats) noexcept nogil:
-    cdef const PlanClass* cls = _class(x)
     cdef const Head* head = &w.response
     cdef Slice name = slice_of(plan_text(x.snapshot.plan, cls.cookie_name), cls.cookie_name.bytes)
     cdef SetCookie cookie
     cdef Slice value
     cdef int i = head.first[FIELD_SET_COOKIE]
-    cdef int silent = 0
+    cdef int silent = OWN_NAME_NONE
     while i >= 0:
         value = head_value(head, buf, <uint32_t> i)
         if set_cookie_parse(&cookie, value.at, value.bytes) and slice_equal(cookie.name, name):
             if set_cookie_expired(&cookie, w.wall_s):
                 stats.ended += 1
-                silent = 2
+                silent = OWN_NAME_ENDED
             elif cls.flags & CLASS_PRESERVE:
-                silent = silent if silent else 1
+                silent = silent if silent else OWN_NAME_PRESERVED
             else:
                 stats.foreign_cookies += 1
                 if edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
@@ -57,9 +56,9 @@ cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf,
     return silent
 
 
-cdef bint _write_cookie(Worker* w, Exchange* x) noexcept nogil:
+cdef bint _write_cookie(Worker* w, Exchange* x, const PlanClass* cls,
+                        uint32_t first_seen_s) noexcept nogil:
     cdef const Plan* plan = x.snapshot.plan
-    cdef const PlanClass* cls = _class(x)
     cdef const PlanNode* node = plan_nodes(plan, x.pool) + x.decision.node
     cdef bint dated = cls.timeout_s != 0 or cls.max_lifetime_s != 0
     cdef char[TOKEN_TEXT_BYTES_MAX] text
@@ -71,7 +70,7 @@ cdef bint _write_cookie(Worker* w, Exchange* x) noexcept nogil:
     token.last_seen_s = 0
     if dated:
         token.last_seen_s = w.wall_s
-        token.first_seen_s = x.decision.first_seen_s if x.decision.first_seen_s else w.wall_s
+        token.first_seen_s = first_seen_s if first_seen_s else w.wall_s
     count = token_write(&plan.keys[KEY_TOKEN_MAC], &plan.keys[KEY_TOKEN_STREAM], &token, text)
     return (scratch_add(w, "Set-Cookie: ", 12)
             and scratch_add(w, plan_text(plan, cls.cookie_name), cls.cookie_name.bytes)
@@ -81,15 +80,23 @@ cdef bint _write_cookie(Worker* w, Exchange* x) noexcept nogil:
             and scratch_add(w, "\r\n", 2))
 
 
-cdef bint set_cookie_expire(Worker* w, Exchange* x) noexcept nogil:
-    cdef const Plan* plan = x.snapshot.plan
-    cdef const PlanClass* cls = _class(x)
+cdef bint _expire(Worker* w, const Plan* plan, const PlanClass* cls) noexcept nogil:
     # The last attribute of a name counts (RFC 6265 5.3), so these two win over the tail's.
     return (scratch_add(w, "Set-Cookie: ", 12)
             and scratch_add(w, plan_text(plan, cls.cookie_name), cls.cookie_name.bytes)
             and scratch_add(w, "=", 1)
             and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
-            and scratch_add(w, EXPIRED, EXPIRED_BYTES))
+            and scratch_add(w, EXPIRED, <uint32_t> strlen(EXPIRED)))
+
+
+cdef bint set_cookie_expire(Worker* w, Exchange* x) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    cdef uint32_t i
+    for i in range(x.decision.cookie_count):
+        if x.decision.cookies[i].expire and not _expire(
+                w, plan, plan_class(plan, <uint32_t> x.decision.cookies[i].index)):
+            return False
+    return True
 
 
 # --- shared caches (RFC 9111 section 3) ---------------------------------------------------
@@ -185,25 +192,46 @@ cdef void _ended_by_application(Worker* w, Exchange* x) noexcept nogil:
     decide_forget(&ask, &x.decision)
 
 
-cdef int set_cookie_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil:
-    cdef const PlanClass* cls
-    cdef ClassStats* stats
-    cdef int silent = 0
-    if x.decision.cookie_class < 0:
-        return 0
-    cls = _class(x)
-    stats = &w.stats.classes[cls.slot]
+cdef const ClassCookie* _cookie_of(const Exchange* x, int32_t index) noexcept nogil:
+    cdef uint32_t i
+    for i in range(x.decision.cookie_count):
+        if x.decision.cookies[i].index == index:
+            return &x.decision.cookies[i]
+    return NULL
+
+
+# One cookie class of the chain: 1 when its cookie was written, 0, or EDIT_FULL.
+cdef int _edit_one(Worker* w, Exchange* x, const char* buf, int32_t index) noexcept nogil:
+    cdef const PlanClass* cls = plan_class(x.snapshot.plan, <uint32_t> index)
+    cdef ClassStats* stats = &w.stats.classes[cls.slot]
+    cdef const ClassCookie* cookie = _cookie_of(x, index)
+    cdef int silent = OWN_NAME_NONE
     if w.response.first[FIELD_SET_COOKIE] >= 0:
-        silent = _filter_own_name(w, x, buf, stats)
+        silent = _filter_own_name(w, x, buf, cls, stats)
         if silent < 0:
             return silent
-        if silent == 2:
+        if silent == OWN_NAME_ENDED:
             _ended_by_application(w, x)
-    if silent or not x.decision.write_cookie:
+    if silent or cookie == NULL or not cookie.write:
         return 0
-    if not _write_cookie(w, x):
+    if not _write_cookie(w, x, cls, cookie.first_seen_s):
         return EDIT_FULL
     stats.cookies_set += 1
-    if cls.flags & CLASS_PROTECT_CACHE:
-        return _protect_cache(w, x, buf)
-    return 0
+    return 1
+
+
+cdef int set_cookie_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil:
+    cdef const PlanClass* cls
+    cdef int32_t index = x.decision.persistence
+    cdef bint protect = False
+    cdef int written
+    while index >= 0:
+        cls = plan_class(x.snapshot.plan, <uint32_t> index)
+        if cls.type == CLASS_TRANSPARENT:
+            written = _edit_one(w, x, buf, index)
+            if written < 0:
+                return written
+            if written and cls.flags & CLASS_PROTECT_CACHE:
+                protect = True
+        index = cls.fallback
+    return _protect_cache(w, x, buf) if protect else 0

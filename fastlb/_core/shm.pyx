@@ -366,6 +366,10 @@ cdef class Segment:
             lock_release(&header.lock)
         raise SharedMemoryError(f"no region {name!r}")
 
+    def address(self, uint64_t offset):
+        """Where this process has `offset` mapped, for the edges that take an address."""
+        return <size_t> self.at(offset)
+
     def close(self):
         """Unmaps; what still points into the segment must not be used again."""
         self._unmap()

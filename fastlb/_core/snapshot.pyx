@@ -12,7 +12,7 @@ from fastlb._core.node cimport NodeTable
 from fastlb._core.plan cimport (
     CLASS_HAS_CACHE, Plan, PlanClass, plan_check, plan_class, plan_virtual_server,
 )
-from fastlb._core.session_cache cimport session_cache_open
+from fastlb._core.session_layout cimport session_cache_open
 from fastlb._core.session_shard cimport SessionCache
 
 

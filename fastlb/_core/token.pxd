@@ -30,6 +30,9 @@ ctypedef struct Token:
 # Writes the text, returns its length.
 cdef uint32_t token_write(const SipKey* mac, const SipKey* stream, const Token* token,
                           char* out) noexcept nogil
+# Values that were read before are known again without hashing: a small direct-mapped table, of
+# this process and of these keys, that only authentic values enter, so that a flood of wrong
+# ones displaces nothing.
 # 0 or TOKEN_TAMPERED; any length and any bytes are allowed as input.
 cdef int token_read(const SipKey* mac, const SipKey* stream, const char* text, uint32_t count,
                     Token* token) noexcept nogil

@@ -1,6 +1,6 @@
 # Reading and writing of cookie values (format and reasons in token.pxd).
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastlb._core.address cimport address_is_ipv4
@@ -129,14 +129,49 @@ cdef uint32_t token_write(const SipKey* mac, const SipKey* stream, const Token* 
     return _base64_write(data, TAG_BYTES + count, out)
 
 
+cdef enum:
+    KNOWN = 256                      # 28 KiB; one per class and node is enough without dates
+
+ctypedef struct Known:
+    uint64_t[8] words                # the text, padded with zeros
+    SipKey mac                       # the key that authenticated it
+    Token token
+
+cdef Known[KNOWN] _known
+
+
 cdef int token_read(const SipKey* mac, const SipKey* stream, const char* text, uint32_t count,
+                    Token* token) noexcept nogil:
+    cdef uint64_t[8] words
+    cdef uint64_t differs
+    cdef Known* known
+    cdef int i, result
+    # The lengths of the four forms: nothing else is looked at.
+    if count != 36 and count != 47 and count != 52 and count != 63:
+        return TOKEN_TAMPERED
+    memset(words, 0, sizeof(words))
+    memcpy(words, text, count)
+    known = &_known[((words[0] ^ words[1]) * <uint64_t> 0x9E3779B97F4A7C15ULL) >> 56]
+    # Without an early end, so that the time tells nothing about a known value.
+    differs = (known.mac.k0 ^ mac.k0) | (known.mac.k1 ^ mac.k1)
+    for i in range(8):
+        differs |= known.words[i] ^ words[i]
+    if differs == 0:
+        token[0] = known.token
+        return 0
+    result = _read(mac, stream, text, count, token)
+    if result == 0:
+        memcpy(known.words, words, sizeof(words))
+        known.mac = mac[0]
+        known.token = token[0]
+    return result
+
+
+cdef int _read(const SipKey* mac, const SipKey* stream, const char* text, uint32_t count,
                     Token* token) noexcept nogil:
     cdef uint8_t data[TAG_BYTES + PLAIN_BYTES_MAX + 1]
     cdef Hash128 tag, claimed
     cdef int bytes
-    # The lengths of the four forms: nothing else reaches the hash.
-    if count != 36 and count != 47 and count != 52 and count != 63:
-        return TOKEN_TAMPERED
     bytes = _base64_read(text, count, data)
     if bytes < 0:
         return TOKEN_TAMPERED

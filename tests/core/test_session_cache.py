@@ -47,7 +47,9 @@ class CacheModel(RuleBasedStateMachine):
 
     def dead(self, key: int, expiry: int) -> bool:
         _, used_at, deadline = self.model[key]
-        return bool((expiry and self.now - used_at >= expiry) or (deadline and self.now >= deadline))
+        return bool(
+            (expiry and self.now - used_at >= expiry) or (deadline and self.now >= deadline)
+        )
 
     def put(self, key: int, node: int, deadline: int) -> None:
         if key not in self.model and len(self.model) == self.SIZE:
@@ -83,9 +85,10 @@ class CacheModel(RuleBasedStateMachine):
     @rule(key=keys, node=nodes, life=st.sampled_from([0, 0, 5, 30]))
     def store(self, key: int, node: int, life: int) -> None:
         deadline = self.now + life if life else 0
-        result, previous = self.probe.store(
-            key, node, self.tick(self.now), self.tick(deadline) if life else 0
-        )
+        deadline += deadline == 2**32  # the one tick that means "none"
+        now = self.tick(self.now)
+        assert Probe.deadline(now, life) == self.tick(deadline)
+        result, previous = self.probe.store(key, node, now, self.tick(deadline))
         if key not in self.model:
             assert result == "new"
         elif self.dead(key, 0):

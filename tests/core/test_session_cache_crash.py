@@ -249,9 +249,7 @@ def hammer_durable(segment: Segment, size: int, kills: int) -> None:
 
     def start(worker: int, seed: int) -> int:
         def work() -> None:
-            assert not probe.hammer_durable(
-                segment, acks, worker, KEYS, SHARED_KEYS, seed, ROUNDS
-            )
+            assert not probe.hammer_durable(segment, acks, worker, KEYS, SHARED_KEYS, seed, ROUNDS)
 
         return fork(work)
 

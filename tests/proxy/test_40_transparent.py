@@ -191,7 +191,7 @@ def test_a_pool_without_persistence_sets_no_cookie_and_takes_turns(abc):
 def test_the_same_secret_reads_the_same_cookies(abc, tmp_path):
     """Two proxies that share the installation's secret need no store."""
     secret = tmp_path / "secret"
-    secret.write_bytes(bytes(range(32)))
+    secret.write_text(bytes(range(32)).hex() + "\n")
     secret.chmod(0o600)
     config = sticky(*abc)
     config["proxy"]["secret_file"] = str(secret)

@@ -70,10 +70,15 @@ def test_the_absolute_age_is_not_renewed_by_use(ab):
         assert "expired" in [line["outcome"] for line in p.log_lines()]
 
 
-def test_the_cookie_itself_stays_a_browser_session_cookie(ab):
+def test_a_timeout_lets_the_browser_keep_the_cookie_as_long(ab):
+    """Without one it is a browser-session cookie (design.md: `timeout = "0s"`)."""
     with proxy(sticky(*ab, timeout="1h", max_lifetime="8h")) as p:
         (line,) = p.user("alice").get().all("Set-Cookie")
-    assert {part.strip() for part in line.decode().split(";")[1:]} == {"Path=/", "HttpOnly"}
+    assert {part.strip() for part in line.decode().split(";")[1:]} == {
+        "HttpOnly",
+        "Path=/",
+        "Max-Age=3600",
+    }
 
 
 def test_a_cookie_without_dates_is_accepted_when_limits_come_and_gets_dates(ab):

@@ -24,7 +24,9 @@ def test_a_request_without_its_cookie_finds_the_session_by_address(abc):
             assert (lost.node, lost.all("Set-Cookie")) == (user.nodes[0], [])
         lines = p.log(6)
     assert (lines[0]["outcome"], lines[0]["found_in"]) == ("new", "none")
-    assert [(line["outcome"], line["found_in"]) for line in lines[1:]] == [("hit", "by-ip")] * 5
+    assert [(line["outcome"], line["found_in"], line["found_class"]) for line in lines[1:]] == [
+        ("hit", "cache", "by-ip")
+    ] * 5
 
 
 def test_the_cookie_is_asked_before_the_fallback(abc):
@@ -103,7 +105,7 @@ def test_a_chain_of_three(abc):
         first = p.get("/", source="127.0.0.27")
         for _ in range(4):
             assert p.get("/", source="127.0.0.27").node == first.node
-        assert p.log(5)[-1]["found_in"] == "third"
+        assert p.log(5)[-1]["found_class"] == "third"
 
 
 def test_the_ip_class_alone_records_no_cookie(abc):

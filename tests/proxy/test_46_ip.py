@@ -146,8 +146,12 @@ def test_close_with_and_without_delete_on_failure(delete, later):
             from tests.harness import until
 
             until(lambda: p.get().status == 200, "the session is served again")
-            outcomes = [line["outcome"] for line in p.log_lines() if line["status"] == 200]
-            assert outcomes[1] == later
+
+            def served():
+                return [line["outcome"] for line in p.log_lines() if line["status"] == 200]
+
+            until(lambda: len(served()) >= 2, "the second request served is in the log")
+            assert served()[1] == later
     finally:
         for node in nodes.values():
             node.stop()

@@ -67,7 +67,7 @@ def test_check_lists_every_error_with_its_place_and_a_suggestion(tmp_path):
 def test_check_of_broken_toml_and_of_no_file_is_2(tmp_path):
     done = check("[proxy\nworkers = ")
     assert done.returncode == 2
-    assert "line" in done.stderr + done.stdout
+    assert "fastlb.toml:1:" in done.stderr + done.stdout
     missing = command("check", "-c", str(tmp_path / "missing.toml"))
     assert missing.returncode == 2
     assert "missing.toml" in missing.stderr

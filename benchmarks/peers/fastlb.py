@@ -1,0 +1,62 @@
+"""fastlb itself, from this Python environment: the control process and its workers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+from ..cases import Persistence, Task
+from .base import Peer, Place, version_of
+
+_CONFIGURATION = """\
+[proxy]
+workers = {workers}
+state_dir = "{directory}/state"
+access_log = "off"
+
+[virtual_servers.bench]
+listen = ["127.0.0.1:{port}"]
+protocol = "http"
+pool = "nodes"
+
+[pools.nodes]
+nodes = {nodes}
+algorithm = "round-robin"
+persistence = "bench"
+
+[persistence.bench]
+{persistence}
+
+[limits]
+max_connections = {connections}
+
+[timeouts]
+keep_alive = "5m"
+"""
+
+
+class Fastlb(Peer):
+    name = "fastlb"
+
+    def version(self) -> str | None:
+        if importlib.util.find_spec("fastlb.__main__") is None:
+            return None
+        return version_of([sys.executable, "-m", "fastlb", "--version"], r"(\d+\.\d[\w.]*)")
+
+    def prepare(self, task: Task, place: Place) -> list[str]:
+        persistence = 'type = "transparent"'
+        if task.persistence is not Persistence.COOKIE:
+            persistence = f'type = "ip"\nsize = {task.sessions_max}'
+        path = place.directory / "fastlb.toml"
+        path.write_text(
+            _CONFIGURATION.format(
+                workers=task.workers,
+                directory=place.directory,
+                port=place.port,
+                nodes=json.dumps([f"127.0.0.1:{port}" for port in place.node_ports]),
+                persistence=persistence,
+                connections=task.connections_max,
+            )
+        )
+        return [sys.executable, "-m", "fastlb", "run", "-c", str(path)]

@@ -1,0 +1,19 @@
+"""The control plane's view of the node table; `table` is its address in this process."""
+
+from typing import TypedDict
+
+NODE_TABLE_BYTES: int
+STATES: dict[str, int]
+
+class NodeReading(TypedDict):
+    state: str
+    connections: int
+    response_us: int
+    used_at_ms: int
+
+def open_slot(table: int, slot: int, state: str) -> None: ...
+def free_slot(table: int, slot: int) -> None: ...
+def set_state(table: int, slot: int, state: str) -> None: ...
+def get_state(table: int, slot: int) -> str: ...
+def clear_worker_column(table: int, worker: int) -> None: ...
+def read_slot(table: int, slot: int, workers: int) -> NodeReading: ...

@@ -1,0 +1,92 @@
+"""Compiles a plan; the layout is plan.pxd's."""
+
+from typing import Any
+
+CLASS_FLAGS: dict[str, int]
+KEY_NAMES: tuple[str, ...]
+
+class PlanBuilder:
+    def set_global(
+        self,
+        *,
+        generation: int,
+        workers: int,
+        log_format: str,
+        node_table_offset: int,
+        epoch_ms: int,
+        keys: list[bytes],
+    ) -> None: ...
+    def set_limits(
+        self,
+        *,
+        max_connections: int,
+        request_line_bytes: int,
+        head_bytes: int,
+        field_count: int,
+        body_bytes: int,
+        buffer_bytes: int,
+    ) -> None: ...
+    def set_timeouts(
+        self,
+        *,
+        client_header: int,
+        client_body: int,
+        keep_alive: int,
+        connect: int,
+        response: int,
+        tunnel: int,
+        drain: int,
+        node_keep_alive: int,
+    ) -> None: ...
+    def add_listener(self, *, id: int, virtual_server: int) -> int: ...
+    def add_networks(self, networks: list[tuple[str, int]]) -> tuple[int, int]: ...
+    def add_route(self, *, host: str, path: str, pool: int) -> int: ...
+    def add_virtual_server(
+        self,
+        *,
+        name: str,
+        slot: int,
+        protocol: str,
+        pool: int,
+        routes: tuple[int, int],
+        trusted: tuple[int, int],
+        decision: tuple[int, int],
+    ) -> int: ...
+    def add_node(
+        self,
+        *,
+        ip: str,
+        port: int,
+        slot: int,
+        weight: int,
+        max_connections: int,
+        backup: bool,
+        hash_seed: int,
+    ) -> int: ...
+    def add_pool(
+        self,
+        *,
+        name: str,
+        slot: int,
+        algorithm: str,
+        first_node: int,
+        node_count: int,
+        persistence: int,
+        retries: int,
+        refuse_last_draining: bool,
+        schedule: list[int],
+    ) -> int: ...
+    def add_class(
+        self,
+        *,
+        name: str,
+        id: int,
+        slot: int,
+        type: str,
+        fallback: int,
+        failure_mode: str,
+        redirect_url: str,
+        flags: int,
+        **values: Any,
+    ) -> int: ...
+    def finish(self) -> bytes: ...

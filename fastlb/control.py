@@ -1,0 +1,325 @@
+"""The control process: starts everything, answers commands and signals, stops.
+
+It may stall or die without a request failing: the workers go on with what they have.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec import structs
+
+from fastlb import errors, log
+from fastlb.access_log import AccessLog, open_access_log
+from fastlb.check import check_file
+from fastlb.config import Config
+from fastlb.control_socket import Answer, ControlSocket
+from fastlb.errors import StartError
+from fastlb.in_force import InForce, Prepared
+from fastlb.listeners import short_backlog
+from fastlb.machine import StateLock, User, open_state_dir, raise_descriptor_limit
+from fastlb.saved_maps import SavedMaps
+from fastlb.secret import load_secret, secret_mark, session_keys
+from fastlb.status import read_status
+from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
+
+ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over, before a warning
+FAILED_STARTS_MAX = 3  # per worker, before a start is given up
+TIDY_S = 1.0  # between two looks for what nobody uses any more
+AFTER_DRAIN_S = 2.0  # for workers to end once the drain time is over
+FIXED = ("workers", "state_dir", "secret_file", "user")  # keys of [proxy]
+STREAMS = ("stdout", "syslog", "off")  # access logs that are no file
+
+
+class Reloaded(NamedTuple):
+    """What became of a reload: with errors, everything is as it was."""
+
+    errors: list[str]
+    warnings: list[str]
+    wrong_configuration: bool = False
+
+
+class Control:
+    """One running fastlb."""
+
+    user: User | None
+    saved: SavedMaps
+    access_log: AccessLog
+    in_force: InForce
+    prepared: Prepared
+
+    def __init__(self, cfg: Config, command: tuple[str, ...] = COMMAND) -> None:
+        self.cfg = cfg  # as started: what cannot be changed in place is read from it
+        self.file = cfg.file.absolute()
+        self.command = command
+        self.stopping = asyncio.Event()
+        self.hurrying = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self) -> int:
+        """Serves until told to stop; returns the exit status. Raises StartError."""
+        with ExitStack() as undo:
+            self._open(undo)
+            commands = {
+                "status": self._status_command,
+                "reload": self._reload_command,
+                "stop": self._stop_command,
+            }
+            control_socket = ControlSocket(self.cfg.proxy.state_dir, commands)
+            await control_socket.open()
+            undo.callback(control_socket.close)
+            self._become_user(control_socket.path)
+            self._handle_signals()
+            undo.callback(self.workers.kill_and_reap)
+            if await self._start_workers():
+                log.write(self._ready_line())
+                await self._serve()
+            await self._end_workers()
+            self.saved.save(self.in_force.segment)
+        return 0
+
+    # --- start ---
+
+    def _open(self, undo: ExitStack) -> None:
+        """Takes everything that start-up needs; all that is wrong is said at once."""
+        proxy = self.cfg.proxy
+        open_state_dir(proxy.state_dir)
+        self.lock = StateLock(proxy.state_dir)
+        undo.callback(self.lock.release)
+        wrong: list[StartError] = []
+        warnings = [short_backlog()]
+        steps: tuple[Callable[[], None], ...] = (
+            lambda: warnings.append(raise_descriptor_limit(self.cfg, proxy.workers)),
+            self._open_user,
+            lambda: self._open_log(undo),
+            lambda: self._open_memory_and_sockets(undo),
+            self._open_secret,
+        )
+        for step in steps:
+            try:
+                step()
+            except StartError as error:
+                wrong.append(error)
+        if wrong:
+            raise StartError.of_all(wrong)
+        for line in filter(None, warnings):
+            log.warn(line)
+        self.in_force.keys = self.keys
+        self.in_force.adopt(self.prepared)
+        self.saved.load(self.in_force.segment)
+        self.workers = self.in_force.workers = Workers(
+            proxy.workers,
+            self.in_force.segment,
+            self.in_force.listeners,
+            self.access_log,
+            self.in_force.changes.notify,
+            self.command,
+        )
+
+    def _open_user(self) -> None:
+        name = self.cfg.proxy.user
+        self.user = User(name) if name is not None else None
+
+    def _open_log(self, undo: ExitStack) -> None:
+        self.access_log = open_access_log(self.cfg.proxy.access_log)
+        undo.callback(lambda: self.access_log.close())
+
+    def _open_memory_and_sockets(self, undo: ExitStack) -> None:
+        self.in_force = InForce(self.cfg.proxy.workers, self.cfg.proxy.state_dir)
+        undo.callback(self.in_force.close)
+        self.prepared = self.in_force.prepare(self.cfg)
+
+    def _open_secret(self) -> None:
+        secret = load_secret(self.cfg.proxy.secret_file)
+        self.keys = session_keys(secret)
+        self.saved = SavedMaps(self.cfg.proxy.state_dir, secret_mark(secret))
+
+    def _become_user(self, control_socket: Path) -> None:
+        """Gives the user what has to be written later, then becomes it for good."""
+        if self.user is None:
+            return
+        proxy = self.cfg.proxy
+        saved = self.saved.directory
+        paths: list[Path | int] = [proxy.state_dir, proxy.secret_file, self.lock.fd, control_socket]
+        paths += [saved, *saved.iterdir()] if saved.exists() else []
+        paths += [self.access_log.fd] if proxy.access_log not in STREAMS else []
+        self.user.give(paths)
+        self.user.become()
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number, handler in (
+            (signal.SIGTERM, self.stop),
+            (signal.SIGINT, self.stop),
+            (signal.SIGQUIT, lambda: self.stop(at_once=True)),
+            (signal.SIGUSR1, self.reopen_log),
+            (signal.SIGHUP, lambda: self._spawn(self._logged_reload())),
+        ):
+            loop.add_signal_handler(number, handler)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start_workers(self) -> bool:
+        """Whether all workers run; False: told to stop before. Raises StartError."""
+        self.in_force.send()
+        failures_max = FAILED_STARTS_MAX * self.workers.count
+
+        def decided() -> bool:
+            failed = self.workers.failed_starts >= failures_max
+            return failed or self.in_force.is_everywhere() or self.stopping.is_set()
+
+        while not await self.in_force.changes.until(decided, ACKNOWLEDGE_S):
+            self._warn_of_slow_workers()
+        if self.workers.failed_starts >= failures_max and not self.in_force.is_everywhere():
+            raise StartError(errors.WORKERS_FAIL, how=self.workers.last_end)
+        return not self.stopping.is_set()
+
+    def _warn_of_slow_workers(self) -> None:
+        generation = self.in_force.generation
+        for worker in self.workers.running.values():
+            if worker.acknowledged < generation:
+                line = errors.WORKER_SLOW.line(
+                    index=worker.index, pid=worker.pid, generation=generation
+                )
+                log.warn(line)
+
+    def _ready_line(self) -> str:
+        listening = ", ".join(str(address) for address in self.in_force.listeners.open)
+        pids = ", ".join(str(worker.pid) for _, worker in sorted(self.workers.running.items()))
+        return f"fastlb: ready: listening on {listening}; workers {pids}"
+
+    async def _serve(self) -> None:
+        """Until told to stop."""
+        while not self.stopping.is_set():
+            try:
+                await asyncio.wait_for(self.stopping.wait(), TIDY_S)
+            except TimeoutError:
+                if not self._reloading.locked():
+                    self.in_force.tidy()
+
+    # --- reload ---
+
+    async def reload(self) -> Reloaded:
+        """Reads the file again and puts it in force, as a whole or not at all."""
+        async with self._reloading:
+            checked = check_file(self.file)
+            warnings = [str(problem) for problem in checked.warnings]
+            if checked.config is None:
+                return Reloaded([str(one) for one in checked.errors], warnings, True)
+            if self.stopping.is_set():
+                return Reloaded(["fastlb is stopping"], [])
+            cfg, fixed = self._with_what_stays(checked.config)
+            warnings += [errors.NEEDS_RESTART.line(key=f"[proxy] {key}") for key in fixed]
+            try:
+                prepared = self.in_force.prepare(cfg)
+            except StartError as error:
+                return Reloaded(error.lines, warnings)
+            warnings += self._change_log(cfg)
+            await self.in_force.put(prepared)
+            if not await self.in_force.changes.until(self.in_force.is_everywhere, ACKNOWLEDGE_S):
+                self._warn_of_slow_workers()
+            self.in_force.tidy()
+            return Reloaded([], warnings)
+
+    def _with_what_stays(self, cfg: Config) -> tuple[Config, list[str]]:
+        """The new configuration with those keys as they are that only a start can change."""
+        started = self.cfg.proxy
+        changed = [key for key in FIXED if getattr(cfg.proxy, key) != getattr(started, key)]
+        kept = {key: getattr(started, key) for key in FIXED}
+        proxy = structs.replace(cfg.proxy, **kept)
+        return structs.replace(cfg, proxy=proxy), changed
+
+    def _change_log(self, cfg: Config) -> list[str]:
+        """Opens another access log where the configuration names one."""
+        assert self.in_force.cfg is not None
+        if cfg.proxy.access_log == self.in_force.cfg.proxy.access_log:
+            return []
+        try:
+            self.access_log = open_access_log(cfg.proxy.access_log)
+        except StartError as error:
+            return [errors.LOG_KEPT.line(reason=error.lines[0])]
+        self.workers.use_log(self.access_log)
+        return []
+
+    def reopen_log(self) -> None:
+        """For log rotation: the same name, a new file."""
+        assert self.in_force.cfg is not None
+        try:
+            self.access_log = open_access_log(self.in_force.cfg.proxy.access_log)
+        except StartError as error:
+            log.warn(errors.LOG_KEPT.line(reason=error.lines[0]))
+            return
+        self.workers.use_log(self.access_log)
+        log.info("access log opened again")
+
+    async def _logged_reload(self) -> Reloaded:
+        done = await self.reload()
+        for line in done.warnings:
+            log.warn(line)
+        for line in done.errors:
+            log.error(line)
+        kept = "not reloaded: the configuration before stays in force"
+        log.info(kept if done.errors else f"reloaded: generation {self.in_force.generation}")
+        return done
+
+    # --- stop ---
+
+    def stop(self, at_once: bool = False) -> None:
+        """Begins to stop; at once if told so, or told a second time."""
+        if at_once or self.stopping.is_set():
+            self.hurrying.set()
+        self.stopping.set()
+        self.in_force.changes.notify()
+
+    async def _end_workers(self) -> None:
+        """Gives running requests their drain time, and then no more."""
+        assert self.in_force.cfg is not None
+        drain_ms = self.in_force.cfg.timeouts.drain_ms
+
+        def gone() -> bool:
+            return not self.workers.running
+
+        if not self.hurrying.is_set() and drain_ms:
+            log.info(f"stopping: running requests have {drain_ms / 1000:g} s")
+            self.workers.stop(drain_ms)
+            self.in_force.listeners.close_all()
+            seconds = drain_ms / 1000 + AFTER_DRAIN_S
+            await self.in_force.changes.until(lambda: gone() or self.hurrying.is_set(), seconds)
+        if self.workers.running:
+            self.workers.stop(0)
+            if not await self.in_force.changes.until(gone, KILL_AFTER_S):
+                self.workers.kill()
+                await self.in_force.changes.until(gone, KILL_AFTER_S)
+
+    # --- commands ---
+
+    async def _status_command(self, request: Answer) -> Answer:
+        cfg = self.in_force.cfg
+        assert cfg is not None
+        reader, generation = self.in_force.reader, self.in_force.generation
+        return {"ok": True, "status": read_status(cfg, reader, self.workers, generation)}
+
+    async def _reload_command(self, request: Answer) -> Answer:
+        done = await self._logged_reload()
+        return {
+            "ok": not done.errors,
+            "errors": done.errors,
+            "warnings": done.warnings,
+            "configuration": done.wrong_configuration,
+            "generation": self.in_force.generation,
+            "file": str(self.file),
+        }
+
+    async def _stop_command(self, request: Answer) -> Answer:
+        assert self.in_force.cfg is not None
+        drain_s = self.in_force.cfg.timeouts.drain_ms / 1000
+        self.stop(at_once=bool(request.get("at_once")))
+        return {"ok": True, "pid": os.getpid(), "drain_seconds": drain_s}

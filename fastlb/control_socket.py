@@ -1,0 +1,107 @@
+"""The control socket: one JSON object per line each way, in STATE_DIR/control.sock (0600).
+
+A request is `{"command": "status"}`; the answer has `ok`, and `error` when that is false.
+The server is the control process's; the client is what the commands use.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fastlb import errors
+from fastlb.errors import StartError
+from fastlb.units import UNIX_PATH_BYTES_MAX
+
+NAME = "control.sock"
+REQUEST_BYTES_MAX = 65536
+REQUEST_S = 10.0  # for a client to send its line
+
+Answer = dict[str, Any]
+Command = Callable[[Answer], Awaitable[Answer]]
+
+
+def socket_path(state_dir: Path) -> Path:
+    return state_dir / NAME
+
+
+class ControlSocket:
+    """Serves `commands`, by name."""
+
+    def __init__(self, state_dir: Path, commands: Mapping[str, Command]) -> None:
+        self.path = socket_path(state_dir)
+        self.commands = commands
+        self.server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Begins to listen; the state directory's lock is held, so an old file is stale."""
+        if len(os.fsencode(self.path)) > UNIX_PATH_BYTES_MAX:
+            raise StartError(
+                errors.STATE_DIR,
+                path=self.path.parent,
+                reason=f"too long for a socket in it ({UNIX_PATH_BYTES_MAX} bytes at most)",
+            )
+        try:
+            self.path.unlink(missing_ok=True)
+            before = os.umask(0o177)
+            try:
+                self.server = await asyncio.start_unix_server(
+                    self._serve, self.path, limit=REQUEST_BYTES_MAX
+                )
+            finally:
+                os.umask(before)
+        except OSError as error:
+            raise StartError(
+                errors.STATE_DIR, path=self.path.parent, reason=error.strerror or error
+            ) from None
+
+    def close(self) -> None:
+        if self.server is not None:
+            self.server.close()
+            with suppress(OSError):
+                self.path.unlink()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await asyncio.wait_for(reader.readline(), REQUEST_S):
+                answer = await self._answer(line)
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError, TimeoutError):
+            pass  # gone, silent, or a line without end
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> Answer:
+        try:
+            request = json.loads(line)
+        except ValueError:
+            return {"ok": False, "error": "not JSON"}
+        if not isinstance(request, dict) or request.get("command") not in self.commands:
+            known = ", ".join(self.commands)
+            return {"ok": False, "error": f"no such command; expected one of {known}"}
+        return await self.commands[request["command"]](request)
+
+
+def ask(state_dir: Path, command: str, timeout_s: float = 60.0, **values: object) -> Answer:
+    """Sends one command and returns the answer. Raises StartError when nobody is there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        one.settimeout(timeout_s)
+        try:
+            one.connect(str(socket_path(state_dir)))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise StartError(errors.NOT_RUNNING, path=state_dir) from None
+        except OSError as error:
+            reason = error.strerror or error
+            raise StartError(errors.NO_ANSWER, path=state_dir, reason=reason) from None
+        try:
+            one.sendall(json.dumps({"command": command, **values}).encode() + b"\n")
+            with one.makefile("rb") as lines:
+                answer = json.loads(lines.readline())
+        except (OSError, ValueError) as error:
+            raise StartError(errors.NO_ANSWER, path=state_dir, reason=error) from None
+    return answer if isinstance(answer, dict) else {"ok": False, "error": "no answer"}

@@ -1,0 +1,27 @@
+"""The attributes of an inserted cookie: all that follows its value (RFC 6265 4.1).
+
+The core appends the text as it is to each cookie of the class. Max-Age lets the browser drop
+what has ended; the dates inside the value are what decides.
+"""
+
+from fastlb.config import CookieClass
+
+SAME_SITE = {"lax": "Lax", "strict": "Strict", "none": "None"}
+
+
+def cookie_tail(cls: CookieClass, secure: bool) -> str:
+    """The text, beginning with "; "; `secure` is what an absent `secure` means."""
+    parts = [f"Path={cls.path}"]
+    if cls.domain:
+        parts.append(f"Domain={cls.domain}")
+    if cls.timeout_ms:
+        ages = [age for age in (cls.timeout_ms, cls.max_lifetime_ms) if age]
+        parts.append(f"Max-Age={-(-min(ages) // 1000)}")
+    if cls.http_only:
+        parts.append("HttpOnly")
+    if secure if cls.secure is None else cls.secure:
+        parts.append("Secure")
+    if cls.same_site:
+        parts.append(f"SameSite={SAME_SITE[cls.same_site]}")
+    parts += [part.strip() for part in cls.directives.split(";") if part.strip()]
+    return "".join(f"; {part}" for part in parts)

@@ -1,0 +1,203 @@
+"""The listening sockets: opened by the control process, used by the workers.
+
+Each worker has a socket of its own for each TCP address (SO_REUSEPORT: the kernel spreads the
+connections); a Unix socket is shared by all. The control process keeps every one open, so that
+connections queue while a worker is replaced.
+"""
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastlb import errors, log
+from fastlb.errors import StartError
+from fastlb.port_owner import listening_sockets, owner_of_port
+from fastlb.slots import ListenerKey
+from fastlb.units import InetAddress, UnixAddress
+
+BACKLOG = 4096
+UNIX_MODE = 0o666  # who may connect is the directory's to say
+
+Address = InetAddress | UnixAddress
+
+
+@dataclass
+class Listener:
+    """The sockets of one address, one per worker; of a Unix socket the same for all."""
+
+    address: Address
+    sockets: list[socket.socket] = field(default_factory=list)
+    file: tuple[int, int] | None = None  # device and inode of a Unix socket's file
+
+    def of_worker(self, index: int) -> socket.socket:
+        return self.sockets[index % len(self.sockets)]
+
+    def close(self) -> None:
+        """Closes all, and removes the file of a Unix socket if it is still this one's."""
+        for one in self.sockets:
+            one.close()
+        if isinstance(self.address, UnixAddress) and self.file == _file_of(self.address.path):
+            try:
+                os.unlink(self.address.path)
+            except OSError as error:
+                reason = error.strerror or error
+                log.warn(errors.SOCKET_LEFT.line(path=self.address.path, reason=reason))
+
+
+class Listeners:
+    """All listening sockets of this fastlb, by address."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.open: dict[Address, Listener] = {}
+
+    def add(self, keys: Iterable[ListenerKey]) -> list[Address]:
+        """Opens what is not open yet and returns it; all or nothing. Raises StartError."""
+        added: list[Address] = []
+        wrong: list[StartError] = []
+        for key in keys:
+            if key.address in self.open:
+                continue
+            try:
+                self.open[key.address] = self._listen(key.address)
+                added.append(key.address)
+            except OSError as error:
+                wrong.append(_explained(key, error))
+        if wrong:
+            self.close(added)
+            raise StartError.of_all(wrong)
+        return added
+
+    def close(self, addresses: Iterable[Address]) -> None:
+        for address in addresses:
+            self.open.pop(address).close()
+
+    def close_all(self) -> None:
+        self.close(list(self.open))
+
+    def _listen(self, address: Address) -> Listener:
+        if isinstance(address, UnixAddress):
+            return _listen_unix(address)
+        self._probe(address)
+        listener = Listener(address)
+        try:
+            for _ in range(self.workers):
+                listener.sockets.append(_tcp_socket(address, reuse_port=True))
+            for one in listener.sockets:
+                one.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    def _probe(self, address: InetAddress) -> None:
+        """Whether somebody else has the port: SO_REUSEPORT would silently share it."""
+        try:
+            _tcp_socket(address, reuse_port=False).close()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            ours = {
+                str(os.fstat(one.fileno()).st_ino)
+                for listener in self.open.values()
+                for one in listener.sockets
+            }
+            if not ours or not listening_sockets(address.port) <= ours:
+                raise
+
+
+def _tcp_socket(address: InetAddress, *, reuse_port: bool) -> socket.socket:
+    """A bound socket; connections that it accepts inherit its options."""
+    family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind((str(address.ip), address.port))
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def _listen_unix(address: UnixAddress) -> Listener:
+    _clear_stale(address.path)
+    one = socket.socket(
+        socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    )
+    try:
+        one.bind(address.path)
+        os.chmod(address.path, UNIX_MODE)
+        one.listen(BACKLOG)
+    except OSError:
+        one.close()
+        raise
+    return Listener(address, [one], _file_of(address.path))
+
+
+def _file_of(path: str) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = os.lstat(path)
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _clear_stale(path: str) -> None:
+    """Removes a socket's file that nobody listens at; raises EADDRINUSE or EEXIST otherwise."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody is there
+    raise OSError(errno.EADDRINUSE, "in use")
+
+
+def _explained(key: ListenerKey, error: OSError) -> StartError:
+    """What an error of bind or listen means, and what to do."""
+    name, address = key
+    if isinstance(address, UnixAddress):
+        if error.errno == errno.EADDRINUSE:
+            return StartError(errors.UNIX_IN_USE, name=name, address=address)
+        if error.errno == errno.EEXIST:
+            return StartError(errors.NOT_A_SOCKET, name=name, address=address)
+    elif error.errno == errno.EADDRINUSE:
+        owner = owner_of_port(address.port)
+        return StartError(errors.PORT_IN_USE, name=name, address=address, owner=owner)
+    elif error.errno == errno.EACCES:
+        first = _setting("/proc/sys/net/ipv4/ip_unprivileged_port_start", 1024)
+        return StartError(errors.PORT_FORBIDDEN, name=name, address=address, first=first)
+    elif error.errno == errno.EADDRNOTAVAIL:
+        return StartError(errors.NO_SUCH_ADDRESS, name=name, address=address)
+    reason = error.strerror or str(error)
+    return StartError(errors.LISTEN_FAILED, name=name, address=address, reason=reason)
+
+
+def _setting(path: str, default: int) -> int:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return default
+
+
+def short_backlog() -> str | None:
+    """A warning where the kernel would cut the backlog, which it does silently."""
+    found = _setting("/proc/sys/net/core/somaxconn", BACKLOG)
+    return errors.SHORT_BACKLOG.line(found=found, wanted=BACKLOG) if found < BACKLOG else None

@@ -1,0 +1,259 @@
+"""From a Config to the plan that the workers run by (fastlb/_core/plan.pxd).
+
+Everything that takes thought is done here, once: texts of cookies, schedules, indices. What it
+needs besides the configuration (numbers of slots, places in shared memory, keys) is given.
+"""
+
+import fcntl
+import hashlib
+import math
+import os
+from dataclasses import dataclass, field
+
+from fastlb._core.plan import CLASS_FLAGS, PlanBuilder
+from fastlb.class_id import class_hex
+from fastlb.config import CacheClass, Config, CookieClass, IpClass, PersistenceClass, VirtualServer
+from fastlb.cookie_tail import cookie_tail
+from fastlb.segment import TICK_MS
+from fastlb.slots import Slots, listener_keys, node_key
+from fastlb.units import InetAddress, Network
+from fastlb.validate import classes_of, pools_of
+
+SCHEDULE_MAX = 65535  # entries of one pool's weighted schedule
+EXACT_STEPS_MAX = 1_000_000  # additions that one schedule may cost
+
+Region = tuple[int, int]  # offset and bytes in the segment
+
+
+@dataclass
+class Place:
+    """Where in shared memory, and under which numbers, a plan finds what changes at run time."""
+
+    slots: Slots
+    node_table: int  # offset in the segment
+    epoch_ms: int
+    caches: dict[str, Region] = field(default_factory=dict)  # by class
+    reservations: dict[str, Region] = field(default_factory=dict)
+
+
+def compile_plan(
+    cfg: Config, place: Place, *, keys: list[bytes], generation: int, workers: int
+) -> bytes:
+    """The plan's blob; every name in `cfg` must have its slot in `place`."""
+    builder = PlanBuilder()
+    builder.set_global(
+        generation=generation,
+        workers=workers,
+        log_format="off" if cfg.proxy.access_log == "off" else cfg.proxy.access_log_format,
+        node_table_offset=place.node_table,
+        epoch_ms=place.epoch_ms,
+        keys=keys,
+    )
+    _bounds(builder, cfg)
+    classes = {name: index for index, name in enumerate(cfg.persistence)}
+    for name, cls in cfg.persistence.items():
+        fallback = -1 if cls.fallback is None else classes[cls.fallback]
+        _class(builder, name, cls, fallback, _is_secure(cfg, name), place)
+    pools = {name: index for index, name in enumerate(cfg.pools)}
+    for name in cfg.pools:
+        _pool(builder, cfg, name, classes, place.slots)
+    servers = {name: index for index, name in enumerate(cfg.virtual_servers)}
+    for name, server in cfg.virtual_servers.items():
+        _virtual_server(builder, name, server, pools, place.slots)
+    for key in listener_keys(cfg):
+        number = place.slots.listeners.used[key]
+        builder.add_listener(id=number, virtual_server=servers[key.virtual_server])
+    return builder.finish()
+
+
+def seal(blob: bytes, generation: int) -> int:
+    """A descriptor of a memory file that holds `blob` and that nobody can change any more."""
+    fd = os.memfd_create(f"fastlb-plan-{generation}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(blob)
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _bounds(builder: PlanBuilder, cfg: Config) -> None:
+    limits, timeouts = cfg.limits, cfg.timeouts
+    builder.set_limits(
+        max_connections=limits.max_connections,
+        request_line_bytes=limits.request_line_bytes,
+        head_bytes=limits.request_line_bytes + limits.headers_bytes,
+        field_count=limits.header_count,
+        body_bytes=limits.body_bytes,
+        buffer_bytes=limits.buffers_bytes,
+    )
+    builder.set_timeouts(
+        client_header=timeouts.client_header_ms,
+        client_body=timeouts.client_body_ms,
+        keep_alive=timeouts.keep_alive_ms,
+        connect=timeouts.connect_ms,
+        response=timeouts.response_ms,
+        tunnel=min(timeouts.tunnel_ms, (1 << 32) - 1),
+        drain=timeouts.drain_ms,
+        node_keep_alive=timeouts.node_keep_alive_ms,
+    )
+
+
+def _class(
+    builder: PlanBuilder,
+    name: str,
+    cls: PersistenceClass,
+    fallback: int,
+    secure: bool,
+    place: Place,
+) -> None:
+    flags = CLASS_FLAGS["delete_on_failure"] if cls.delete_on_failure else 0
+    values: dict[str, object] = {}
+    if isinstance(cls, CacheClass):
+        flags |= CLASS_FLAGS["has_cache"]
+        values |= {"cache": place.caches[name], "expiry_ticks": ticks(cls.expiry_ms)}
+    if isinstance(cls, IpClass):
+        values |= {"ipv4_bits": cls.ipv4_prefix, "ipv6_bits": cls.ipv6_prefix}
+    if isinstance(cls, CookieClass):
+        for option in ("every_response", "hide_cookie", "protect_cache", "preserve", "reissue"):
+            flags |= CLASS_FLAGS[option] if getattr(cls, option) else 0
+        values |= {
+            "timeout_s": seconds(cls.timeout_ms),
+            "max_lifetime_s": seconds(cls.max_lifetime_ms),
+            "cookie_name": cls.cookie_name or "",
+            "cookie_tail": cookie_tail(cls, secure),
+        }
+        if cls.reserve_ms:
+            values["reserve_ticks"] = ticks(cls.reserve_ms)
+            values["reservations"] = place.reservations[name]
+    builder.add_class(
+        name=name,
+        id=int.from_bytes(bytes.fromhex(class_hex(name)), "big"),
+        slot=place.slots.classes.used[name],
+        type=cls.type,
+        fallback=fallback,
+        failure_mode=cls.failure_mode,
+        redirect_url=cls.redirect_url or "",
+        flags=flags,
+        **values,
+    )
+
+
+def ticks(ms: int) -> int:
+    """Ticks of the session caches, rounded up: 0 stays 0 and nothing else becomes it."""
+    return -(-ms // TICK_MS)
+
+
+def seconds(ms: int) -> int:
+    """Whole seconds, rounded up."""
+    return -(-ms // 1000)
+
+
+def _is_secure(cfg: Config, name: str) -> bool:
+    """Whether only virtual servers that end TLS use the class."""
+    protocols = {
+        server.protocol
+        for server in cfg.virtual_servers.values()
+        if any(name in classes_of(cfg, pool) for pool in pools_of(server))
+    }
+    return protocols == {"https"}
+
+
+def _pool(
+    builder: PlanBuilder, cfg: Config, name: str, classes: dict[str, int], slots: Slots
+) -> None:
+    pool = cfg.pools[name]
+    first = 0
+    for index, node in enumerate(pool.nodes):
+        at = builder.add_node(
+            ip=str(node.address.ip),
+            port=node.address.port,
+            slot=slots.nodes.used[node_key(name, node.address)],
+            weight=node.weight,
+            max_connections=node.max_connections,
+            backup=node.backup,
+            hash_seed=hash_seed(node.address),
+        )
+        first = at if index == 0 else first
+    builder.add_pool(
+        name=name,
+        slot=slots.pools.used[name],
+        algorithm=pool.algorithm,
+        first_node=first,
+        node_count=len(pool.nodes),
+        persistence=-1 if pool.persistence is None else classes[pool.persistence],
+        retries=pool.retries,
+        refuse_last_draining=pool.drain_last == "refuse",
+        schedule=schedule([node.weight for node in pool.nodes]),
+    )
+
+
+def hash_seed(address: InetAddress) -> int:
+    """What a node is in the consistent hash: of its address alone, so that order is no matter."""
+    digest = hashlib.sha256(str(address).encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def schedule(weights: list[int]) -> list[int]:
+    """Node indices in the order of smooth weighted round robin.
+
+    Each round every node gains its weight; the one that is ahead serves and pays the sum. After
+    one sum of rounds all stand where they began. Weights whose sum is too large are scaled down,
+    but no node that has a weight falls out.
+    """
+    divisor = math.gcd(*weights) or 1
+    shares = [weight // divisor for weight in weights]
+    while sum(shares) > SCHEDULE_MAX:
+        shares = [-(-share // 2) for share in shares]
+    return _smooth(shares, sum(shares))
+
+
+def _smooth(shares: list[int], total: int) -> list[int]:
+    if total * len(shares) > EXACT_STEPS_MAX:
+        return _spread(shares)
+    ahead = [0] * len(shares)
+    order = []
+    for _ in range(total):
+        for index, share in enumerate(shares):
+            ahead[index] += share
+        best = max(range(len(shares)), key=ahead.__getitem__)
+        ahead[best] -= total
+        order.append(best)
+    return order
+
+
+def _spread(shares: list[int]) -> list[int]:
+    """Nearly the same order for very many nodes: each one's turns at even distances."""
+    turns = [
+        ((2 * turn + 1) / share, index)
+        for index, share in enumerate(shares)
+        for turn in range(share)
+    ]
+    return [index for _, index in sorted(turns)]
+
+
+def _virtual_server(
+    builder: PlanBuilder, name: str, server: VirtualServer, pools: dict[str, int], slots: Slots
+) -> None:
+    routes = [route for route in server.routes if route.host or route.path]
+    first = 0
+    for index, route in enumerate(routes):
+        host = (route.host or "").lower()
+        at = builder.add_route(host=host, path=route.path or "", pool=pools[route.pool])
+        first = at if index == 0 else first
+    builder.add_virtual_server(
+        name=name,
+        slot=slots.virtual_servers.used[name],
+        protocol=server.protocol,
+        pool=pools[server.pool],
+        routes=(first, len(routes)),
+        trusted=builder.add_networks(_networks(server.trusted_proxies)),
+        decision=builder.add_networks(_networks(server.decision_header)),
+    )
+
+
+def _networks(networks: tuple[Network, ...]) -> list[tuple[str, int]]:
+    return [(str(network.network_address), network.prefixlen) for network in networks]

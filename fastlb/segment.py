@@ -1,0 +1,152 @@
+"""What the control process and the workers share: one segment, its regions, their clock.
+
+Regions: `nodes`, `worker.N` (counters), `class.NAME` (session cache of a class) and
+`reserve.NAME` (its reservations). A cache whose size changes gets a new region; the old one
+stays until no worker uses it, which the caller knows.
+"""
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastlb import errors
+from fastlb._core.node import NODE_TABLE_BYTES
+from fastlb._core.session_store import Cache
+from fastlb._core.shm import Segment, SharedMemoryError
+from fastlb._core.stats import STATS_BYTES
+from fastlb.config import CacheClass, Config, CookieClass
+from fastlb.errors import StartError
+
+TICK_MS = 100  # of _core/limits.pxd
+RESERVATIONS = 4096  # clients with an unanswered first request, per class
+REGION_NODES, REGION_COUNTERS = 3, 4  # RegionKind of _core/shm.pxd
+REGION_NAME_BYTES_MAX = 63
+
+
+@dataclass(frozen=True)
+class Store:
+    """One session cache in the segment."""
+
+    cache: Cache
+    region: str
+    size: int
+    bytes: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Offset and bytes, as a plan names them."""
+        return self.cache.offset, self.bytes
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The session caches and reservations of one configuration, by class."""
+
+    caches: dict[str, Store]
+    reservations: dict[str, Store]
+
+    def regions(self) -> set[str]:
+        return {store.region for store in (*self.caches.values(), *self.reservations.values())}
+
+
+def boot_ms() -> int:
+    """CLOCK_BOOTTIME in milliseconds, the clock of everything in shared memory."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+class SharedSegment:
+    """The segment of one running fastlb; made empty, gone with its last process."""
+
+    def __init__(self, workers: int) -> None:
+        self.epoch_ms = boot_ms()
+        self.stores = Stores({}, {})
+        self._serial = 0
+        try:
+            self.segment = Segment.create()
+            self.node_table = self.segment.allocate("nodes", REGION_NODES, NODE_TABLE_BYTES)
+            self.counters = [
+                self.segment.allocate(f"worker.{index}", REGION_COUNTERS, STATS_BYTES)
+                for index in range(workers)
+            ]
+        except SharedMemoryError as error:
+            raise StartError(errors.NO_SHARED_MEMORY, reason=error) from None
+
+    @property
+    def fd(self) -> int:
+        """For a worker to inherit."""
+        return self.segment.fd
+
+    def address(self, offset: int) -> int:
+        return self.segment.address(offset)
+
+    def now(self) -> int:
+        """Ticks since the epoch, as session caches count them."""
+        return (boot_ms() - self.epoch_ms) // TICK_MS & 0xFFFFFFFF
+
+    def prepare(self, cfg: Config) -> Stores:
+        """The stores that `cfg` needs: those there are, and new ones. Raises StartError."""
+        made: list[Store] = []
+        stores = Stores({}, {})
+        try:
+            for name, cls in cfg.persistence.items():
+                if isinstance(cls, CacheClass):
+                    old = self.stores.caches.get(name)
+                    stores.caches[name] = self._store("class", name, cls.size, old, made)
+                if isinstance(cls, CookieClass) and cls.reserve_ms:
+                    old = self.stores.reservations.get(name)
+                    stores.reservations[name] = self._store(
+                        "reserve", name, RESERVATIONS, old, made
+                    )
+        except SharedMemoryError as error:
+            self.remove(store.region for store in made)
+            raise StartError(errors.NO_SHARED_MEMORY, reason=error) from None
+        return stores
+
+    def _store(
+        self, kind: str, name: str, size: int, old: Store | None, made: list[Store]
+    ) -> Store:
+        if old is not None and old.size == size:
+            return old
+        region = self._region_name(kind, name)
+        cache = Cache.create(self.segment, region, size)
+        store = Store(cache, region, size, Cache.bytes_for(size))
+        made.append(store)
+        return store
+
+    def _region_name(self, kind: str, name: str) -> str:
+        """`class.shop`; with a number no name can have where that one is taken or too long."""
+        region = f"{kind}.{name}"
+        if len(region.encode()) > REGION_NAME_BYTES_MAX or self.segment.find(region):
+            self._serial += 1
+            end = f"#{self._serial}"
+            region = region[: REGION_NAME_BYTES_MAX - len(end)] + end
+        return region
+
+    def adopt(self, stores: Stores) -> set[str]:
+        """Takes the stores as the current ones; returns the regions that they replace."""
+        replaced = self.stores.regions() - stores.regions()
+        self.stores = stores
+        return replaced
+
+    def discard(self, stores: Stores) -> None:
+        """Gives back what `prepare` made, when the configuration is not used after all."""
+        self.remove(stores.regions() - self.stores.regions())
+
+    def remove(self, regions: Iterable[str]) -> None:
+        """Gives memory back; no worker may use the regions any more."""
+        for region in regions:
+            self.segment.remove(region)
+
+    def copy_maps(self, old: Store, new: Store, directory: Path, name: str) -> None:
+        """Puts the maps of one cache into another; those that it has stay as they are."""
+        path = directory / f".moving-{os.getpid()}"
+        try:
+            old.cache.save(path, name, self.now())
+            new.cache.load(path, name, self.now())
+        finally:
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.segment.close()

@@ -1,0 +1,23 @@
+"""A worker process: `python -m fastlb.worker_main INDEX SEGMENT_FD CHANNEL_FD LOG_FD SYSLOG`.
+
+Started by the control process (workers.py). It imports as little as it can, since a worker that
+crashed is replaced while its connections wait.
+"""
+
+import signal
+import sys
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the worker; returns its exit status."""
+    # What the terminal or a group's signal tells the control process is not for workers.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    from fastlb._core.worker import run
+
+    index, segment_fd, channel_fd, log_fd, syslog = map(int, arguments)
+    return run(index, segment_fd, channel_fd, log_fd, bool(syslog))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
