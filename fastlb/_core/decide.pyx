@@ -247,6 +247,7 @@ cdef bint _pick(const DecideInput* ask, Decision* d) noexcept nogil:
     balance.table = ask.table
     balance.random = ask.random
     balance.now_ms = ask.now_ms
+    balance.peek = ask.peek
     balance.tried_count = d.tried_count
     for i in range(d.tried_count):
         balance.tried[i] = d.tried[i]
