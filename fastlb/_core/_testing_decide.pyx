@@ -151,6 +151,8 @@ cdef class World:
         cdef uint32_t cursor = 0
         cdef SessionMap found
         rows = {}
+        if not cache.shard_count:
+            return rows              # the class keeps none
         while session_cache_next(cache, &cursor, &found):
             rows[(<char*>&found.key)[:16]] = _text(&found.address)
         return rows
@@ -160,6 +162,8 @@ cdef class World:
         cdef uint32_t cursor = 0
         cdef SessionMap found
         rows = []
+        if not self.caches[index].shard_count:
+            return rows
         while session_cache_next(&self.caches[index], &cursor, &found):
             rows.append(found.used_at)
         return rows
