@@ -20,13 +20,12 @@ from fastlb._core.debug cimport BUG_ON
 from fastlb._core.edit cimport iovec
 from fastlb._core.head cimport BODY_LENGTH
 from fastlb._core.stream cimport (
-    STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_recv, stream_send,
+    PIPE_BYTES, STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_recv, stream_send,
     stream_splice_in, stream_splice_out,
 )
 
 cdef enum:
     SPLICE_MIN_BYTES = 64 * 1024     # below it, two splices and a pipe cost more than the copy
-    SPLICE_ONCE_BYTES = 256 * 1024   # the pipe's size
     ROUNDS_MAX = 16                  # reads per call, so that one bulk transfer starves nobody
     ROOM_MIN_BYTES = 4096            # less room than this behind a kept head: take another buffer
 
@@ -255,7 +254,7 @@ cdef int _pull_spliced(Worker* w, Stream* source, Flow* flow, uint64_t expected)
     cdef int64_t got
     BUG_ON(flow.pipe.bytes != 0)
     got = stream_splice_in(source, flow.pipe,
-                           expected if expected < SPLICE_ONCE_BYTES else SPLICE_ONCE_BYTES)
+                           expected if expected < PIPE_BYTES else PIPE_BYTES)
     if got <= 0:
         return _pull_failed(got)
     body_skip(&flow.body, <uint64_t> got)
