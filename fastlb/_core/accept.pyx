@@ -121,8 +121,8 @@ cdef enum:
 
 cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     cdef Listener* listener = <Listener*> s
-    cdef int i
-    for i in range(ACCEPTS_PER_TURN):
+    cdef int _i
+    for _i in range(ACCEPTS_PER_TURN):
         if w.stats.clients >= _share(w):
             accept_pause(w, RETRY_MS)
             return

@@ -43,8 +43,8 @@ from fastlb._core.plan cimport (
 )
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_SOURCE_FAILED,
-    FLOW_TARGET_FAILED, FLOW_TOO_LARGE, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_frame,
-    flow_pending, flow_run, flow_send_head,
+    FLOW_TARGET_FAILED, FLOW_TOO_LARGE, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_end, flow_flush,
+    flow_frame, flow_pending, flow_run, flow_send_head,
 )
 from fastlb._core.reply cimport reply_redirect_loops, reply_write
 from fastlb._core.request cimport request_edit, request_head_at, request_reload

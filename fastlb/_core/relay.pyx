@@ -253,9 +253,9 @@ cdef bint _splice_ready(Worker* w, Flow* flow) noexcept nogil:
 
 cdef int _pull_spliced(Worker* w, Stream* source, Flow* flow, uint64_t expected) noexcept nogil:
     cdef int64_t got
+    cdef uint64_t wanted = expected if expected < SPLICE_ONCE_BYTES else SPLICE_ONCE_BYTES
     BUG_ON(flow.pipe.bytes != 0)
-    got = stream_splice_in(source, flow.pipe,
-                           expected if expected < SPLICE_ONCE_BYTES else SPLICE_ONCE_BYTES)
+    got = stream_splice_in(source, flow.pipe, wanted)
     if got <= 0:
         return _pull_failed(got)
     body_skip(&flow.body, <uint64_t> got)

@@ -17,12 +17,12 @@ cdef const WorkerStats* _at(size_t address) except NULL:
     return <const WorkerStats*> address
 
 
-def clear_worker(size_t address) -> None:
+def clear_worker(size_t address):
     """Zero the whole counter block at `address` (before the slot's first worker)."""
     memset(<void*> _at(address), 0, sizeof(WorkerStats))
 
 
-def retire_worker(size_t address) -> None:
+def retire_worker(size_t address):
     """Mark the slot as empty after its worker ended; what counts events stays."""
     cdef WorkerStats* stats = <WorkerStats*> _at(address)
     cdef int i

@@ -17,7 +17,7 @@ cdef const char* ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 cdef uint8_t _digit[256]             # value of a base64url character, 255: none
 
 
-def _fill_digits() -> None:
+def _fill_digits():
     cdef int i
     memset(_digit, 255, sizeof(_digit))
     for i in range(64):
@@ -168,7 +168,7 @@ cdef int token_read(const SipKey* mac, const SipKey* stream, const char* text, u
 
 
 cdef int _read(const SipKey* mac, const SipKey* stream, const char* text, uint32_t count,
-                    Token* token) noexcept nogil:
+               Token* token) noexcept nogil:
     cdef uint8_t data[TAG_BYTES + PLAIN_BYTES_MAX + 1]
     cdef Hash128 tag, claimed
     cdef int bytes
