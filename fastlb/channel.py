@@ -22,7 +22,8 @@ class Kind(IntEnum):
     STOP = 2  # generation: milliseconds to drain
     LOG = 3  # one descriptor; items: 1 for syslog
     ACK = 101  # generation: the plan that is now in force
-    RELEASED = 102  # generation: no request uses an older plan any more
+    REFUSED = 102  # generation: a plan that this worker cannot use; it keeps the one before
+    RELEASED = 103  # generation: no request uses an older plan any more
 
 
 class Message(NamedTuple):

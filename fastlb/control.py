@@ -19,7 +19,7 @@ from fastlb.check import check_file
 from fastlb.config import Config
 from fastlb.control_socket import Answer, ControlSocket
 from fastlb.errors import StartError
-from fastlb.in_force import InForce, Prepared
+from fastlb.in_force import ACKNOWLEDGE_S, InForce, Prepared
 from fastlb.listeners import short_backlog
 from fastlb.machine import StateLock, User, open_state_dir, raise_descriptor_limit
 from fastlb.saved_maps import SavedMaps
@@ -27,7 +27,6 @@ from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.status import read_status
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
 
-ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over, before a warning
 FAILED_STARTS_MAX = 3  # per worker, before a start is given up
 TIDY_S = 1.0  # between two looks for what nobody uses any more
 AFTER_DRAIN_S = 2.0  # for workers to end once the drain time is over
@@ -145,7 +144,9 @@ class Control:
             return
         proxy = self.cfg.proxy
         saved = self.saved.directory
-        paths: list[Path | int] = [proxy.state_dir, proxy.secret_file, self.lock.fd, control_socket]
+        paths: list[Path | int] = [proxy.state_dir, self.lock.fd, control_socket]
+        if proxy.secret_file.parent == proxy.state_dir:  # elsewhere it is the operator's
+            paths.append(proxy.secret_file)
         paths += [saved, *saved.iterdir()] if saved.exists() else []
         paths += [self.access_log.fd] if proxy.access_log not in STREAMS else []
         self.user.give(paths)
@@ -177,19 +178,20 @@ class Control:
             return failed or self.in_force.is_everywhere() or self.stopping.is_set()
 
         while not await self.in_force.changes.until(decided, ACKNOWLEDGE_S):
-            self._warn_of_slow_workers()
+            for line in self._slow_workers():
+                log.warn(line)
         if self.workers.failed_starts >= failures_max and not self.in_force.is_everywhere():
             raise StartError(errors.WORKERS_FAIL, how=self.workers.last_end)
         return not self.stopping.is_set()
 
-    def _warn_of_slow_workers(self) -> None:
+    def _slow_workers(self) -> list[str]:
+        """A warning for each worker that does not run by the configuration in force."""
         generation = self.in_force.generation
-        for worker in self.workers.running.values():
-            if worker.acknowledged < generation:
-                line = errors.WORKER_SLOW.line(
-                    index=worker.index, pid=worker.pid, generation=generation
-                )
-                log.warn(line)
+        return [
+            errors.WORKER_SLOW.line(index=worker.index, pid=worker.pid, generation=generation)
+            for worker in self.workers.running.values()
+            if worker.acknowledged < generation
+        ]
 
     def _ready_line(self) -> str:
         listening = ", ".join(str(address) for address in self.in_force.listeners.open)
@@ -224,8 +226,11 @@ class Control:
                 return Reloaded(error.lines, warnings)
             warnings += self._change_log(cfg)
             await self.in_force.put(prepared)
-            if not await self.in_force.changes.until(self.in_force.is_everywhere, ACKNOWLEDGE_S):
-                self._warn_of_slow_workers()
+            generation = self.in_force.generation
+            await self.in_force.changes.until(
+                lambda: self.workers.all_answered(generation), ACKNOWLEDGE_S
+            )
+            warnings += self._slow_workers()
             self.in_force.tidy()
             return Reloaded([], warnings)
 
@@ -289,8 +294,8 @@ class Control:
 
         if not self.hurrying.is_set() and drain_ms:
             log.info(f"stopping: running requests have {drain_ms / 1000:g} s")
+            self.in_force.listeners.close_all()  # the workers take what is queued, then close
             self.workers.stop(drain_ms)
-            self.in_force.listeners.close_all()
             seconds = drain_ms / 1000 + AFTER_DRAIN_S
             await self.in_force.changes.until(lambda: gone() or self.hurrying.is_set(), seconds)
         if self.workers.running:

@@ -262,18 +262,17 @@ NO_SUCH_USER = _start(30, '[proxy] user: no user "{user}" on this machine')
 NOT_ROOT = _start(31, '[proxy] user: only root may become "{user}"; start as root, or as that user')
 LOG_FILE = _start(40, "access log {path}: {reason}")
 NO_SYSLOG = _start(41, "access log: no syslog at {path}: {reason}; start one, or log to a file")
-WORKERS_FAIL = _start(50, "workers end before they are ready: {how}; nothing is served")
+PLAN_REFUSED = _start(
+    51, "worker {index} (pid {pid}) cannot use generation {generation} and keeps the one before"
+)
+WORKERS_FAIL = _start(50, "no worker gets ready: the last one {how}; nothing is served")
 NOT_RUNNING = _start(60, "no fastlb is running with state directory {path}")
 NO_ANSWER = _start(61, "the fastlb with state directory {path} does not answer: {reason}")
 
 # Running
 NEEDS_RESTART = _running(70, "{key} has changed: it takes effect at the next start")
 WORKER_DIED = _running(71, "worker {index} (pid {pid}) {how}; a new one is started")
-WORKER_BACKOFF = _running(
-    72,
-    "worker {index} has ended {count} times, each within {seconds} s of its start; the next one "
-    "starts in {delay} s",
-)
+WORKER_BACKOFF = _running(72, "worker {index} {why}; the next one starts in {delay:g} s")
 WORKER_SLOW = _running(73, "worker {index} (pid {pid}) has not taken over generation {generation}")
 MAPS_DAMAGED = _running(
     74, "saved session maps of [persistence.{name}] are not used: {reason}; kept as {path}"

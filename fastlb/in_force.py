@@ -24,6 +24,8 @@ from fastlb.slots import NodeKey, Slots, Taken, listener_keys, node_key
 from fastlb.status import Reader
 from fastlb.workers import CurrentPlan, Workers
 
+ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over
+
 
 class Changes:
     """Wakes whoever waits for something to become true of the workers."""
@@ -112,7 +114,7 @@ class InForce:
         await self._copy(moving)
         self.adopt(prepared)
         self.send()
-        if moving and await self.changes.until(self.is_everywhere, 10):
+        if moving and await self.changes.until(self.is_everywhere, ACKNOWLEDGE_S):
             await self._copy(moving)  # what was recorded since
 
     def adopt(self, prepared: Prepared) -> None:

@@ -47,6 +47,7 @@ class Worker:
     listeners: set[int] = field(default_factory=set)  # ids that it has
     sent: int = 0  # generation
     acknowledged: int = 0
+    refused: int = 0  # generation that it cannot use
     released: int = 0  # oldest generation that its requests may still use
     stopping: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -111,6 +112,13 @@ class Workers:
             worker.acknowledged >= generation for worker in self.running.values()
         )
 
+    def all_answered(self, generation: int) -> bool:
+        """Whether every worker has taken this plan over, or cannot."""
+        return len(self.running) == self.count and all(
+            max(worker.acknowledged, worker.refused) >= generation
+            for worker in self.running.values()
+        )
+
     def all_released(self, generation: int) -> bool:
         """Whether no request in any worker uses a plan older than this one."""
         return len(self.running) == self.count and all(
@@ -160,7 +168,7 @@ class Workers:
         if self.access_log.fd >= 0:
             fds.append(self.access_log.fd)
         arguments = (index, *fds[:2], self.access_log.fd, int(self.access_log.is_syslog))
-        with theirs:
+        try:
             process = subprocess.Popen(
                 [*self.command, *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
@@ -168,6 +176,15 @@ class Workers:
                 pass_fds=fds,
                 process_group=0,  # the terminal's signals are the control process's
             )
+        except OSError as error:
+            ours.close()
+            how = f"{self.command[0]}: {error.strerror or error}"
+            if not self._ever_ready:
+                self.failed_starts = sys.maxsize  # it will not get better by trying
+            self._later(index, f"cannot be started ({how})", DELAY_MAX_S)
+            return
+        finally:
+            theirs.close()
         worker = Worker(index, process, os.pidfd_open(process.pid), ours)
         self.running[index] = worker
         loop = asyncio.get_running_loop()
@@ -186,6 +203,14 @@ class Workers:
             worker.acknowledged = max(worker.acknowledged, message.generation)
             self._ever_ready = True
             self.changed()
+        elif message.kind == Kind.REFUSED:
+            worker.refused = message.generation
+            self.changed()
+            log.error(
+                errors.PLAN_REFUSED.line(
+                    index=worker.index, pid=worker.pid, generation=message.generation
+                )
+            )
         elif message.kind == Kind.RELEASED:
             worker.released = max(worker.released, message.generation)
             self.changed()
@@ -210,20 +235,26 @@ class Workers:
         lived = time.monotonic() - worker.started
         crashes = self._crashes[index] = 1 if lived > SHORT_LIFE_S else self._crashes[index] + 1
         self.last_end = how
-        self.failed_starts += not self._ever_ready
         self.restarts[index] += 1
         log.warn(errors.WORKER_DIED.line(index=index, pid=worker.pid, how=how))
         if crashes <= CRASHES_MAX:
+            self.failed_starts += not self._ever_ready
             self._start(index)
             return
-        delay = min(DELAY_MIN_S * 2 ** (crashes - CRASHES_MAX - 1), DELAY_MAX_S)
-        log.warn(
-            errors.WORKER_BACKOFF.line(
-                index=index, count=crashes, seconds=round(SHORT_LIFE_S), delay=delay
-            )
+        self._later(
+            index,
+            f"has ended {crashes} times, each within {SHORT_LIFE_S:g} s of its start",
+            min(DELAY_MIN_S * 2 ** (crashes - CRASHES_MAX - 1), DELAY_MAX_S),
         )
-        later = asyncio.get_running_loop().call_later(delay, self._start, index)
-        self._delayed[index] = later
+
+    def _later(self, index: int, why: str, delay_s: float) -> None:
+        """Starts a worker after a while, and says so."""
+        self.last_end = why
+        self.failed_starts += not self._ever_ready
+        log.warn(errors.WORKER_BACKOFF.line(index=index, why=why, delay=delay_s))
+        loop = asyncio.get_running_loop()
+        self._delayed[index] = loop.call_later(delay_s, self._start, index)
+        loop.call_soon(self.changed)
 
     # --- the end ---
 

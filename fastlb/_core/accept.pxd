@@ -15,3 +15,5 @@ cdef void accept_pause(Worker* w, uint32_t retry_ms) noexcept nogil
 cdef void accept_resume(Worker* w) noexcept nogil
 # Accepts what has queued up, then closes all listeners.
 cdef void accept_finish(Worker* w) noexcept nogil
+# Frees what the listeners took; all are closed.
+cdef void accept_free(Worker* w) noexcept nogil

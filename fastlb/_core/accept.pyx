@@ -8,11 +8,13 @@ from fastlb._core cimport system
 from fastlb._core.client cimport client_open
 from fastlb._core.connection cimport Listener, Stream, Worker
 from fastlb._core.plan cimport Plan, plan_listener
+from fastlb._core.stream cimport stream_ignore
 from fastlb._core.timer cimport timer_set
 
 cdef enum:
     ACCEPTS_PER_TURN = 64            # per listener, so that running requests get their turn
     RETRY_MS = 100                   # after the system ran out of descriptors or memory
+    NO_LISTENER = 0xFFFFFFFF         # id of an entry whose socket is closed
 
 
 cdef bint _watch(Worker* w, Listener* listener) noexcept nogil:
@@ -22,19 +24,42 @@ cdef bint _watch(Worker* w, Listener* listener) noexcept nogil:
     return system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_ADD, listener.stream.fd, &event) == 0
 
 
+# The socket is the control process's too, so that closing ours would leave it in the poll set.
+# The entry stays for the next listener: its events may be in this turn's batch already.
+cdef void _close(Worker* w, Listener* listener) noexcept nogil:
+    system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_DEL, listener.stream.fd, NULL)
+    system.close(listener.stream.fd)
+    listener.stream.fd = -1
+    listener.stream.on_events = stream_ignore
+    listener.id = NO_LISTENER
+
+
 cdef bint accept_add(Worker* w, uint32_t id, int fd) noexcept nogil:
-    cdef Listener* listener = <Listener*> calloc(1, sizeof(Listener))
+    cdef Listener* listener = accept_find(w, NO_LISTENER)
     if listener == NULL:
-        return False
+        listener = <Listener*> calloc(1, sizeof(Listener))
+        if listener == NULL:
+            return False
+        listener.stream.fd = -1
+        listener.stream.on_events = stream_ignore
+        listener.id = NO_LISTENER
+        listener.next = w.listeners
+        w.listeners = listener
     listener.stream.fd = fd
+    if not w.accept_paused and not _watch(w, listener):
+        listener.stream.fd = -1
+        return False
     listener.stream.on_events = _events
     listener.id = id
-    if not w.accept_paused and not _watch(w, listener):
-        free(listener)
-        return False
-    listener.next = w.listeners
-    w.listeners = listener
     return True
+
+
+cdef void accept_free(Worker* w) noexcept nogil:
+    cdef Listener* listener
+    while w.listeners != NULL:
+        listener = w.listeners
+        w.listeners = listener.next
+        free(listener)
 
 
 cdef Listener* accept_find(Worker* w, uint32_t id) noexcept nogil:
@@ -54,16 +79,11 @@ cdef bint _named(const Plan* plan, Listener* listener) noexcept nogil:
 
 
 cdef void accept_follow_plan(Worker* w) noexcept nogil:
-    cdef Listener** link = &w.listeners
-    cdef Listener* listener
-    while link[0] != NULL:
-        listener = link[0]
-        if _named(w.snapshot.plan, listener):
-            link = &listener.next
-            continue
-        link[0] = listener.next
-        system.close(listener.stream.fd)
-        free(listener)
+    cdef Listener* listener = w.listeners
+    while listener != NULL:
+        if listener.stream.fd >= 0 and not _named(w.snapshot.plan, listener):
+            _close(w, listener)
+        listener = listener.next
 
 
 cdef uint32_t _share(Worker* w) noexcept nogil:
@@ -79,7 +99,8 @@ cdef void accept_pause(Worker* w, uint32_t retry_ms) noexcept nogil:
     w.accept_paused = True
     w.stats.accept_pauses += 1
     while listener != NULL:
-        system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_DEL, listener.stream.fd, NULL)
+        if listener.stream.fd >= 0:
+            system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_DEL, listener.stream.fd, NULL)
         listener = listener.next
     timer_set(&w.timers, &w.accept_timer, w.now_ms + retry_ms)
 
@@ -93,7 +114,8 @@ cdef void accept_resume(Worker* w) noexcept nogil:
         return
     w.accept_paused = False
     while listener != NULL:
-        _watch(w, listener)
+        if listener.stream.fd >= 0:
+            _watch(w, listener)
         listener = listener.next
 
 
@@ -131,11 +153,10 @@ cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
 
 
 cdef void accept_finish(Worker* w) noexcept nogil:
-    cdef Listener* listener
-    while w.listeners != NULL:
-        listener = w.listeners
-        while _accept_one(w, listener) >= 0:
-            pass
-        w.listeners = listener.next
-        system.close(listener.stream.fd)
-        free(listener)
+    cdef Listener* listener = w.listeners
+    while listener != NULL:
+        if listener.stream.fd >= 0:
+            while _accept_one(w, listener) >= 0:
+                pass
+            _close(w, listener)
+        listener = listener.next

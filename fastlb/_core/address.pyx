@@ -3,7 +3,7 @@
 # IPv4 into ::ffff:0:0/96 and out of it, so that one client is one address.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memcpy, strlen
+from libc.string cimport memchr, memcmp, memcpy, strlen
 
 cdef extern from * nogil:
     """
@@ -86,11 +86,11 @@ cdef uint32_t address_ip_text(const Address* a, char* out) noexcept nogil:
         memcpy(out, text, at)
         return at
     # By hand: inet_ntop goes through sprintf, and this stands in every forwarded request.
-    for i in range(12, 16):
-        at += _decimal(a.ip[i], out + at)
+    at = _decimal(a.ip[12], out)
+    for i in range(13, 16):
         out[at] = c'.'
-        at += 1
-    return at - 1
+        at += 1 + _decimal(a.ip[i], out + at + 1)
+    return at
 
 
 cdef uint32_t address_text(const Address* a, char* out) noexcept nogil:
@@ -121,7 +121,8 @@ cdef void address_cut(Address* a, uint32_t ipv4_bits, uint32_t ipv6_bits) noexce
 
 cdef bint address_from_text(Address* a, const char* text, uint32_t count) noexcept nogil:
     cdef char copy[ADDRESS_TEXT_BYTES_MAX]
-    if count == 0 or count >= sizeof(copy):
+    # A NUL would end the text for inet_pton, and what follows it would go unseen.
+    if count == 0 or count >= sizeof(copy) or memchr(text, 0, count) != NULL:
         return False
     memcpy(copy, text, count)
     copy[count] = 0

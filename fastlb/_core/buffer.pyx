@@ -21,8 +21,29 @@ cdef void buffer_pool_init(BufferPool* pool, uint64_t bytes_max) noexcept nogil:
     pool.refusals = 0
 
 
+# Gives free buffers back to the system until `size` more bytes are within the bound: those of
+# the other size would keep a borrower waiting though nobody uses them.
+cdef void _make_room(BufferPool* pool, uint32_t size) noexcept nogil:
+    cdef Buffer* buffer
+    while pool.bytes + size > pool.bytes_max:
+        buffer = pool.free_large
+        if buffer != NULL:
+            pool.free_large = buffer.next_free
+            pool.free_large_count -= 1
+        else:
+            buffer = pool.free_small
+            if buffer == NULL:
+                return
+            pool.free_small = buffer.next_free
+            pool.free_small_count -= 1
+        pool.bytes -= buffer.size
+        free(buffer)
+
+
 cdef Buffer* _allocate(BufferPool* pool, uint32_t size) noexcept nogil:
     cdef Buffer* buffer
+    if pool.bytes + size > pool.bytes_max:
+        _make_room(pool, size)
     if pool.bytes + size > pool.bytes_max:
         pool.refusals += 1
         return NULL

@@ -16,22 +16,38 @@ cdef bint forwarded_trusts(const Plan* plan, const PlanVirtualServer* server,
         plan, server.trusted, server.trusted_count, peer)
 
 
+# What may follow an address: nothing, or ":" and digits.
+cdef bint _port_or_nothing(const char* at, uint32_t count) noexcept nogil:
+    cdef uint32_t i
+    if count == 0:
+        return True
+    if count == 1 or at[0] != c':':
+        return False
+    for i in range(1, count):
+        if not c'0' <= at[i] <= c'9':
+            return False
+    return True
+
+
 cdef bint _entry_address(Slice entry, Address* out) noexcept nogil:
     # "192.0.2.1", "192.0.2.1:1234", "2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:1234"
-    cdef uint32_t i, colons = 0, colon = 0
+    cdef uint32_t i, colons = 0, end
     entry = slice_trim(entry)
+    end = entry.bytes
     if entry.bytes and entry.at[0] == c'[':
         for i in range(1, entry.bytes):
             if entry.at[i] == c']':
-                return address_from_text(out, entry.at + 1, i - 1)
+                return (_port_or_nothing(entry.at + i + 1, entry.bytes - i - 1)
+                        and address_from_text(out, entry.at + 1, i - 1))
         return False
     for i in range(entry.bytes):
         if entry.at[i] == c':':
             colons += 1
-            colon = i
-    if colons == 1:
-        entry.bytes = colon
-    return address_from_text(out, entry.at, entry.bytes)
+            end = i
+    if colons != 1:
+        end = entry.bytes
+    return (_port_or_nothing(entry.at + end, entry.bytes - end)
+            and address_from_text(out, entry.at, end))
 
 
 # One field's list from its end; False when the walk is over.
@@ -40,7 +56,9 @@ cdef bint _walk(const Plan* plan, const PlanVirtualServer* server, Slice value,
     cdef uint32_t end = value.bytes, start
     cdef Address hop
     cdef Slice entry
-    while end > 0:
+    if end == 0:
+        return True                  # no entry at all
+    while True:
         start = end
         while start > 0 and value.at[start - 1] != c',':
             start -= 1
@@ -52,8 +70,9 @@ cdef bint _walk(const Plan* plan, const PlanVirtualServer* server, Slice value,
         client[0] = hop
         if not forwarded_trusts(plan, server, &hop):
             return False
-        end = start - 1 if start > 0 else 0
-    return True
+        if start == 0:
+            return True
+        end = start - 1
 
 
 cdef void forwarded_client(const Plan* plan, const PlanVirtualServer* server,

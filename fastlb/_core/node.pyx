@@ -9,7 +9,7 @@ NODE_TABLE_BYTES = sizeof(NodeTable)
 STATES = {
     "up": NODE_UP, "draining": NODE_DRAINING, "down": NODE_DOWN, "disabled": NODE_DISABLED,
 }
-STATE_NAMES = {number: name for name, number in STATES.items()}
+STATE_NAMES = {number: name for name, number in STATES.items()} | {NODE_FREE: "free"}
 
 
 cdef NodeSlot* _slot(size_t table, int slot) except NULL:
@@ -36,13 +36,15 @@ def set_state(size_t table, int slot, str state):
 
 
 def get_state(size_t table, int slot) -> str:
-    """The state's name."""
+    """The state's name; "free" for a slot that no node has."""
     return STATE_NAMES[_slot(table, slot).state]
 
 
 def clear_worker_column(size_t table, int worker):
     """Forget the load of a worker that died: its requests died with it."""
     cdef int i
+    if not 0 <= worker < WORKERS_MAX:
+        raise ValueError(f"node table: no worker {worker}")
     for i in range(NODES_MAX):
         _slot(table, i).active[worker] = 0
 
@@ -50,6 +52,8 @@ def clear_worker_column(size_t table, int worker):
 def read_slot(size_t table, int slot, int workers) -> dict:
     """State, requests in progress, response average (µs) and last use (ms, CLOCK_BOOTTIME)."""
     cdef NodeSlot* one = _slot(table, slot)
+    if not 0 <= workers <= WORKERS_MAX:
+        raise ValueError(f"node table: no {workers} worker columns")
     return {
         "state": STATE_NAMES[one.state],
         "connections": node_load(one, workers),

@@ -6,7 +6,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from fastlb._core.address cimport Address, address_from_text
+from fastlb._core.address cimport Address, address_from_text, address_is_ipv4
 from fastlb._core.limits cimport NODES_MAX
 from fastlb._core.siphash cimport sip_key_load
 from fastlb._core.stats cimport WorkerStats
@@ -24,9 +24,11 @@ cdef bint plan_network_has(const Plan* plan, uint32_t first, uint32_t count,
                            const Address* a) noexcept nogil:
     cdef const PlanNetwork* network = plan_networks(plan) + first
     cdef uint32_t i, j, bits
-    cdef bint same
+    cdef bint same, ipv4 = address_is_ipv4(a)
     for i in range(count):
         bits = network[i].bits
+        if ipv4 and bits < 96:
+            continue                 # "::/0" is all of IPv6; it says nothing of IPv4 clients
         same = True
         for j in range(16):
             if bits >= 8:

@@ -20,13 +20,12 @@ from fastlb._core.debug cimport BUG_ON
 from fastlb._core.edit cimport iovec
 from fastlb._core.head cimport BODY_LENGTH
 from fastlb._core.stream cimport (
-    STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_recv, stream_send,
-    stream_splice_in, stream_splice_out,
+    PIPE_BYTES, STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_recv,
+    stream_send, stream_splice_in, stream_splice_out,
 )
 
 cdef enum:
     SPLICE_MIN_BYTES = 64 * 1024     # below it, two splices and a pipe cost more than the copy
-    SPLICE_ONCE_BYTES = 256 * 1024   # the pipe's size
     ROUNDS_MAX = 16                  # reads per call, so that one bulk transfer starves nobody
     ROOM_MIN_BYTES = 4096            # less room than this behind a kept head: take another buffer
 
@@ -253,7 +252,7 @@ cdef bint _splice_ready(Worker* w, Flow* flow) noexcept nogil:
 
 cdef int _pull_spliced(Worker* w, Stream* source, Flow* flow, uint64_t expected) noexcept nogil:
     cdef int64_t got
-    cdef uint64_t wanted = expected if expected < SPLICE_ONCE_BYTES else SPLICE_ONCE_BYTES
+    cdef uint64_t wanted = expected if expected < PIPE_BYTES else PIPE_BYTES
     BUG_ON(flow.pipe.bytes != 0)
     got = stream_splice_in(source, flow.pipe, wanted)
     if got <= 0:

@@ -17,6 +17,12 @@ cdef const WorkerStats* _at(size_t address) except NULL:
     return <const WorkerStats*> address
 
 
+cdef int _slot(int slot, int count) except -1:
+    if not 0 <= slot < count:
+        raise ValueError(f"stats: no slot {slot}")
+    return slot
+
+
 def clear_worker(size_t address):
     """Zero the whole counter block at `address` (before the slot's first worker)."""
     memset(<void*> _at(address), 0, sizeof(WorkerStats))
@@ -73,7 +79,8 @@ def read_worker(size_t address) -> dict:
 
 def read_virtual_server(size_t address, int slot) -> dict:
     """Counters of one virtual server in one worker; `slot` from the plan."""
-    cdef const VirtualServerStats* one = &_at(address).virtual_servers[slot]
+    cdef int checked = _slot(slot, VIRTUAL_SERVERS_MAX)
+    cdef const VirtualServerStats* one = &_at(address).virtual_servers[checked]
     return {
         "connections": one.connections,
         "accepted": one.accepted,
@@ -86,7 +93,7 @@ def read_virtual_server(size_t address, int slot) -> dict:
 
 def read_node(size_t address, int slot) -> dict:
     """Counters of one node slot in one worker."""
-    cdef const NodeStats* one = &_at(address).nodes[slot]
+    cdef const NodeStats* one = &_at(address).nodes[_slot(slot, NODES_MAX)]
     return {
         "requests": one.requests,
         "sessions": one.sessions,
@@ -99,7 +106,7 @@ def read_node(size_t address, int slot) -> dict:
 
 def read_class(size_t address, int slot) -> dict:
     """Counters of one persistence class in one worker, outcomes by name."""
-    cdef const ClassStats* one = &_at(address).classes[slot]
+    cdef const ClassStats* one = &_at(address).classes[_slot(slot, CLASSES_MAX)]
     cdef int i
     return {
         "outcomes": {name: one.outcomes[i] for i, name in enumerate(outcome_names())},

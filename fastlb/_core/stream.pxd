@@ -10,6 +10,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from fastlb._core.connection cimport Pipe, Stream, Worker
 from fastlb._core.edit cimport iovec
 
+cdef enum:
+    PIPE_BYTES = 1024 * 1024         # measured against 64 and 256 KiB: docs/performance.md
+
 cdef enum StreamResult:
     STREAM_AGAIN = -1                # nothing now; an edge will come
     STREAM_END = -2                  # the peer has finished sending

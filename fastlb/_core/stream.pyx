@@ -12,7 +12,7 @@ from fastlb._core.edit cimport iovec
 from fastlb._core cimport system
 
 cdef enum:
-    PIPE_BYTES = 256 * 1024          # measured: benchmarks/README "splice"
+    PIPE_LEAST_BYTES = 64 * 1024     # a smaller pipe costs more calls than copying
     PIPES_FREE_MAX = 64
 
 
@@ -165,10 +165,14 @@ cdef Pipe* pipe_borrow(Worker* w) noexcept nogil:
             system.close(fds[0])
             system.close(fds[1])
             return NULL
-        # More than the default 64 KiB may be refused (pipe-user-pages-soft): then it stays.
-        system.fcntl(fds[1], system.F_SETPIPE_SZ, PIPE_BYTES)
         pipe.in_fd = fds[0]
         pipe.out_fd = fds[1]
+        # May be refused, and near the user's limit the kernel makes tiny pipes (pipe(7),
+        # pipe-user-pages-soft): then copying is better.
+        system.fcntl(fds[1], system.F_SETPIPE_SZ, PIPE_BYTES)
+        if system.fcntl(fds[1], system.F_GETPIPE_SZ, 0) < PIPE_LEAST_BYTES:
+            _pipe_destroy(pipe)
+            return NULL
     pipe.bytes = 0
     pipe.next_free = NULL
     w.stats.pipes += 1

@@ -11,7 +11,7 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from fastlb._core cimport system
-from fastlb._core.accept cimport accept_resume
+from fastlb._core.accept cimport accept_free, accept_resume
 from fastlb._core.access_log cimport access_log_close, access_log_flush, access_log_open
 from fastlb._core.buffer cimport buffer_pool_free, buffer_pool_init
 from fastlb._core.channel cimport channel_begin_stop, channel_close, channel_open
@@ -184,6 +184,7 @@ cdef void _free_lists(Worker* w) noexcept nogil:
         head = w.free_heads
         w.free_heads = (<Head**> head)[0]
         free(head)
+    accept_free(w)
     buffer_pool_free(&w.buffers)
 
 

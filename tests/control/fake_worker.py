@@ -4,6 +4,7 @@ Speaks the channel's side of a worker and answers every connection with who it i
 was told. FAKE_WORKER tells it to misbehave:
   crash      end at once        mute       acknowledge nothing
   deaf       ignore STOP        late       acknowledge after half a second
+  refuse     refuse the second plan
 """
 
 import array
@@ -16,7 +17,7 @@ import sys
 import time
 
 HEADER, ENTRY = struct.Struct("=IIQ"), struct.Struct("=II")
-PLAN, STOP, LOG, ACK, RELEASED = 1, 2, 3, 101, 102
+PLAN, STOP, LOG, ACK, REFUSED, RELEASED = 1, 2, 3, 101, 102, 103
 HOW = os.environ.get("FAKE_WORKER", "")
 
 
@@ -59,6 +60,9 @@ class FakeWorker:
 
     def take(self, generation, entries, fds):
         plan, *new = fds
+        if HOW == "refuse" and generation == 2:
+            self.channel.send(HEADER.pack(REFUSED, 0, generation))
+            return
         self.plan_bytes = os.fstat(plan).st_size
         os.close(plan)
         kept = {}

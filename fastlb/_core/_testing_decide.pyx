@@ -1,0 +1,284 @@
+"""def functions over node, balance, the persistence methods and decide; for tests only."""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+from fastlb._core._testing_plan cimport PlanImage
+from fastlb._core.address cimport (
+    ADDRESS_TEXT_BYTES_MAX, Address, address_from_text, address_text,
+)
+from fastlb._core.balance cimport BalanceInput, balance_pick
+from fastlb._core.decide cimport (
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput, decide,
+    decide_again, decide_answered, decide_forget,
+)
+from fastlb._core.head cimport Head, HeadLimits, head_reset, request_head_parse
+from fastlb._core.node cimport NodeTable, node_feed_response, node_load
+from fastlb._core.outcome cimport found_in_name, outcome_name
+from fastlb._core.persist cimport FIND_KEY, FIND_NODE, FIND_NOTHING, Finding, PersistInput
+from fastlb._core.persist_ip cimport persist_ip_find
+from fastlb._core.persist_transparent cimport persist_transparent_find
+from fastlb._core.plan cimport (
+    CLASS_HAS_CACHE, CLASS_TRANSPARENT, PlanClass, plan_class, plan_pool,
+)
+from fastlb._core.session_cache cimport (
+    SessionMap, session_cache_next, session_cache_open, session_cache_store,
+)
+from fastlb._core.session_shard cimport SessionCache
+from fastlb._core.shm cimport Segment
+from fastlb._core.siphash cimport Hash128
+
+cdef extern from "<stdlib.h>" nogil:
+    void* aligned_alloc(size_t alignment, size_t size) noexcept
+
+ACTIONS = {
+    ACTION_FORWARD: "forward", ACTION_REDIRECT: "redirect", ACTION_CLOSE: "close",
+    ACTION_NO_NODE: "no-node",
+}
+KINDS = {FIND_NOTHING: "nothing", FIND_KEY: "key", FIND_NODE: "node"}
+
+
+cdef Address _parsed(str ip, int port=0) except *:
+    cdef Address a
+    memset(&a, 0, sizeof(a))
+    text = ip.encode()
+    if not address_from_text(&a, text, <uint32_t>len(text)):
+        raise ValueError(ip)
+    a.port = port
+    return a
+
+
+cdef str _text(const Address* a):
+    cdef char out[ADDRESS_TEXT_BYTES_MAX]
+    return out[:address_text(a, out)].decode()
+
+
+cdef Head* _head(const char* data, uint32_t count) except NULL:
+    cdef Head* head = <Head*>malloc(sizeof(Head))
+    cdef HeadLimits limits
+    limits.request_line_bytes = 8192
+    limits.field_bytes = 0
+    limits.head_bytes = 65536
+    limits.field_count = 128
+    head_reset(head)
+    if request_head_parse(head, data, count, &limits) != <int>count:
+        free(head)
+        raise ValueError("not a head")
+    return head
+
+
+cdef class World:
+    """A plan, its node table and its session caches; clocks stand still until a test moves them."""
+
+    def __init__(self, PlanImage image, Segment segment):
+        cdef const PlanClass* cls
+        cdef uint32_t i
+        self.image = image
+        self.segment = segment
+        self.table = <NodeTable*>aligned_alloc(64, (sizeof(NodeTable) + 63) // 64 * 64)
+        memset(self.table, 0, sizeof(NodeTable))
+        self.caches = <SessionCache*>calloc(image.plan.class_count + 1, sizeof(SessionCache))
+        self.reservations = <SessionCache*>calloc(image.plan.class_count + 1,
+                                                  sizeof(SessionCache))
+        self.random = 88172645463325252
+        self.now_ms = 1000000
+        self.now_ticks = 10000
+        self.wall_s = 1800000000
+        for i in range(image.plan.class_count):
+            cls = plan_class(image.plan, i)
+            if cls.flags & CLASS_HAS_CACHE and session_cache_open(
+                    &self.caches[i], segment.at(cls.cache_offset), cls.cache_bytes) < 0:
+                raise ValueError("no session cache")
+            if cls.reserve_ticks and session_cache_open(
+                    &self.reservations[i], segment.at(cls.reservations_offset),
+                    cls.reservations_bytes) < 0:
+                raise ValueError("no reservations")
+
+    def __dealloc__(self):
+        free(self.table)
+        free(self.caches)
+        free(self.reservations)
+
+    # ---- nodes ----
+
+    @property
+    def table_address(self):
+        return <size_t>self.table
+
+    def set_load(self, uint32_t slot, uint32_t worker, uint32_t count):
+        self.table.slots[slot].active[worker] = count
+
+    def load(self, uint32_t slot, uint32_t workers):
+        return node_load(&self.table.slots[slot], workers)
+
+    def feed(self, uint32_t slot, uint64_t us):
+        """One measured response time; the average after it."""
+        node_feed_response(&self.table.slots[slot], us, self.now_ms)
+        return self.table.slots[slot].response_us
+
+    def turns(self, uint32_t slot):
+        return self.table.turns[slot]
+
+    def pick(self, uint32_t pool=0, object tried=(), uint64_t key=0):
+        """(index of the node or -1, whether it is a draining one taken for want of others)"""
+        cdef BalanceInput ask
+        cdef bint draining = True
+        cdef uint32_t i
+        memset(&ask, 0, sizeof(ask))
+        ask.plan = self.image.plan
+        ask.pool = plan_pool(self.image.plan, pool)
+        ask.table = self.table
+        ask.key = key
+        ask.random = &self.random
+        ask.now_ms = self.now_ms
+        ask.tried_count = <uint32_t>len(tried)
+        for i in range(ask.tried_count):
+            ask.tried[i] = tried[i]
+        node = balance_pick(&ask, &draining)
+        return node, bool(draining)
+
+    def picks(self, list keys, uint32_t pool=0):
+        """The nodes of many keys."""
+        return [self.pick(pool, [], key)[0] for key in keys]
+
+    # ---- session maps ----
+
+    def maps(self, uint32_t index, bint reserved=False):
+        """{hash of the key: "address:port"} of a class's session cache, or its reservations."""
+        cdef SessionCache* cache = &self.reservations[index] if reserved else &self.caches[index]
+        cdef uint32_t cursor = 0
+        cdef SessionMap found
+        rows = {}
+        while session_cache_next(cache, &cursor, &found):
+            rows[(<char*>&found.key)[:16]] = _text(&found.address)
+        return rows
+
+    def used_at(self, uint32_t index):
+        """The last use of each map, in ticks."""
+        cdef uint32_t cursor = 0
+        cdef SessionMap found
+        rows = []
+        while session_cache_next(&self.caches[index], &cursor, &found):
+            rows.append(found.used_at)
+        return rows
+
+    def find(self, uint32_t index, str client, object data=None):
+        """What the class's method reads out of a request."""
+        cdef PersistInput ask
+        cdef Finding found
+        cdef Address address = _parsed(client, 4711)
+        cdef const PlanClass* cls = plan_class(self.image.plan, index)
+        ask.plan = self.image.plan
+        ask.client = &address
+        ask.head = ask.buf = NULL
+        if data is not None:
+            ask.buf = <bytes>data
+            ask.head = _head(ask.buf, <uint32_t>len(data))
+        ask.wall_s = self.wall_s
+        memset(&found, 0, sizeof(found))
+        if cls.type == CLASS_TRANSPARENT:
+            persist_transparent_find(&ask, cls, &found)
+        else:
+            persist_ip_find(&ask, cls, &found)
+        free(<void*>ask.head)
+        return {
+            "kind": KINDS[found.kind], "outcome": outcome_name(found.outcome).decode(),
+            "duplicates": bool(found.duplicates), "cookie_seen": bool(found.cookie_seen),
+            "rewrite": bool(found.rewrite), "first_seen_s": found.first_seen_s,
+            "last_seen_s": found.last_seen_s, "key": (<char*>&found.key)[:16],
+            "node": _text(&found.node) if found.kind == FIND_NODE else None,
+        }
+
+    def put(self, uint32_t index, str client, str ip, int port):
+        """Makes a map of a class with keys, as another worker would."""
+        cdef Hash128 key
+        cdef Address address = _parsed(ip, port)
+        cdef const char* bits
+        found = self.find(index, client)["key"]
+        bits = found
+        key = (<const Hash128*>bits)[0]
+        session_cache_store(&self.caches[index], &key, &address, self.now_ticks, 0, NULL)
+
+    def decide(self, str client="192.0.2.1", object data=None, uint32_t pool=0, bint peek=False):
+        """A decision; `data`: the request's whole head, None where the protocol has none."""
+        return Made(self, client, data, pool, peek)
+
+
+cdef class Made:
+    """A decision with the request that it is about."""
+
+    def __init__(self, World world, str client, object data, uint32_t pool, bint peek):
+        cdef DecideInput ask
+        self.world = world
+        self.client = _parsed(client, 4711)
+        self.data = data
+        if data is not None:
+            self.head = _head(data, <uint32_t>len(data))
+        self.pool = pool
+        self.peek = peek
+        memset(&self.d, 0xee, sizeof(self.d))
+        self._input(&ask)
+        decide(&ask, &self.d)
+
+    def __dealloc__(self):
+        free(self.head)
+
+    cdef void _input(self, DecideInput* ask):
+        memset(ask, 0, sizeof(DecideInput))
+        ask.request.plan = self.world.image.plan
+        ask.request.client = &self.client
+        ask.request.head = self.head
+        ask.request.buf = NULL
+        if self.data is not None:
+            ask.request.buf = self.data
+        ask.request.wall_s = self.world.wall_s
+        ask.pool = plan_pool(ask.request.plan, self.pool)
+        ask.persistence = ask.pool.persistence
+        ask.table = self.world.table
+        ask.caches = self.world.caches
+        ask.reservations = self.world.reservations
+        ask.random = &self.world.random
+        ask.now_ms = self.world.now_ms
+        ask.now_ticks = self.world.now_ticks
+        ask.peek = self.peek
+
+    def again(self):
+        """The node could not be connected to."""
+        cdef DecideInput ask
+        self._input(&ask)
+        decide_again(&ask, &self.d)
+        return self
+
+    def answered(self, bint whole=True):
+        cdef DecideInput ask
+        self._input(&ask)
+        decide_answered(&ask, &self.d, whole)
+
+    def forget(self):
+        cdef DecideInput ask
+        self._input(&ask)
+        decide_forget(&ask, &self.d)
+
+    def __getattr__(self, str name):
+        if name in ("established", "write_cookie", "expire_cookie", "cookie_seen", "duplicates",
+                    "last_draining", "has_reservation", "holds_reservation", "has_previous"):
+            return bool(self.fields()[name])
+        return self.fields()[name]
+
+    def fields(self):
+        cdef uint32_t i
+        return {
+            "action": ACTIONS[self.d.action], "outcome": outcome_name(self.d.outcome).decode(),
+            "found_in": found_in_name(self.d.found_in).decode(),
+            "established": self.d.established, "has_previous": self.d.has_previous,
+            "write_cookie": self.d.write_cookie, "expire_cookie": self.d.expire_cookie,
+            "cookie_seen": self.d.cookie_seen, "duplicates": self.d.duplicates,
+            "last_draining": self.d.last_draining, "has_reservation": self.d.has_reservation,
+            "holds_reservation": self.d.holds_reservation, "node": self.d.node,
+            "persistence": self.d.persistence, "found_class": self.d.found_class,
+            "cookie_class": self.d.cookie_class, "first_seen_s": self.d.first_seen_s,
+            "previous": _text(&self.d.previous) if self.d.has_previous else None,
+            "keys": [self.d.keys[i].index for i in range(self.d.key_count)],
+            "tried": [self.d.tried[i] for i in range(self.d.tried_count)],
+        }

@@ -1,0 +1,204 @@
+"""The command line: help, exit codes, and what goes wrong."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastlb as package
+from fastlb import cli
+from fastlb.control_socket import ControlSocket, ask, socket_path
+from fastlb.errors import StartError
+from tests.control.running import fastlb
+
+GOOD = """
+[virtual_servers.shop]
+listen = "127.0.0.1:1"
+pool = "web"
+[pools.web]
+nodes = ["10.0.0.1:80"]
+"""
+COMMANDS = ("run", "check", "reload", "stop", "status", "demo", "version")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "fastlb.toml"
+    path.write_text(f'[proxy]\nstate_dir = "state"\n{GOOD}')
+    return path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([name, "--help"])
+    assert caught.value.code == 0
+    assert f"example: fastlb {name}" in capsys.readouterr().out
+
+
+def test_only_what_works_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = [
+        line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:4] == "    "
+    ]
+    assert tuple(listed) == COMMANDS
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--fly"], ["status", "--jsn"]])
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+
+
+def test_check_of_a_right_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "-c", str(file)]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == (f"{file}: right\n", "")
+    file.write_text(GOOD + "[pools.unused]\nnodes = []\n")
+    assert cli.main(["check", "-c", str(file)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{file}: right, 2 warnings\n"
+    assert shown.err.count("fastlb: warning: ") == 2
+
+
+def test_check_says_all_that_is_wrong(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(GOOD.replace('"web"', '"wep"') + 'algorithm = "dice"\n')
+    assert cli.main(["check", "-c", str(file)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    first, second = shown.err.splitlines()
+    assert first.startswith(f"fastlb: error: {file}:4: [virtual_servers.shop] pool: ")
+    assert first.endswith("[FLB-C030]")
+    assert '"dice"' in second
+
+
+def test_no_file_is_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["check"]) == 2
+    assert "name one with -c FILE" in capsys.readouterr().err
+    assert cli.main(["run", "-c", "none.toml"]) == 2
+    assert "none.toml: cannot be read" in capsys.readouterr().err
+
+
+def test_run_of_a_wrong_file_starts_nothing(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(GOOD.replace('"web"', '"wep"'))
+    assert cli.main(["run", "-c", str(file)]) == 2
+    assert capsys.readouterr().err.startswith("fastlb: error: ")
+    assert [path.name for path in file.parent.iterdir()] == ["fastlb.toml"]
+
+
+@pytest.mark.parametrize("name", ["reload", "stop", "status"])
+def test_nobody_to_talk_to_is_1(name: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "-c", str(file)]) == 1
+    state = file.parent / "state"
+    assert capsys.readouterr().err == (
+        f"fastlb: error: no fastlb is running with state directory {state} [FLB-S060]\n"
+    )
+
+
+def test_commands_find_the_state_directory_of_a_wrong_file(file: Path) -> None:
+    arguments = cli.parser().parse_args(["status", "-c", str(file)])
+    assert cli.state_dir(arguments) == file.parent / "state"
+    file.write_text('[proxy]\nstate_dir = "/srv/x"\nnonsense = 5\n')
+    assert cli.state_dir(arguments) == Path("/srv/x")
+    file.write_text("nonsense = 5\n")
+    assert cli.state_dir(arguments).name == "fastlb"
+    file.write_text("nonsense =\n")
+    assert cli.main(["status", "-c", str(file)]) == 2
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["version"]) == 0
+    assert capsys.readouterr().out == f"fastlb {package.__version__}\n"
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastlb", "version"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=Path(package.__file__).parents[1],
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_errors_of_a_start_are_lines_and_1(file: Path) -> None:
+    (file.parent / "state").mkdir(mode=0o700)
+    secret = file.parent / "state" / "secret"
+    secret.write_text("wrong")
+    secret.chmod(0o600)
+    file.write_text(file.read_text().replace("127.0.0.1:1", "192.0.2.1:80"))
+    done = fastlb("run", "-c", str(file))
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("fastlb: error: ") for line in lines)
+    assert {line[-10:] for line in lines} == {"[FLB-S003]", "[FLB-S012]"}
+
+
+def test_the_path_of_the_control_socket_may_be_too_long(file: Path) -> None:
+    deep = file.parent / ("d" * 100)
+    file.write_text(f'[proxy]\nstate_dir = "{deep}"\n{GOOD.replace(":1", ":10009")}')
+    done = fastlb("run", "-c", str(file.parent / "fastlb.toml"))
+    assert done.returncode == 1
+    assert "too long" in done.stderr
+
+
+# --- the control socket ---
+
+
+def run_socket(directory: Path, lines: list[bytes]) -> list[dict[str, object]]:
+    """Serves one client that sends `lines`; its answers."""
+
+    async def echo(request: dict[str, object]) -> dict[str, object]:
+        return {"ok": True, "request": request}
+
+    async def main() -> list[dict[str, object]]:
+        server = ControlSocket(directory, {"echo": echo})
+        await server.open()
+        assert socket_path(directory).stat().st_mode & 0o777 == 0o600
+        reader, writer = await asyncio.open_unix_connection(socket_path(directory))
+        answers = []
+        for line in lines:
+            writer.write(line)
+            answers.append(json.loads(await reader.readline()))
+        writer.close()
+        await asyncio.sleep(0)
+        server.close()
+        return answers
+
+    return asyncio.run(main())
+
+
+def test_requests_are_lines_of_json(tmp_path: Path) -> None:
+    good, not_json, unknown, no_object = run_socket(
+        tmp_path, [b'{"command": "echo", "x": 1}\n', b"nonsense\n", b'{"command": "no"}\n', b"[]\n"]
+    )
+    assert good == {"ok": True, "request": {"command": "echo", "x": 1}}
+    assert not_json == {"ok": False, "error": "not JSON"}
+    assert unknown == no_object == {"ok": False, "error": "no such command; expected one of echo"}
+    assert not socket_path(tmp_path).exists()
+
+
+def test_a_silent_server_is_one_line(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(socket_path(tmp_path)))
+        server.listen()
+        with pytest.raises(StartError) as caught:
+            ask(tmp_path, "status", timeout_s=0.1)
+    assert "does not answer: timed out [FLB-S061]" in caught.value.lines[0]

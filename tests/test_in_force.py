@@ -1,0 +1,178 @@
+"""How one configuration takes the place of another, without worker processes."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from fastlb._core.node import get_state, read_slot
+from fastlb._core.session_store import StateFileError
+from fastlb.check import check_text
+from fastlb.config import Config
+from fastlb.errors import StartError
+from fastlb.in_force import Changes, InForce
+from fastlb.slots import NodeKey
+from tests.control.running import free_port
+
+
+class Workers:
+    """Stands for the workers: what they were given, and what they say they use."""
+
+    def __init__(self) -> None:
+        self.plans: list[int] = []
+        self.acknowledged = self.released = 0
+
+    def use(self, plan: object) -> None:
+        self.plans.append(plan.generation)  # type: ignore[attr-defined]
+
+    def all_acknowledged(self, generation: int) -> bool:
+        return self.acknowledged >= generation
+
+    def all_released(self, generation: int) -> bool:
+        return self.released >= generation
+
+
+@pytest.fixture
+def force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fastlb.in_force.ACKNOWLEDGE_S", 0.05)
+    one = InForce(2, tmp_path)
+    one.keys = [bytes(16)] * 4
+    one.workers = Workers()  # type: ignore[assignment]
+    yield one
+    one.close()
+
+
+def config(nodes: str = '"10.0.0.1:80", "10.0.0.2:80"', size: int = 64, port: int = 0) -> Config:
+    text = f'[virtual_servers.a]\nlisten = "127.0.0.1:{port or free_port()}"\npool = "web"\n'
+    text += f'[pools.web]\nnodes = [{nodes}]\npersistence = "c"\n'
+    found = check_text(f'{text}[persistence.c]\ntype = "ip"\nsize = {size}\n', Path("x")).config
+    assert found is not None
+    return found
+
+
+def put(force: InForce, cfg: Config) -> None:
+    asyncio.run(force.put(force.prepare(cfg)))
+
+
+def regions(force: InForce) -> set[str]:
+    return {name for name, *_ in force.segment.segment.regions()}
+
+
+def test_each_configuration_is_a_generation(force: InForce) -> None:
+    for number in (1, 2, 3):
+        put(force, config())
+        assert force.workers.plans[-1] == number  # type: ignore[attr-defined]
+
+
+def test_what_was_prepared_can_be_discarded(force: InForce) -> None:
+    put(force, config(size=64))
+    before = regions(force), dict(force.slots.nodes.used), set(force.listeners.open)
+    force.discard(force.prepare(config('"10.0.0.9:80"', size=128)))
+    assert (regions(force), dict(force.slots.nodes.used), set(force.listeners.open)) == before
+
+
+def test_a_refused_preparation_leaves_nothing(
+    force: InForce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(force, config(size=64))
+    before = regions(force), dict(force.slots.nodes.used), set(force.listeners.open)
+    new = config('"10.0.0.9:80"', size=128)
+
+    def add(keys: object) -> list[object]:
+        from fastlb import errors
+
+        raise StartError(errors.NO_SUCH_ADDRESS, name="a", address="b")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(force.listeners, "add", add)
+        with pytest.raises(StartError):
+            force.prepare(new)
+    assert (regions(force), dict(force.slots.nodes.used), set(force.listeners.open)) == before
+    force.slots.nodes.room = 2
+    with pytest.raises(StartError) as caught:
+        force.prepare(new)
+    assert "FLB-S024" in caught.value.lines[0]
+    assert (regions(force), dict(force.slots.nodes.used), set(force.listeners.open)) == before
+
+
+def test_nothing_is_given_back_before_every_worker_has_the_new_plan(force: InForce) -> None:
+    put(force, config())
+    old = set(force.listeners.open)
+    put(force, config('"10.0.0.1:80"', size=128))
+    gone = NodeKey("web", "10.0.0.2", 80)
+    force.tidy()
+    assert gone in force.slots.nodes.used
+    assert old <= set(force.listeners.open)
+    force.workers.acknowledged = 2  # type: ignore[attr-defined]
+    force.tidy()
+    assert gone not in force.slots.nodes.used
+    assert not old & set(force.listeners.open)
+
+
+def test_the_slot_of_a_removed_node_stays_while_requests_run_there(
+    force: InForce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(force, config())
+    table = force.segment.address(force.segment.node_table)
+    gone = NodeKey("web", "10.0.0.2", 80)
+    slot = force.slots.nodes.used[gone]
+    put(force, config('"10.0.0.1:80"'))
+    force.workers.acknowledged = 2  # type: ignore[attr-defined]
+    busy = read_slot(table, slot, 2) | {"connections": 1}
+    with monkeypatch.context() as patched:
+        patched.setattr("fastlb.in_force.read_slot", lambda *_: busy)
+        force.tidy()
+    assert force.slots.nodes.used[gone] == slot
+    assert get_state(table, slot) == "up"
+    force.tidy()
+    assert gone not in force.slots.nodes.used
+    with pytest.raises(KeyError):  # no state: the slot is free
+        get_state(table, slot)
+
+
+def test_memory_of_an_old_cache_stays_until_no_request_uses_it(force: InForce) -> None:
+    put(force, config(size=64))
+    put(force, config(size=128))
+    force.workers.acknowledged = 2  # type: ignore[attr-defined]
+    force.tidy()
+    assert {"class.c", "class.c#1"} <= regions(force)
+    force.workers.released = 2  # type: ignore[attr-defined]
+    force.tidy()
+    assert "class.c" not in regions(force)
+
+
+def test_maps_that_cannot_move_are_reported(
+    force: InForce, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(force, config(size=64))
+
+    def fails(*_: object) -> None:
+        raise StateFileError("no space left")
+
+    monkeypatch.setattr(force.segment, "copy_maps", fails)
+    force.workers.acknowledged = 2  # type: ignore[attr-defined]
+    put(force, config(size=128))
+    assert capsys.readouterr().err.count("FLB-S076") == 2
+    assert force.generation == 2
+
+
+def test_waiting_for_a_change() -> None:
+    async def main() -> tuple[bool, bool, bool]:
+        changes, true = Changes(), False
+
+        async def later() -> None:
+            nonlocal true
+            await asyncio.sleep(0.01)
+            changes.notify()
+            true = True
+            changes.notify()
+
+        task = asyncio.ensure_future(later())
+        came = await changes.until(lambda: true, 5)
+        await task
+        return came, await changes.until(lambda: True, 0), await changes.until(lambda: False, 0.02)
+
+    begin = time.monotonic()
+    assert asyncio.run(main()) == (True, True, False)
+    assert time.monotonic() - begin < 2

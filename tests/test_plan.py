@@ -1,0 +1,262 @@
+"""What a configuration becomes in the plan that workers read."""
+
+import fcntl
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastlb import plan
+from fastlb._core._testing_plan import network_has, read_plan
+from fastlb._core.plan import CLASS_FLAGS
+from fastlb.check import check_file, check_text
+from fastlb.class_id import class_hex
+from fastlb.config import Config, IpClass, TransparentClass
+from fastlb.cookie_tail import cookie_tail
+from fastlb.plan import Place, compile_plan, schedule, seal, seconds, ticks
+from fastlb.slots import NodeKey, Slots
+
+ROOT = Path(__file__).parents[1]
+KEYS = [bytes([number] * 16) for number in range(4)]
+TEXT = """
+[proxy]
+access_log_format = "combined"
+[virtual_servers.shop]
+listen = ["127.0.0.1:80", "[::1]:80", "unix:/run/a.sock"]
+pool = "web"
+routes = [{ host = "API.example.com", path = "/v1/", pool = "api" },
+          { host = "*.b.c", pool = "api" }]
+trusted_proxies = ["10.0.0.0/8", "2001:db8::/32"]
+decision_header = ["127.0.0.0/8"]
+[virtual_servers.other]
+listen = "127.0.0.1:81"
+pool = "api"
+[pools.api]
+nodes = ["[2001:db8::1]:8443"]
+drain_last = "refuse"
+retries = 0
+[pools.web]
+nodes = ["10.0.0.1:8080", { address = "10.0.0.2:8080", weight = 3 },
+         { address = "10.0.0.3:8080", backup = true, weight = 0 }]
+algorithm = "hash"
+persistence = "shop"
+[persistence.by-ip]
+type = "ip"
+ipv4_prefix = 24
+expiry = "1500ms"
+failure_mode = "close"
+delete_on_failure = false
+[persistence.shop]
+type = "transparent"
+fallback = "by-ip"
+failure_mode = "redirect"
+redirect_url = "/sorry"
+timeout = "30m"
+max_lifetime = "12h"
+preserve = true
+[timeouts]
+node_keep_alive = "7s"
+[limits]
+request_line = "1KiB"
+headers = "2KiB"
+"""
+
+
+def served(text: str) -> Config:
+    checked = check_text(text, Path("x"))
+    assert [str(problem) for problem in checked.errors] == []
+    assert checked.config is not None
+    return checked.config
+
+
+def compiled(cfg: Config, slots: Slots | None = None) -> bytes:
+    slots = slots or Slots()
+    slots.take(cfg)
+    caches = {name: (4096, 64) for name, c in cfg.persistence.items() if isinstance(c, IpClass)}
+    reserved = {
+        name: (8192, 128)
+        for name, c in cfg.persistence.items()
+        if isinstance(c, TransparentClass) and c.reserve_ms
+    }
+    place = Place(slots, 49152, 123456, caches, reserved)
+    return compile_plan(cfg, place, keys=KEYS, generation=7, workers=3)
+
+
+@pytest.fixture(scope="module")
+def shop() -> dict[str, Any]:
+    return read_plan(compiled(served(TEXT)))
+
+
+def test_the_head(shop: dict[str, Any]) -> None:
+    assert (shop["generation"], shop["workers"], shop["epoch_ms"]) == (7, 3, 123456)
+    assert shop["node_table_offset"] == 49152
+    assert shop["log_format"] == 2  # LOG_COMBINED
+    assert [low & 0xFF for low, _ in shop["keys"]] == [0, 1, 2, 3]
+    assert shop["limits"]["head_bytes"] == 3 << 10
+    assert shop["limits"]["request_line_bytes"] == 1 << 10
+    assert shop["limits"]["body_bytes"] == 0
+    assert shop["timeouts"]["node_keep_alive"] == 7000
+    assert shop["timeouts"]["tunnel"] == 3_600_000
+
+
+def test_log_off_is_no_format() -> None:
+    assert read_plan(compiled(served('proxy.access_log = "off"\n' + TEXT.replace(
+        '[proxy]\naccess_log_format = "combined"\n', ""))))["log_format"] == 0  # fmt: skip
+
+
+def test_virtual_servers_and_routes(shop: dict[str, Any]) -> None:
+    first, second = shop["virtual_servers"]
+    assert [first["name"], second["name"]] == ["shop", "other"]
+    assert shop["pools"][first["pool"]]["name"] == "web"
+    api = [pool["name"] for pool in shop["pools"]].index("api")
+    assert first["routes"] == [("api.example.com", "/v1/", api), ("*.b.c", "", api)]
+    assert second["routes"] == []
+    assert shop["listeners"] == {0: 0, 1: 0, 2: 0, 3: 1}
+
+
+def test_networks() -> None:
+    blob = compiled(served(TEXT))
+    for which, ip, expected in (
+        ("trusted", "10.1.2.3", True),
+        ("trusted", "11.1.2.3", False),
+        ("trusted", "2001:db8:1::5", True),
+        ("trusted", "2001:db9::5", False),
+        ("trusted", "127.0.0.1", False),
+        ("decision", "127.9.9.9", True),
+        ("decision", "10.1.2.3", False),
+    ):
+        assert network_has(blob, 0, which, ip) == expected, (which, ip)
+    assert not network_has(blob, 1, "trusted", "10.1.2.3")
+
+
+def test_pools_and_nodes(shop: dict[str, Any]) -> None:
+    api, web = shop["pools"]
+    assert (api["flags"], api["retries"], api["persistence"]) == (1, 0, -1)
+    assert (web["flags"], web["retries"], web["algorithm"]) == (0, 2, 5)
+    assert shop["classes"][web["persistence"]]["name"] == "shop"
+    assert [node["name"] for node in api["nodes"]] == ["[2001:db8::1]:8443"]
+    assert [node["address"] for node in web["nodes"]] == [
+        "10.0.0.1:8080",
+        "10.0.0.2:8080",
+        "10.0.0.3:8080",
+    ]
+    assert [(node["weight"], node["flags"]) for node in web["nodes"]] == [(1, 0), (3, 0), (0, 1)]
+    assert Counter(web["schedule"]) == {0: 1, 1: 3}
+
+
+def test_a_nodes_place_in_the_hash_is_its_addresss_alone(shop: dict[str, Any]) -> None:
+    again = read_plan(compiled(served(TEXT.replace('"10.0.0.1:8080", ', ""))))
+    seeds = {node["name"]: node["hash_seed"] for node in shop["pools"][1]["nodes"]}
+    assert len(set(seeds.values())) == 3
+    for node in again["pools"][1]["nodes"]:
+        assert node["hash_seed"] == seeds[node["name"]]
+
+
+def test_classes(shop: dict[str, Any]) -> None:
+    by_ip, cookie = shop["classes"]
+    assert (by_ip["fallback"], cookie["fallback"]) == (-1, 0)
+    assert by_ip["bits"] == (24, 64)
+    assert by_ip["cache"] == (4096, 64)
+    assert by_ip["expiry_ticks"] == 15
+    assert by_ip["flags"] == CLASS_FLAGS["has_cache"]
+    assert by_ip["failure_mode"] == 2
+    assert cookie["id"] == int(class_hex("shop"), 16)
+    assert cookie["redirect_url"] == "/sorry"
+    assert (cookie["timeout_s"], cookie["max_lifetime_s"]) == (1800, 43200)
+    assert (cookie["reserve_ticks"], cookie["reservations"]) == (10, (8192, 128))
+    assert cookie["cookie_name"] == f"X-Mapping-{class_hex('shop')}"
+    assert cookie["cookie_tail"] == "; Path=/; Max-Age=1800; HttpOnly"
+    assert cookie["flags"] == sum(
+        CLASS_FLAGS[name]
+        for name in ("delete_on_failure", "hide_cookie", "protect_cache", "preserve")
+    )
+
+
+def test_slots_stay_when_the_configuration_changes() -> None:
+    slots = Slots()
+    compiled(served(TEXT), slots)
+    before = slots.nodes.used[NodeKey("web", "10.0.0.2", 8080)]
+    new = read_plan(compiled(served(TEXT.replace('"10.0.0.1:8080", ', '"10.0.0.9:8080", ')), slots))
+    assert {n["name"]: n["slot"] for n in new["pools"][1]["nodes"]}["10.0.0.2:8080"] == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "secure", "expected"),
+    [
+        ({}, False, "; Path=/; HttpOnly"),
+        ({}, True, "; Path=/; HttpOnly; Secure"),
+        ({"secure": False}, True, "; Path=/; HttpOnly"),
+        ({"secure": True, "same_site": "none"}, False, "; Path=/; HttpOnly; Secure; SameSite=None"),
+        ({"http_only": False, "path": "/a", "domain": "b.c"}, False, "; Path=/a; Domain=b.c"),
+        ({"directives": "Partitioned ;  Priority=High;"}, False,
+         "; Path=/; HttpOnly; Partitioned; Priority=High"),
+        ({"timeout_ms": 1500}, False, "; Path=/; Max-Age=2; HttpOnly"),
+        ({"timeout_ms": 60_000, "max_lifetime_ms": 5000}, False, "; Path=/; Max-Age=5; HttpOnly"),
+        ({"max_lifetime_ms": 5000}, False, "; Path=/; HttpOnly"),
+    ],
+)  # fmt: skip
+def test_the_text_after_a_cookies_value(keys: dict[str, Any], secure: bool, expected: str) -> None:
+    assert cookie_tail(TransparentClass(**keys), secure) == expected
+
+
+def test_units_round_up_and_only_zero_is_zero() -> None:
+    assert [ticks(ms) for ms in (0, 1, 100, 101)] == [0, 1, 1, 2]
+    assert [seconds(ms) for ms in (0, 1, 1000, 1001)] == [0, 1, 1, 2]
+
+
+def test_the_example_of_a_smooth_schedule() -> None:
+    assert schedule([5, 1, 1]) == [0, 0, 1, 0, 2, 0, 0]
+    assert schedule([2, 2]) == [0, 1]
+    assert schedule([0, 4, 0]) == [1]
+    assert schedule([0, 0]) == []
+    assert schedule([]) == []
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=8))
+def test_each_node_stands_in_the_schedule_by_its_weight(weights: list[int]) -> None:
+    order = schedule(weights)
+    if not any(weights):
+        assert order == []
+        return
+    counts = Counter(order)
+    factor = sum(weights) // len(order)
+    assert {index: counts[index] * factor for index in range(len(weights))} == dict(
+        enumerate(weights)
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 256), min_size=1, max_size=4096))
+def test_a_schedule_is_never_too_long_and_forgets_nobody(weights: list[int]) -> None:
+    order = schedule(weights)
+    assert len(order) <= plan.SCHEDULE_MAX
+    assert set(order) == {index for index, weight in enumerate(weights) if weight}
+
+
+def test_the_largest_schedule_is_quick_and_fair() -> None:
+    weights = [1 + index % 256 for index in range(4096)]
+    counts = Counter(schedule(weights))
+    assert len(counts) == 4096
+    assert counts[255] > 10 * counts[0]
+
+
+def test_a_sealed_plan_cannot_be_changed() -> None:
+    fd = seal(b"blob", 3)
+    try:
+        assert os.pread(fd, 100, 0) == b"blob"
+        assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) == 15
+        for change in (lambda: os.pwrite(fd, b"x", 0), lambda: os.ftruncate(fd, 1)):
+            with pytest.raises(PermissionError):
+                change()
+    finally:
+        os.close(fd)
+
+
+def test_the_quickstart_compiles() -> None:
+    cfg = check_file(ROOT / "examples/quickstart.toml").config
+    assert cfg is not None
+    assert [pool["name"] for pool in read_plan(compiled(cfg))["pools"]] == ["web"]
