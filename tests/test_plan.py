@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastlb import plan
-from fastlb._core._testing_plan import network_has, read_plan
+from fastlb._core._testing_plan_read import network_has, read_plan
 from fastlb._core.plan import CLASS_FLAGS
 from fastlb.check import check_file, check_text
 from fastlb.class_id import class_hex

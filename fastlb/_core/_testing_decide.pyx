@@ -22,9 +22,8 @@ from fastlb._core.persist_transparent cimport persist_transparent_find
 from fastlb._core.plan cimport (
     CLASS_HAS_CACHE, CLASS_TRANSPARENT, PlanClass, plan_class, plan_pool,
 )
-from fastlb._core.session_cache cimport (
-    SessionMap, session_cache_next, session_cache_open, session_cache_store,
-)
+from fastlb._core.session_cache cimport SessionMap, session_cache_next, session_cache_store
+from fastlb._core.session_layout cimport session_cache_open
 from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.shm cimport Segment
 from fastlb._core.siphash cimport Hash128

@@ -119,6 +119,10 @@ cdef void accept_resume(Worker* w) noexcept nogil:
         listener = listener.next
 
 
+cdef enum:
+    SOCKADDR_BYTES = 128
+
+
 # How many were accepted; -1 when the queue is empty or accepting was paused.
 cdef int _accept_one(Worker* w, Listener* listener) noexcept nogil:
     cdef char[SOCKADDR_BYTES] sockaddr
@@ -131,20 +135,18 @@ cdef int _accept_one(Worker* w, Listener* listener) noexcept nogil:
     if system.errno in (system.EMFILE, system.ENFILE, system.ENOBUFS, system.ENOMEM):
         accept_pause(w, RETRY_MS)
         return -1
-    if system.errno == system.EAGAIN:
-        return -1
-    # ECONNABORTED and what Linux passes on of the new connection's own errors (accept(2)).
-    return 0
-
-
-cdef enum:
-    SOCKADDR_BYTES = 128
+    if system.errno in (system.ECONNABORTED, system.EINTR, system.EPROTO, system.EPERM,
+                        system.ENETDOWN, system.ENETUNREACH, system.EHOSTUNREACH):
+        # The new connection's own error, passed on by accept (accept(2)): the next may be good.
+        return 0
+    return -1
 
 
 cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     cdef Listener* listener = <Listener*> s
-    cdef int _i
-    for _i in range(ACCEPTS_PER_TURN):
+    cdef int left = ACCEPTS_PER_TURN
+    while left:
+        left -= 1
         if w.stats.clients >= _share(w):
             accept_pause(w, RETRY_MS)
             return

@@ -52,16 +52,19 @@ cdef bint _date_combined = False
 
 
 cdef bint access_log_open(AccessLog* log, int fd, bint is_socket) noexcept nogil:
-    log.fd = fd
     log.used = 0
-    log.is_socket = is_socket
-    log.batch = ACCESS_LOG_BYTES - ACCESS_LINE_BYTES_MAX
     log.text = NULL
+    return _use(log, fd, is_socket)
+
+
+cdef bint _use(AccessLog* log, int fd, bint is_socket) noexcept nogil:
+    log.fd = fd
+    log.is_socket = is_socket
     if fd < 0:
         return True
-    if not fastlb_is_regular(fd):
-        log.batch = PIPE_BUF
-    log.text = <char*> malloc(ACCESS_LOG_BYTES)
+    log.batch = ACCESS_LOG_BYTES - ACCESS_LINE_BYTES_MAX if fastlb_is_regular(fd) else PIPE_BUF
+    if log.text == NULL:
+        log.text = <char*> malloc(ACCESS_LOG_BYTES)
     return log.text != NULL
 
 
@@ -73,11 +76,13 @@ cdef void access_log_close(AccessLog* log) noexcept nogil:
     log.text = NULL
 
 
-cdef void access_log_reopen(Worker* w, int fd) noexcept nogil:
+cdef void access_log_reopen(Worker* w, int fd, bint is_socket) noexcept nogil:
     access_log_flush(w)
     if w.log.fd >= 0:
         system.close(w.log.fd)
-    w.log.fd = fd
+    if not _use(&w.log, fd, is_socket):
+        system.close(fd)
+        w.log.fd = -1
 
 
 # --- writing ------------------------------------------------------------------------------

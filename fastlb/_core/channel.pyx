@@ -46,6 +46,18 @@ cdef void _answer(Worker* w, uint32_t kind, uint64_t generation) noexcept nogil:
     system.send(w.channel.fd, &head, sizeof(head), system.MSG_NOSIGNAL | system.MSG_DONTWAIT)
 
 
+cdef void channel_tell_released(Worker* w) noexcept nogil:
+    cdef Snapshot* snapshot = w.snapshots
+    cdef uint64_t oldest = w.snapshot.plan.generation if w.snapshot != NULL else 0
+    w.released = False
+    while snapshot != NULL:
+        if snapshot.plan.generation < oldest:
+            oldest = snapshot.plan.generation
+        snapshot = snapshot.next
+    if w.channel.fd >= 0:
+        _answer(w, CHANNEL_RELEASED, oldest)
+
+
 cdef void _close_all(const int* fds, int count) noexcept nogil:
     cdef int i
     for i in range(count):
@@ -109,12 +121,12 @@ cdef void _dispatch(Worker* w, const char* message, ssize_t count, const int* fd
         _close_all(fds, fd_count)
         return
     memcpy(&head, message, sizeof(head))
-    if sizeof(ChannelHead) + head.count * sizeof(ChannelListener) > <size_t> count:
-        head.count = 0
     if head.kind == CHANNEL_PLAN:
+        if sizeof(ChannelHead) + head.count * sizeof(ChannelListener) > <size_t> count:
+            head.count = 0
         _on_plan(w, &head, <const ChannelListener*> (message + sizeof(ChannelHead)), fds, fd_count)
     elif head.kind == CHANNEL_LOG and fd_count == 1:
-        access_log_reopen(w, fds[0])
+        access_log_reopen(w, fds[0], head.count != 0)
     else:
         _close_all(fds, fd_count)
         if head.kind == CHANNEL_STOP:

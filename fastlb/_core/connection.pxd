@@ -213,6 +213,7 @@ ctypedef struct Worker:
     # configuration
     Snapshot* snapshot
     Snapshot* snapshots
+    bint released                    # a plan went out of use: the control process wants to know
     int16_t server_index[VIRTUAL_SERVERS_MAX]    # of a virtual server's slot in the plan; -1: gone
     Listener* listeners
     bint accept_paused

@@ -7,6 +7,7 @@ cdef extern from "system.h" nogil:
     # errors
     int errno
     enum: EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED
+    enum: EPROTO, ENETDOWN, ENETUNREACH, EHOSTUNREACH
     enum: ECONNRESET, EPIPE, ECONNREFUSED, ETIMEDOUT, EINVAL, ENOSYS, EPERM, ENOSPC
     const char* strerror(int err) noexcept
 

@@ -14,7 +14,9 @@ from fastlb._core cimport system
 from fastlb._core.accept cimport accept_free, accept_resume
 from fastlb._core.access_log cimport access_log_close, access_log_flush, access_log_open
 from fastlb._core.buffer cimport buffer_pool_free, buffer_pool_init
-from fastlb._core.channel cimport channel_begin_stop, channel_close, channel_open
+from fastlb._core.channel cimport (
+    channel_begin_stop, channel_close, channel_open, channel_tell_released,
+)
 from fastlb._core.client cimport (
     client_bury, client_request_done, client_run_posted, client_stop_all, client_timeout,
 )
@@ -94,6 +96,8 @@ cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
         upstream_bury(w)
     if w.log.used:
         access_log_flush(w)
+    if w.released:
+        channel_tell_released(w)
     w.stats.turns += 1
     w.stats.buffers = w.buffers.borrowed
     w.stats.buffers_refused = w.buffers.refusals
