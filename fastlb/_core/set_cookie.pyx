@@ -12,8 +12,8 @@ from fastlb._core.head cimport (
     METHOD_GET, METHOD_HEAD, head_next, head_value,
 )
 from fastlb._core.plan cimport (
-    CLASS_PRESERVE, CLASS_PROTECT_CACHE, CLASS_TRANSPARENT, KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass,
-    PlanNode, plan_class, plan_nodes, plan_text,
+    CLASS_PRESERVE, CLASS_PROTECT_CACHE, CLASS_TRANSPARENT, KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan,
+    PlanClass, PlanNode, plan_class, plan_nodes, plan_text,
 )
 from fastlb._core.scratch cimport scratch_add
 from fastlb._core.slice cimport (
@@ -145,7 +145,8 @@ cdef int _cache_words(const Head* head, const char* buf) noexcept nogil:
         while rest.bytes:
             one = _next_directive(&rest)
             if slice_equal_fold(one, "private", 7) or slice_equal_fold(one, "no-store", 8) \
-                    or slice_equal_fold(one, "no-cache", 8) or slice_equal_fold(one, "max-age=0", 9) \
+                    or slice_equal_fold(one, "no-cache", 8) \
+                    or slice_equal_fold(one, "max-age=0", 9) \
                     or slice_equal_fold(one, "s-maxage=0", 10):
                 words |= CACHE_WORD_SAFE
             elif _begins(one, "no-cache=", 9) or _begins(one, "private=", 8):
