@@ -4,10 +4,10 @@ from libc.stdint cimport uint32_t
 
 from fastlb._core.access_log cimport access_log_write
 from fastlb._core.body cimport body_start
-from fastlb._core.buffer cimport Buffer, buffer_borrow, buffer_return
+from fastlb._core.buffer cimport buffer_borrow, buffer_return
 from fastlb._core.connection cimport (
-    ClientConn, DONE_CLOSE, DONE_KEEP, DONE_RESET, Exchange, Flow, NodeConn, STAGE_RESPONSE,
-    STREAM_ERROR, STREAM_HUP, Worker,
+    ClientConn, DONE_CLOSE, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
+    STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
 )
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.decide cimport DecideInput, decide_answered
@@ -66,13 +66,14 @@ cdef void _count(Worker* w, Exchange* x) noexcept nogil:
         cls.found_by_fallback += 1
 
 
-cdef void _give_rest_back(ClientConn* c, Flow* up) noexcept nogil:
+cdef inline bint _has_rest(const Flow* up) noexcept nogil:
     # Bytes of a next request that were read with this one.
-    cdef Buffer* data = up.data
-    if data == NULL or not up.body.done or data.end <= up.run:
-        return
-    data.start = up.run
-    c.buffer = data
+    return up.data != NULL and up.body.done and up.data.end > up.run
+
+
+cdef void _give_rest_back(ClientConn* c, Flow* up) noexcept nogil:
+    up.data.start = up.run
+    c.buffer = up.data
     up.data = NULL
 
 
@@ -88,8 +89,11 @@ cdef void exchange_end(Worker* w, Exchange* x, int how) noexcept nogil:
         access_log_write(w, x)
     if w.request_of == x:
         w.request_of = NULL
-    if how == DONE_KEEP:
-        _give_rest_back(c, &x.up)
+    if _has_rest(&x.up):
+        if how == DONE_KEEP:
+            _give_rest_back(c, &x.up)
+        elif how == DONE_CLOSE:
+            how = DONE_LINGER
     flow_end(w, &x.up)
     flow_end(w, &x.down)
     snapshot_release(w, x.snapshot)
@@ -119,7 +123,10 @@ cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
             upstream_return(w, n)
         else:
             upstream_close(w, n, not request_sent)
-    exchange_end(w, x, DONE_KEEP if x.client_persists and request_sent else DONE_CLOSE)
+    if not request_sent or x.refused:
+        exchange_end(w, x, DONE_LINGER)
+    else:
+        exchange_end(w, x, DONE_KEEP if x.client_persists else DONE_CLOSE)
 
 
 cdef void _drop_request(Worker* w, Exchange* x) noexcept nogil:
