@@ -23,6 +23,7 @@ class Kind(IntEnum):
     LOG = 3  # one descriptor; items: 1 for syslog
     ACK = 101  # generation: the plan that is now in force
     RELEASED = 102  # generation: no request uses an older plan any more
+    REFUSED = 103  # generation: a plan that is not usable; the one before stays
 
 
 class Message(NamedTuple):

@@ -8,6 +8,7 @@ from fastlb._core cimport system
 from fastlb._core.client cimport client_open
 from fastlb._core.connection cimport Listener, Stream, Worker
 from fastlb._core.plan cimport Plan, plan_listener
+from fastlb._core.stream cimport stream_ignore
 from fastlb._core.timer cimport timer_set
 
 cdef enum:
@@ -44,6 +45,27 @@ cdef Listener* accept_find(Worker* w, uint32_t id) noexcept nogil:
     return listener
 
 
+cdef void _give_up(Worker* w, Listener** link) noexcept nogil:
+    # The control process has the socket too, so closing our descriptor does not take it out of
+    # the epoll set (epoll(7), Q6), and an event of this turn may still point to the listener.
+    cdef Listener* listener = link[0]
+    link[0] = listener.next
+    system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_DEL, listener.stream.fd, NULL)
+    system.close(listener.stream.fd)
+    listener.stream.fd = -1
+    listener.stream.on_events = stream_ignore
+    listener.next = w.dead_listeners
+    w.dead_listeners = listener
+
+
+cdef void accept_bury(Worker* w) noexcept nogil:
+    cdef Listener* listener
+    while w.dead_listeners != NULL:
+        listener = w.dead_listeners
+        w.dead_listeners = listener.next
+        free(listener)
+
+
 cdef bint _named(const Plan* plan, Listener* listener) noexcept nogil:
     cdef uint32_t i
     for i in range(plan.listener_count):
@@ -55,15 +77,11 @@ cdef bint _named(const Plan* plan, Listener* listener) noexcept nogil:
 
 cdef void accept_follow_plan(Worker* w) noexcept nogil:
     cdef Listener** link = &w.listeners
-    cdef Listener* listener
     while link[0] != NULL:
-        listener = link[0]
-        if _named(w.snapshot.plan, listener):
-            link = &listener.next
-            continue
-        link[0] = listener.next
-        system.close(listener.stream.fd)
-        free(listener)
+        if _named(w.snapshot.plan, link[0]):
+            link = &link[0].next
+        else:
+            _give_up(w, link)
 
 
 cdef uint32_t _share(Worker* w) noexcept nogil:
@@ -131,11 +149,14 @@ cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
 
 
 cdef void accept_finish(Worker* w) noexcept nogil:
-    cdef Listener* listener
-    while w.listeners != NULL:
-        listener = w.listeners
+    cdef Listener* listener = w.listeners
+    while listener != NULL:
         while _accept_one(w, listener) >= 0:
             pass
-        w.listeners = listener.next
-        system.close(listener.stream.fd)
-        free(listener)
+        listener = listener.next
+    accept_close_all(w)
+
+
+cdef void accept_close_all(Worker* w) noexcept nogil:
+    while w.listeners != NULL:
+        _give_up(w, &w.listeners)

@@ -10,6 +10,6 @@ cdef enum:
 cdef bint access_log_open(AccessLog* log, int fd, bint is_socket) noexcept nogil
 cdef void access_log_close(AccessLog* log) noexcept nogil
 # Another descriptor from now on (log rotation); the old one is closed.
-cdef void access_log_reopen(Worker* w, int fd) noexcept nogil
+cdef void access_log_reopen(Worker* w, int fd, bint is_socket) noexcept nogil
 cdef void access_log_write(Worker* w, const Exchange* x) noexcept nogil
 cdef void access_log_flush(Worker* w) noexcept nogil

@@ -8,9 +8,10 @@ from fastlb._core.connection cimport Worker
 cdef enum ChannelKind:
     CHANNEL_PLAN = 1                 # fds: the plan, then those of new listeners
     CHANNEL_STOP = 2                 # generation: drain time in ms
-    CHANNEL_LOG = 3                  # fds: the new access log
+    CHANNEL_LOG = 3                  # fds: the new access log; count: 1 for a datagram socket
     CHANNEL_ACK = 101                # the plan of this generation is in force
-    CHANNEL_REFUSED = 102            # it is not usable; the one before stays
+    CHANNEL_RELEASED = 102           # no exchange uses a plan older than this generation
+    CHANNEL_REFUSED = 103            # it is not usable; the one before stays
 
 ctypedef struct ChannelHead:
     uint32_t kind
@@ -23,5 +24,7 @@ ctypedef struct ChannelListener:
 
 cdef bint channel_open(Worker* w, int fd) noexcept nogil
 cdef void channel_close(Worker* w) noexcept nogil
+# Tells the control process of plans that have gone, as far as it has not been told.
+cdef void channel_tell_released(Worker* w) noexcept nogil
 # The worker finishes what it has, for at most `drain_ms`, and leaves its loop.
 cdef void channel_begin_stop(Worker* w, uint64_t drain_ms) noexcept nogil

@@ -11,10 +11,12 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from fastlb._core cimport system
-from fastlb._core.accept cimport accept_resume
+from fastlb._core.accept cimport accept_bury, accept_close_all, accept_resume
 from fastlb._core.access_log cimport access_log_close, access_log_flush, access_log_open
 from fastlb._core.buffer cimport buffer_pool_free, buffer_pool_init
-from fastlb._core.channel cimport channel_begin_stop, channel_close, channel_open
+from fastlb._core.channel cimport (
+    channel_begin_stop, channel_close, channel_open, channel_tell_released,
+)
 from fastlb._core.client cimport (
     client_bury, client_request_done, client_run_posted, client_stop_all, client_timeout,
 )
@@ -92,6 +94,10 @@ cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
         client_bury(w)
     if w.dead_node_conns != NULL:
         upstream_bury(w)
+    if w.dead_listeners != NULL:
+        accept_bury(w)
+    if w.snapshot != NULL and w.released != w.snapshot.plan.generation:
+        channel_tell_released(w)
     if w.log.used:
         access_log_flush(w)
     w.stats.turns += 1
@@ -147,6 +153,8 @@ cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket
 
 cdef void _close_all(Worker* w) noexcept nogil:
     # Everything that is still open, so that what is counted afterwards is a leak.
+    accept_close_all(w)
+    accept_bury(w)
     client_stop_all(w)
     upstream_drop_all_idle(w)
     client_run_posted(w)
