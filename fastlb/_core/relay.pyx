@@ -282,7 +282,8 @@ cdef int flow_run(Worker* w, Stream* source, Stream* target, Flow* flow) noexcep
             return FLOW_AGAIN
         rounds += 1
         result = _pull(w, source, flow)
-        if result == FLOW_WAIT_SOURCE:
+        if result == FLOW_WAIT_SOURCE or result == FLOW_SOURCE_END:
+            # A tunnel may stay half closed for long.
             _rest(w, flow)
             return result
         if result == FLOW_BAD_BODY:
