@@ -39,7 +39,8 @@ from fastlb._core.outcome cimport (
     CAUSE_SESSION_REDIRECTED, CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT, FOUND_RESERVATION,
 )
 from fastlb._core.plan cimport (
-    Plan, PlanClass, PlanNode, plan_class, plan_nodes, plan_pool, plan_text, plan_virtual_server,
+    LOG_OFF, Plan, PlanClass, PlanNode, plan_class, plan_nodes, plan_pool, plan_text,
+    plan_virtual_server,
 )
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_SOURCE_FAILED,
@@ -167,7 +168,7 @@ cdef void _end(Worker* w, Exchange* x, int how) noexcept nogil:
     _uncount_load(w, x)
     _answered(w, x, False)
     _count(w, x)
-    if w.log.fd >= 0:
+    if w.log.fd >= 0 and x.snapshot.plan.log_format != LOG_OFF:
         access_log_write(w, x)
     if w.request_of == x:
         w.request_of = NULL
@@ -190,6 +191,14 @@ cdef void _abort(Worker* w, Exchange* x, int cause) noexcept nogil:
     _end(w, x, DONE_RESET)
 
 
+cdef bint _said_all(Worker* w, NodeConn* n) noexcept nogil:
+    # A read of just the body's rest does not tell whether the socket is empty now, and there may
+    # be no other edge: bytes behind the response must not become the answer of the next request.
+    if likely(not n.stream.ready & STREAM_READABLE):
+        return True
+    return stream_recv(&n.stream, w.joined, 1) == STREAM_AGAIN
+
+
 cdef void _finish(Worker* w, Exchange* x) noexcept nogil:
     # The whole response has been sent.
     cdef NodeConn* n = x.node
@@ -198,7 +207,7 @@ cdef void _finish(Worker* w, Exchange* x) noexcept nogil:
     if n != NULL:
         x.node = NULL
         if x.node_persists and request_sent and not dirty and not x.up.ended \
-                and not n.stream.ready & (STREAM_HUP | STREAM_ERROR):
+                and not n.stream.ready & (STREAM_HUP | STREAM_ERROR) and _said_all(w, n):
             upstream_return(w, n)
         else:
             upstream_close(w, n, not request_sent)
