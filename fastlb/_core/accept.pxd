@@ -15,5 +15,7 @@ cdef void accept_pause(Worker* w, uint32_t retry_ms) noexcept nogil
 cdef void accept_resume(Worker* w) noexcept nogil
 # Accepts what has queued up, then closes all listeners.
 cdef void accept_finish(Worker* w) noexcept nogil
-# Frees what the listeners took; all are closed.
-cdef void accept_free(Worker* w) noexcept nogil
+# Closes all; what has queued up is left to whoever else has the sockets.
+cdef void accept_close_all(Worker* w) noexcept nogil
+# Frees what was closed in this turn.
+cdef void accept_bury(Worker* w) noexcept nogil

@@ -14,7 +14,6 @@ from fastlb._core.timer cimport timer_set
 cdef enum:
     ACCEPTS_PER_TURN = 64            # per listener, so that running requests get their turn
     RETRY_MS = 100                   # after the system ran out of descriptors or memory
-    NO_LISTENER = 0xFFFFFFFF         # id of an entry whose socket is closed
 
 
 cdef bint _watch(Worker* w, Listener* listener) noexcept nogil:
@@ -24,42 +23,19 @@ cdef bint _watch(Worker* w, Listener* listener) noexcept nogil:
     return system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_ADD, listener.stream.fd, &event) == 0
 
 
-# The socket is the control process's too, so that closing ours would leave it in the poll set.
-# The entry stays for the next listener: its events may be in this turn's batch already.
-cdef void _close(Worker* w, Listener* listener) noexcept nogil:
-    system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_DEL, listener.stream.fd, NULL)
-    system.close(listener.stream.fd)
-    listener.stream.fd = -1
-    listener.stream.on_events = stream_ignore
-    listener.id = NO_LISTENER
-
-
 cdef bint accept_add(Worker* w, uint32_t id, int fd) noexcept nogil:
-    cdef Listener* listener = accept_find(w, NO_LISTENER)
+    cdef Listener* listener = <Listener*> calloc(1, sizeof(Listener))
     if listener == NULL:
-        listener = <Listener*> calloc(1, sizeof(Listener))
-        if listener == NULL:
-            return False
-        listener.stream.fd = -1
-        listener.stream.on_events = stream_ignore
-        listener.id = NO_LISTENER
-        listener.next = w.listeners
-        w.listeners = listener
-    listener.stream.fd = fd
-    if not w.accept_paused and not _watch(w, listener):
-        listener.stream.fd = -1
         return False
+    listener.stream.fd = fd
     listener.stream.on_events = _events
     listener.id = id
-    return True
-
-
-cdef void accept_free(Worker* w) noexcept nogil:
-    cdef Listener* listener
-    while w.listeners != NULL:
-        listener = w.listeners
-        w.listeners = listener.next
+    if not w.accept_paused and not _watch(w, listener):
         free(listener)
+        return False
+    listener.next = w.listeners
+    w.listeners = listener
+    return True
 
 
 cdef Listener* accept_find(Worker* w, uint32_t id) noexcept nogil:
@@ -67,6 +43,27 @@ cdef Listener* accept_find(Worker* w, uint32_t id) noexcept nogil:
     while listener != NULL and listener.id != id:
         listener = listener.next
     return listener
+
+
+cdef void _give_up(Worker* w, Listener** link) noexcept nogil:
+    # The control process has the socket too, so closing our descriptor does not take it out of
+    # the epoll set (epoll(7), Q6), and an event of this turn may still point to the listener.
+    cdef Listener* listener = link[0]
+    link[0] = listener.next
+    system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_DEL, listener.stream.fd, NULL)
+    system.close(listener.stream.fd)
+    listener.stream.fd = -1
+    listener.stream.on_events = stream_ignore
+    listener.next = w.dead_listeners
+    w.dead_listeners = listener
+
+
+cdef void accept_bury(Worker* w) noexcept nogil:
+    cdef Listener* listener
+    while w.dead_listeners != NULL:
+        listener = w.dead_listeners
+        w.dead_listeners = listener.next
+        free(listener)
 
 
 cdef bint _named(const Plan* plan, Listener* listener) noexcept nogil:
@@ -79,11 +76,12 @@ cdef bint _named(const Plan* plan, Listener* listener) noexcept nogil:
 
 
 cdef void accept_follow_plan(Worker* w) noexcept nogil:
-    cdef Listener* listener = w.listeners
-    while listener != NULL:
-        if listener.stream.fd >= 0 and not _named(w.snapshot.plan, listener):
-            _close(w, listener)
-        listener = listener.next
+    cdef Listener** link = &w.listeners
+    while link[0] != NULL:
+        if _named(w.snapshot.plan, link[0]):
+            link = &link[0].next
+        else:
+            _give_up(w, link)
 
 
 cdef uint32_t _share(Worker* w) noexcept nogil:
@@ -99,8 +97,7 @@ cdef void accept_pause(Worker* w, uint32_t retry_ms) noexcept nogil:
     w.accept_paused = True
     w.stats.accept_pauses += 1
     while listener != NULL:
-        if listener.stream.fd >= 0:
-            system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_DEL, listener.stream.fd, NULL)
+        system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_DEL, listener.stream.fd, NULL)
         listener = listener.next
     timer_set(&w.timers, &w.accept_timer, w.now_ms + retry_ms)
 
@@ -114,13 +111,8 @@ cdef void accept_resume(Worker* w) noexcept nogil:
         return
     w.accept_paused = False
     while listener != NULL:
-        if listener.stream.fd >= 0:
-            _watch(w, listener)
+        _watch(w, listener)
         listener = listener.next
-
-
-cdef enum:
-    SOCKADDR_BYTES = 128
 
 
 # How many were accepted; -1 when the queue is empty or accepting was paused.
@@ -142,6 +134,10 @@ cdef int _accept_one(Worker* w, Listener* listener) noexcept nogil:
     return -1
 
 
+cdef enum:
+    SOCKADDR_BYTES = 128
+
+
 cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     cdef Listener* listener = <Listener*> s
     cdef int left = ACCEPTS_PER_TURN
@@ -157,8 +153,12 @@ cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
 cdef void accept_finish(Worker* w) noexcept nogil:
     cdef Listener* listener = w.listeners
     while listener != NULL:
-        if listener.stream.fd >= 0:
-            while _accept_one(w, listener) >= 0:
-                pass
-            _close(w, listener)
+        while _accept_one(w, listener) >= 0:
+            pass
         listener = listener.next
+    accept_close_all(w)
+
+
+cdef void accept_close_all(Worker* w) noexcept nogil:
+    while w.listeners != NULL:
+        _give_up(w, &w.listeners)

@@ -77,12 +77,11 @@ cdef void access_log_close(AccessLog* log) noexcept nogil:
 
 
 cdef void access_log_reopen(Worker* w, int fd, bint is_socket) noexcept nogil:
+    # The new one may be of another kind, and there may have been none.
     access_log_flush(w)
-    if w.log.fd >= 0:
-        system.close(w.log.fd)
-    if not _use(&w.log, fd, is_socket):
-        system.close(fd)
-        w.log.fd = -1
+    access_log_close(&w.log)
+    if not access_log_open(&w.log, fd, is_socket):
+        access_log_close(&w.log)
 
 
 # --- writing ------------------------------------------------------------------------------

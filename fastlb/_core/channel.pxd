@@ -23,8 +23,8 @@ ctypedef struct ChannelListener:
     uint32_t has_fd
 
 cdef bint channel_open(Worker* w, int fd) noexcept nogil
-# Tells the control process the oldest plan still in use.
-cdef void channel_tell_released(Worker* w) noexcept nogil
 cdef void channel_close(Worker* w) noexcept nogil
+# Tells the control process of plans that have gone, as far as it has not been told.
+cdef void channel_tell_released(Worker* w) noexcept nogil
 # The worker finishes what it has, for at most `drain_ms`, and leaves its loop.
 cdef void channel_begin_stop(Worker* w, uint64_t drain_ms) noexcept nogil

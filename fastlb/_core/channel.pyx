@@ -38,24 +38,23 @@ cdef void channel_close(Worker* w) noexcept nogil:
     w.channel.on_events = stream_ignore
 
 
-cdef void _answer(Worker* w, uint32_t kind, uint64_t generation) noexcept nogil:
+cdef bint _answer(Worker* w, uint32_t kind, uint64_t generation) noexcept nogil:
     cdef ChannelHead head
     head.kind = kind
     head.count = 0
     head.generation = generation
-    system.send(w.channel.fd, &head, sizeof(head), system.MSG_NOSIGNAL | system.MSG_DONTWAIT)
+    return system.send(w.channel.fd, &head, sizeof(head),
+                       system.MSG_NOSIGNAL | system.MSG_DONTWAIT) >= 0
 
 
 cdef void channel_tell_released(Worker* w) noexcept nogil:
-    cdef Snapshot* snapshot = w.snapshots
-    cdef uint64_t oldest = w.snapshot.plan.generation if w.snapshot != NULL else 0
-    w.released = False
-    while snapshot != NULL:
-        if snapshot.plan.generation < oldest:
-            oldest = snapshot.plan.generation
-        snapshot = snapshot.next
-    if w.channel.fd >= 0:
-        _answer(w, CHANNEL_RELEASED, oldest)
+    cdef Snapshot* oldest = w.snapshots
+    while oldest.next != NULL:
+        oldest = oldest.next
+    # What could not be sent is tried again in a later turn.
+    if oldest.plan.generation != w.released and (
+            w.channel.fd < 0 or _answer(w, CHANNEL_RELEASED, oldest.plan.generation)):
+        w.released = oldest.plan.generation
 
 
 cdef void _close_all(const int* fds, int count) noexcept nogil:
@@ -64,26 +63,25 @@ cdef void _close_all(const int* fds, int count) noexcept nogil:
         system.close(fds[i])
 
 
-cdef bint _adopt(Worker* w, const ChannelHead* head, const ChannelListener* entries,
+cdef void _adopt(Worker* w, const ChannelHead* head, const ChannelListener* entries,
                  const int* fds, int fd_count) noexcept nogil:
-    # New listeners; those of a refused message are closed by nobody else.
     cdef uint32_t i
     cdef int used = 0
     for i in range(head.count):
-        if not entries[i].has_fd:
+        if not entries[i].has_fd or used == fd_count:
             continue
-        if used == fd_count:
-            return False
         if accept_find(w, entries[i].id) != NULL or not accept_add(w, entries[i].id, fds[used]):
             system.close(fds[used])
         used += 1
-    return True
+    _close_all(fds + used, fd_count - used)
 
 
 cdef void _on_plan(Worker* w, const ChannelHead* head, const ChannelListener* entries,
                    const int* fds, int fd_count) noexcept nogil:
     cdef Snapshot* snapshot
-    if fd_count < 1:
+    if fd_count < 1 or w.stopping:
+        # One that stops must not begin to listen again.
+        _close_all(fds, fd_count)
         _answer(w, CHANNEL_REFUSED, head.generation)
         return
     snapshot = snapshot_map(w, fds[0])
@@ -103,15 +101,17 @@ cdef void channel_begin_stop(Worker* w, uint64_t drain_ms) noexcept nogil:
         if drain_ms == 0:
             w.finished = True
         return
+    if drain_ms == 0:
+        # No request may begin that would be cut in the middle.
+        w.stopping = True
+        w.finished = True
+        return
     if w.snapshot != NULL:
         accept_finish(w)
     w.stopping = True
     upstream_drop_all_idle(w)
     client_drain_all(w)
-    if drain_ms == 0:
-        w.finished = True
-    else:
-        timer_set(&w.timers, &w.drain_timer, w.now_ms + drain_ms)
+    timer_set(&w.timers, &w.drain_timer, w.now_ms + drain_ms)
 
 
 cdef void _dispatch(Worker* w, const char* message, ssize_t count, const int* fds,

@@ -12,13 +12,14 @@ from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memmove, memset
 
 from fastlb._core cimport system
-from fastlb._core.address cimport address_from_sockaddr
+from fastlb._core.address cimport address_from_sockaddr, address_is_unset
 from fastlb._core.buffer cimport (
     BUFFER_LARGE_BYTES, Buffer, buffer_borrow, buffer_pending, buffer_return,
 )
 from fastlb._core.connection cimport (
-    CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, DONE_CLOSE, DONE_KEEP, DONE_RESET,
-    STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener, Stream, Worker,
+    CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, DONE_CLOSE, DONE_KEEP,
+    DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener,
+    Stream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.exchange cimport (
@@ -134,7 +135,11 @@ cdef void _linger(Worker* w, ClientConn* c) noexcept nogil:
 cdef void _discard(Worker* w, ClientConn* c) noexcept nogil:
     cdef int64_t got
     while c.stream.ready & STREAM_READABLE:
-        got = system.recv(c.stream.fd, NULL, LINGER_BYTES, system.MSG_TRUNC)
+        if address_is_unset(&c.peer):
+            # Only TCP can throw away what nobody reads (MSG_TRUNC, tcp(7)).
+            got = system.recv(c.stream.fd, w.joined, JOIN_BYTES, 0)
+        else:
+            got = system.recv(c.stream.fd, NULL, LINGER_BYTES, system.MSG_TRUNC)
         if got > 0 or (got < 0 and system.errno == system.EINTR):
             continue
         if got < 0 and system.errno == system.EAGAIN:
@@ -335,7 +340,11 @@ cdef void client_drain_all(Worker* w) noexcept nogil:
     while c != NULL:
         following = c.all_next
         if c.state == CLIENT_IDLE and not c.posted:
-            _linger(w, c)
+            # A request may have come that no event has told of yet.
+            c.stream.ready |= STREAM_READABLE
+            _serve(w, c)
+            if c.state == CLIENT_IDLE:
+                _linger(w, c)
         c = following
 
 

@@ -214,9 +214,10 @@ ctypedef struct Worker:
     # configuration
     Snapshot* snapshot
     Snapshot* snapshots
-    bint released                    # a plan went out of use: the control process wants to know
+    uint64_t released                # oldest generation in use, as the control process was told
     int16_t server_index[VIRTUAL_SERVERS_MAX]    # of a virtual server's slot in the plan; -1: gone
     Listener* listeners
+    Listener* dead_listeners         # closed in this turn
     bint accept_paused
     Timer accept_timer
     Timer drain_timer

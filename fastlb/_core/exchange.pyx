@@ -38,7 +38,8 @@ from fastlb._core.outcome cimport (
     CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
 )
 from fastlb._core.plan cimport (
-    Plan, PlanClass, PlanNode, plan_class, plan_nodes, plan_pool, plan_text, plan_virtual_server,
+    LOG_OFF, Plan, PlanClass, PlanNode, plan_class, plan_nodes, plan_pool, plan_text,
+    plan_virtual_server,
 )
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,

@@ -7,17 +7,18 @@ from fastlb._core.body cimport body_start
 from fastlb._core.buffer cimport buffer_borrow, buffer_return
 from fastlb._core.connection cimport (
     ClientConn, DONE_CLOSE, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
-    STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
+    STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, STREAM_READABLE, Worker,
 )
-from fastlb._core.debug cimport BUG_ON
+from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.decide cimport DecideInput, decide_answered
 from fastlb._core.head cimport BODY_NONE
 from fastlb._core.outcome cimport CAUSE_CLIENT_CLOSED, CAUSE_NONE, FOUND_RESERVATION
-from fastlb._core.plan cimport plan_class
+from fastlb._core.plan cimport LOG_OFF, plan_class
 from fastlb._core.relay cimport FLOW_DONE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_pending
 from fastlb._core.reply cimport reply_write
 from fastlb._core.snapshot cimport snapshot_release
 from fastlb._core.stats cimport ClassStats, VirtualServerStats
+from fastlb._core.stream cimport STREAM_AGAIN, stream_recv
 from fastlb._core.timer cimport timer_set
 from fastlb._core.upstream cimport upstream_close, upstream_return
 
@@ -85,7 +86,7 @@ cdef void exchange_end(Worker* w, Exchange* x, int how) noexcept nogil:
     exchange_uncount_load(w, x)
     exchange_answered(w, x, False)
     _count(w, x)
-    if w.log.fd >= 0:
+    if w.log.fd >= 0 and x.snapshot.plan.log_format != LOG_OFF:
         access_log_write(w, x)
     if w.request_of == x:
         w.request_of = NULL
@@ -111,6 +112,14 @@ cdef void exchange_abort(Worker* w, Exchange* x, int cause) noexcept nogil:
     exchange_end(w, x, DONE_RESET)
 
 
+cdef bint _said_all(Worker* w, NodeConn* n) noexcept nogil:
+    # A read of just the body's rest does not tell whether the socket is empty now, and there may
+    # be no other edge: bytes behind the response must not become the answer of the next request.
+    if likely(not n.stream.ready & STREAM_READABLE):
+        return True
+    return stream_recv(&n.stream, w.joined, 1) == STREAM_AGAIN
+
+
 cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
     # The whole response has been sent.
     cdef NodeConn* n = x.node
@@ -119,7 +128,7 @@ cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
     if n != NULL:
         x.node = NULL
         if x.node_persists and request_sent and not dirty and not x.up.ended \
-                and not n.stream.ready & (STREAM_HUP | STREAM_ERROR):
+                and not n.stream.ready & (STREAM_HUP | STREAM_ERROR) and _said_all(w, n):
             upstream_return(w, n)
         else:
             upstream_close(w, n, not request_sent)

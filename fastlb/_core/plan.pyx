@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastlb._core.address cimport Address, address_from_text, address_is_ipv4
-from fastlb._core.limits cimport NODES_MAX
+from fastlb._core.limits cimport NODES_MAX, WORKERS_MAX
 from fastlb._core.siphash cimport sip_key_load
 from fastlb._core.stats cimport WorkerStats
 
@@ -15,7 +15,9 @@ from fastlb._core.stats cimport WorkerStats
 cdef int plan_check(const Plan* plan, uint64_t bytes) noexcept nogil:
     if bytes < sizeof(Plan) or plan.magic != PLAN_MAGIC or plan.layout != PLAN_LAYOUT:
         return -1
-    if plan.bytes > bytes or plan.stats_bytes != sizeof(WorkerStats):
+    if plan.bytes != bytes or plan.stats_bytes != sizeof(WorkerStats):
+        return -1
+    if plan.workers == 0 or plan.workers > WORKERS_MAX:
         return -1
     return 0
 

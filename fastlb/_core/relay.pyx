@@ -26,7 +26,8 @@ from fastlb._core.stream cimport (
 
 cdef enum:
     SPLICE_MIN_BYTES = 64 * 1024     # below it, two splices and a pipe cost more than the copy
-    ROUNDS_MAX = 16                  # reads per call, so that one bulk transfer starves nobody
+    ROUNDS_MAX = 16                  # reads per call, and bytes: one bulk transfer starves nobody
+    ONE_CALL_BYTES = 1024 * 1024
     ROOM_MIN_BYTES = 4096            # less room than this behind a kept head: take another buffer
 
 
@@ -266,6 +267,7 @@ cdef int _pull_spliced(Worker* w, Stream* source, Flow* flow, uint64_t expected)
 cdef int flow_run(Worker* w, Stream* source, Stream* target, Flow* flow) noexcept nogil:
     cdef int result
     cdef int rounds = 0
+    cdef uint64_t before = flow.bytes
     while True:
         result = flow_flush(w, target, flow)
         if result != FLOW_DONE:
@@ -277,11 +279,12 @@ cdef int flow_run(Worker* w, Stream* source, Stream* target, Flow* flow) noexcep
         if not source.ready & STREAM_READABLE:
             _rest(w, flow)
             return FLOW_WAIT_SOURCE
-        if rounds == ROUNDS_MAX:
+        if rounds == ROUNDS_MAX or flow.bytes - before >= ONE_CALL_BYTES:
             return FLOW_AGAIN
         rounds += 1
         result = _pull(w, source, flow)
-        if result == FLOW_WAIT_SOURCE:
+        if result == FLOW_WAIT_SOURCE or result == FLOW_SOURCE_END:
+            # A tunnel may stay half closed for long.
             _rest(w, flow)
             return result
         if result == FLOW_BAD_BODY:

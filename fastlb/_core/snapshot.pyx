@@ -105,5 +105,4 @@ cdef void snapshot_release(Worker* w, Snapshot* snapshot) noexcept nogil:
     while link[0] != snapshot:
         link = &link[0].next
     link[0] = snapshot.next
-    w.released = True
     _destroy(snapshot)

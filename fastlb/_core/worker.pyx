@@ -11,7 +11,7 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from fastlb._core cimport system
-from fastlb._core.accept cimport accept_free, accept_resume
+from fastlb._core.accept cimport accept_bury, accept_close_all, accept_resume
 from fastlb._core.access_log cimport access_log_close, access_log_flush, access_log_open
 from fastlb._core.buffer cimport buffer_pool_free, buffer_pool_init
 from fastlb._core.channel cimport (
@@ -94,10 +94,12 @@ cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
         client_bury(w)
     if w.dead_node_conns != NULL:
         upstream_bury(w)
+    if w.dead_listeners != NULL:
+        accept_bury(w)
+    if w.snapshot != NULL and w.released != w.snapshot.plan.generation:
+        channel_tell_released(w)
     if w.log.used:
         access_log_flush(w)
-    if w.released:
-        channel_tell_released(w)
     w.stats.turns += 1
     w.stats.buffers = w.buffers.borrowed
     w.stats.buffers_refused = w.buffers.refusals
@@ -151,6 +153,8 @@ cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket
 
 cdef void _close_all(Worker* w) noexcept nogil:
     # Everything that is still open, so that what is counted afterwards is a leak.
+    accept_close_all(w)
+    accept_bury(w)
     client_stop_all(w)
     upstream_drop_all_idle(w)
     client_run_posted(w)
@@ -188,7 +192,6 @@ cdef void _free_lists(Worker* w) noexcept nogil:
         head = w.free_heads
         w.free_heads = (<Head**> head)[0]
         free(head)
-    accept_free(w)
     buffer_pool_free(&w.buffers)
 
 
