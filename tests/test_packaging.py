@@ -11,8 +11,6 @@ import pytest
 
 from tests.gates.sources import ROOT, core_modules
 
-pytestmark = pytest.mark.xdist_group("packaging")  # one build serves all of them
-
 
 def copied_sources(folder: Path) -> Path:
     """What a stranger would have: the files under version control, nothing that was built."""
@@ -30,13 +28,13 @@ def copied_sources(folder: Path) -> Path:
     return folder
 
 
-def built(command: str, tmp: Path, **environment: str) -> Path:
+def built(command: str, tmp: Path) -> Path:
     """The one file that `setup.py command` makes of a fresh copy."""
     sources = copied_sources(tmp / "sources")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "setup.py", "-q", command, "--dist-dir", str(tmp / "dist")],
+        [sys.executable, "-W", "ignore", "setup.py", command, "--dist-dir", str(tmp / "dist")],
         cwd=sources, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": "", **environment},
+        env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = (tmp / "dist").iterdir()
@@ -45,8 +43,7 @@ def built(command: str, tmp: Path, **environment: str) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # -O0: what the compiler makes of the C is not this test's subject, and takes half as long.
-    return built("bdist_wheel", tmp_path_factory.mktemp("wheel"), CFLAGS="-O0")
+    return built("bdist_wheel", tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +59,8 @@ def test_a_wheel_holds_every_core_module_and_no_test_module(names: set[str]) -> 
 
 def test_a_wheel_holds_types_and_examples_and_no_source_of_the_core(names: set[str]) -> None:
     assert {"fastlb/py.typed", "fastlb/_core/plan.pyi", "fastlb/examples/quickstart.toml"} <= names
-    assert {Path(name).suffix for name in names} <= {".py", ".pyi", ".so", ".toml", ".txt", ".typed", ""}
+    kinds = {".py", ".pyi", ".so", ".toml", ".txt", ".typed", ""}
+    assert {Path(name).suffix for name in names} <= kinds
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"fastlb"}
 
 
