@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from pathlib import Path
 
 from ..cases import Persistence, Task
 from .base import Peer, Place, version_of
+
+SOURCE = Path(__file__).resolve().parents[2]
 
 _CONFIGURATION = """\
 [proxy]
@@ -59,4 +62,10 @@ class Fastlb(Peer):
                 connections=task.connections_max,
             )
         )
-        return [sys.executable, "-m", "fastlb", "run", "-c", str(path)]
+        # The checkout that holds this file, whatever the working directory is.
+        code = (
+            f"import sys, os; sys.path.insert(0, {str(SOURCE)!r}); "
+            f"os.environ['PYTHONPATH'] = {str(SOURCE)!r}; "
+            "from fastlb.cli import main; sys.exit(main())"
+        )
+        return [sys.executable, "-c", code, "run", "-c", str(path)]

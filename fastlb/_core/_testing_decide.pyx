@@ -22,7 +22,9 @@ from fastlb._core.persist_transparent cimport persist_transparent_find
 from fastlb._core.plan cimport (
     CLASS_HAS_CACHE, CLASS_TRANSPARENT, PlanClass, plan_class, plan_pool,
 )
-from fastlb._core.session_cache cimport SessionMap, session_cache_next, session_cache_store
+from fastlb._core.session_cache cimport (
+    SessionMap, session_cache_next, session_cache_store,
+)
 from fastlb._core.session_layout cimport session_cache_open
 from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.shm cimport Segment
@@ -149,6 +151,8 @@ cdef class World:
         cdef uint32_t cursor = 0
         cdef SessionMap found
         rows = {}
+        if not cache.shard_count:
+            return rows              # the class keeps none
         while session_cache_next(cache, &cursor, &found):
             rows[(<char*>&found.key)[:16]] = _text(&found.address)
         return rows
@@ -158,6 +162,8 @@ cdef class World:
         cdef uint32_t cursor = 0
         cdef SessionMap found
         rows = []
+        if not self.caches[index].shard_count:
+            return rows
         while session_cache_next(&self.caches[index], &cursor, &found):
             rows.append(found.used_at)
         return rows
@@ -260,24 +266,31 @@ cdef class Made:
         decide_forget(&ask, &self.d)
 
     def __getattr__(self, str name):
-        if name in ("established", "write_cookie", "expire_cookie", "cookie_seen", "duplicates",
-                    "last_draining", "has_reservation", "holds_reservation", "has_previous"):
-            return bool(self.fields()[name])
         return self.fields()[name]
+
+    def cookies(self):
+        """{class: what becomes of its cookie} of the cookie classes that were asked."""
+        cdef uint32_t i
+        return {self.d.cookies[i].index: {
+            "seen": bool(self.d.cookies[i].seen), "write": bool(self.d.cookies[i].write),
+            "expire": bool(self.d.cookies[i].expire),
+            "first_seen_s": self.d.cookies[i].first_seen_s,
+        } for i in range(self.d.cookie_count)}
 
     def fields(self):
         cdef uint32_t i
+        cookies = self.cookies()
         return {
             "action": ACTIONS[self.d.action], "outcome": outcome_name(self.d.outcome).decode(),
             "found_in": found_in_name(self.d.found_in).decode(),
-            "established": self.d.established, "has_previous": self.d.has_previous,
-            "write_cookie": self.d.write_cookie, "expire_cookie": self.d.expire_cookie,
-            "cookie_seen": self.d.cookie_seen, "duplicates": self.d.duplicates,
-            "last_draining": self.d.last_draining, "has_reservation": self.d.has_reservation,
-            "holds_reservation": self.d.holds_reservation, "node": self.d.node,
+            "established": bool(self.d.established), "duplicates": bool(self.d.duplicates),
+            "last_draining": bool(self.d.last_draining),
+            "has_reservation": bool(self.d.has_reservation),
+            "holds_reservation": bool(self.d.holds_reservation), "node": self.d.node,
             "persistence": self.d.persistence, "found_class": self.d.found_class,
-            "cookie_class": self.d.cookie_class, "first_seen_s": self.d.first_seen_s,
             "previous": _text(&self.d.previous) if self.d.has_previous else None,
             "keys": [self.d.keys[i].index for i in range(self.d.key_count)],
             "tried": [self.d.tried[i] for i in range(self.d.tried_count)],
+            "writes": [index for index, one in cookies.items() if one["write"]],
+            "expires": [index for index, one in cookies.items() if one["expire"]],
         }

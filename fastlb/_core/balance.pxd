@@ -1,7 +1,7 @@
 # Which node gets a new session: one function per algorithm, one predicate for all.
 #
-# Reads plan and node table, writes only the pool's round-robin position. Primary nodes
-# come first, then backup nodes, then, if the pool allows it, draining ones.
+# Reads plan and node table, writes only the pool's round-robin position (never for a peek).
+# Primary nodes come first, then backup nodes, then, if the pool allows it, draining ones.
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
@@ -16,6 +16,7 @@ ctypedef struct BalanceInput:
     uint64_t key                     # for the hash algorithm
     uint64_t* random                 # state of the caller's generator, never 0
     uint64_t now_ms                  # CLOCK_BOOTTIME
+    bint peek                        # look only: take no turn
     uint32_t tried_count
     int32_t tried[TRIES_MAX]         # indices of nodes that failed for this request
 

@@ -40,7 +40,10 @@ cdef inline bint _usable(const BalanceInput* ask, const PlanNode* node, int32_t 
     return True
 
 
-cdef inline uint64_t _turn(BalanceInput* ask) noexcept nogil:
+# The pool's next turn; one that only looks sees the turn `ahead` and leaves all as they are.
+cdef inline uint64_t _turn(BalanceInput* ask, uint32_t ahead) noexcept nogil:
+    if ask.peek:
+        return ask.table.turns[ask.pool.slot] + ahead
     return fastlb_fetch_add(&ask.table.turns[ask.pool.slot], 1)
 
 
@@ -61,15 +64,17 @@ cdef inline int32_t _scheduled(const BalanceInput* ask, uint64_t position) noexc
     return schedule[position % ask.pool.schedule_count]
 
 
+# The last usable one when there are fewer: others write states and loads meanwhile.
 cdef int32_t _nth_usable(const BalanceInput* ask, uint32_t tier, uint32_t nth) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
-    cdef int32_t i
+    cdef int32_t i, last = -1
     for i in range(<int32_t> ask.pool.node_count):
         if _usable(ask, &nodes[i], i, tier):
+            last = i
             if nth == 0:
                 return i
             nth -= 1
-    return -1
+    return last
 
 
 cdef uint32_t _count_usable(const BalanceInput* ask, uint32_t tier) noexcept nogil:
@@ -85,22 +90,25 @@ cdef int32_t _round_robin(BalanceInput* ask, uint32_t tier) noexcept nogil:
     cdef uint32_t count = _count_usable(ask, tier)
     if count == 0:
         return -1
-    return _nth_usable(ask, tier, <uint32_t> (_turn(ask) % count))
+    return _nth_usable(ask, tier, <uint32_t> (_turn(ask, 0) % count))
 
 
 cdef int32_t _weighted_round_robin(BalanceInput* ask, uint32_t tier) noexcept nogil:
+    # The turns of nodes that are not usable are used up, not given to their neighbours: so the
+    # others keep their shares. Nobody left: no turn is taken from the next tier.
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
-    cdef uint64_t position
     cdef uint32_t i
-    cdef int32_t at
+    cdef int32_t at, first
     if tier == TIER_DRAINING or ask.pool.schedule_count == 0:
         return _round_robin(ask, tier)
-    position = _turn(ask)
+    first = _nth_usable(ask, tier, 0)
+    if first < 0:
+        return -1
     for i in range(ask.pool.schedule_count):
-        at = _scheduled(ask, position + i)
+        at = _scheduled(ask, _turn(ask, i))
         if _usable(ask, &nodes[at], at, tier):
             return at
-    return -1
+    return first
 
 
 cdef inline uint32_t _weight(const PlanNode* node) noexcept nogil:

@@ -17,7 +17,7 @@ from fastlb._core.buffer cimport (
     BUFFER_LARGE_BYTES, Buffer, buffer_borrow, buffer_pending, buffer_return,
 )
 from fastlb._core.connection cimport (
-    CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, DONE_KEEP, DONE_RESET,
+    CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, DONE_CLOSE, DONE_KEEP, DONE_RESET,
     STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener, Stream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely
@@ -294,6 +294,10 @@ cdef void client_request_done(Worker* w, ClientConn* c, int how) noexcept nogil:
     c.state = CLIENT_IDLE
     if how == DONE_RESET:
         _close(w, c, True)
+        return
+    if how == DONE_CLOSE and c.buffer == NULL and not c.stream.ready & STREAM_READABLE:
+        # It asked for this or was told, and has sent nothing since.
+        _close(w, c, False)
         return
     if how != DONE_KEEP or w.stopping:
         _linger(w, c)

@@ -119,7 +119,8 @@ ctypedef struct Snapshot:            # a plan as this process sees it
 
 cdef enum DoneHow:                   # how a client connection goes on after an exchange
     DONE_KEEP = 0                    # may carry another request
-    DONE_CLOSE                       # closes in order, so that the answer is read
+    DONE_CLOSE                       # closes; lingers only if the client has sent more
+    DONE_LINGER                      # the request was not read whole: lingers, so that the answer is read
     DONE_RESET                       # its answer is not whole, and must not look so
 
 cdef enum ExchangeStage:
@@ -139,7 +140,6 @@ ctypedef struct Exchange:
     Flow up                          # client to node
     Flow down                        # node to client
     Address client_address           # whose request it is: peer, or as a trusted proxy says
-    Decision decision
     uint32_t slot                    # node table slot whose load this exchange counts in
     uint32_t retries                 # other nodes tried
     # the request, as far as it is needed after its head was sent
@@ -175,6 +175,7 @@ ctypedef struct Exchange:
     uint64_t connected_us
     uint64_t sent_us                 # the request's head went out
     uint64_t sent_before             # up.bytes when this try began
+    Decision decision                # last: it clears itself
     uint64_t first_byte_us
 
 cdef enum:
@@ -249,3 +250,11 @@ ctypedef struct Worker:
     uint64_t random
     int connect_errno                # why upstream_connect gave nothing
     AccessLog log
+
+
+# Serves the connection again at the end of the turn, after all others had theirs.
+cdef inline void post_client(Worker* w, ClientConn* c) noexcept nogil:
+    if not c.posted:
+        c.posted = True
+        c.next = w.posted
+        w.posted = c

@@ -76,5 +76,5 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil
 cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil
 # The request was answered, or will never be: the reservation ends soon, or now.
 cdef void decide_answered(const DecideInput* ask, Decision* d, bint answered) noexcept nogil
-# The application ended the session: its maps are forgotten.
+# The application ended the session: its maps are forgotten. Needs plan, pool and caches only.
 cdef void decide_forget(const DecideInput* ask, Decision* d) noexcept nogil

@@ -68,6 +68,14 @@ cdef inline bint _serves_established(uint32_t state) noexcept nogil:
     return state == NODE_UP or state == NODE_DRAINING
 
 
+cdef inline bint _was_tried(const Decision* d, int32_t node) noexcept nogil:
+    cdef uint32_t i
+    for i in range(d.tried_count):
+        if d.tried[i] == node:
+            return True
+    return False
+
+
 # --- session maps -------------------------------------------------------------------------
 
 cdef void _note_key(Decision* d, int32_t index, const Hash128* key) noexcept nogil:
@@ -119,16 +127,38 @@ cdef void _record(const DecideInput* ask, Decision* d) noexcept nogil:
                             ask.now_ticks, 0, &previous)
 
 
-cdef void _forget(const DecideInput* ask, Decision* d) noexcept nogil:
+# Only maps that name the session's node: behind one address there may be other users' sessions.
+cdef void _forget(const DecideInput* ask, Decision* d, const Address* node) noexcept nogil:
     cdef uint32_t i
     if ask.peek:
         return
     for i in range(d.key_count):
-        session_cache_delete(&ask.caches[d.keys[i].index], &d.keys[i].key, NULL)
+        session_cache_delete(&ask.caches[d.keys[i].index], &d.keys[i].key, node)
 
 
 cdef void decide_forget(const DecideInput* ask, Decision* d) noexcept nogil:
-    _forget(ask, d)
+    if d.node >= 0:
+        _forget(ask, d, &_node(ask, d.node).address)
+
+
+# The session leaves a node that failed for the decision's: so do the maps that name it, and no
+# others. When another worker moved the same session meanwhile, its choice counts.
+cdef void _move(const DecideInput* ask, Decision* d, const Address* failed) noexcept nogil:
+    cdef SessionMap existing
+    cdef int32_t index, node
+    cdef uint32_t i
+    if ask.peek:
+        return
+    for i in range(d.key_count):
+        index = d.keys[i].index
+        session_cache_delete(&ask.caches[index], &d.keys[i].key, failed)
+        if session_cache_claim(&ask.caches[index], &d.keys[i].key, &_node(ask, d.node).address,
+                               ask.now_ticks, _class(ask, index).expiry_ticks, 0,
+                               &existing) != CACHE_HIT or index != d.found_class:
+            continue
+        node = _resolve(ask, &existing.address)
+        if node >= 0 and _serves_established(_state(ask, node)) and not _was_tried(d, node):
+            d.node = node
 
 
 # Claims the decision's node for the first key of the chain; when another worker was faster
@@ -164,20 +194,14 @@ cdef void _fingerprint(const DecideInput* ask, Decision* d) noexcept nogil:
     sip_init128(&state, &ask.request.plan.keys[KEY_RESERVATION])
     sip_update(&state, ask.request.client.ip, 16)
     for field in fields:
-        if head.first[field] >= 0:
-            value = head_value(head, ask.request.buf, <uint32_t> head.first[field])
-            sip_update_u64(&state, value.bytes)
-            sip_update(&state, value.at, value.bytes)
+        if head.first[field] < 0:
+            sip_update_u64(&state, <uint64_t> -1)
+            continue
+        value = head_value(head, ask.request.buf, <uint32_t> head.first[field])
+        sip_update_u64(&state, value.bytes)
+        sip_update(&state, value.at, value.bytes)
     d.reservation = sip_final128(&state)
     d.has_reservation = True
-
-
-cdef inline bint _was_tried(const Decision* d, int32_t node) noexcept nogil:
-    cdef uint32_t i
-    for i in range(d.tried_count):
-        if d.tried[i] == node:
-            return True
-    return False
 
 
 # A node that the same client's first request, still unanswered or just answered, was given.
@@ -224,11 +248,15 @@ cdef void _reserve(const DecideInput* ask, Decision* d) noexcept nogil:
 cdef void decide_answered(const DecideInput* ask, Decision* d, bint answered) noexcept nogil:
     cdef const PlanClass* cls
     cdef SessionMap previous
+    cdef int32_t node
     if not d.holds_reservation:
         return
     d.holds_reservation = False
     if not answered:
-        session_cache_delete(&ask.reservations[d.reserve_class], &d.reservation, NULL)
+        # Another request may hold one since this one's node took no more sessions.
+        node = d.node if d.node >= 0 else d.tried[d.tried_count - 1]
+        session_cache_delete(&ask.reservations[d.reserve_class], &d.reservation,
+                             &_node(ask, node).address)
         return
     cls = _class(ask, d.reserve_class)
     session_cache_store(&ask.reservations[d.reserve_class], &d.reservation,
@@ -241,12 +269,14 @@ cdef void decide_answered(const DecideInput* ask, Decision* d, bint answered) no
 cdef bint _pick(const DecideInput* ask, Decision* d) noexcept nogil:
     cdef BalanceInput balance
     cdef bint draining = False
+    cdef uint64_t random = ask.random[0]
     cdef uint32_t i
     balance.plan = ask.request.plan
     balance.pool = ask.pool
     balance.table = ask.table
-    balance.random = ask.random
+    balance.random = &random if ask.peek else ask.random
     balance.now_ms = ask.now_ms
+    balance.peek = ask.peek
     balance.tried_count = d.tried_count
     for i in range(d.tried_count):
         balance.tried[i] = d.tried[i]
@@ -270,17 +300,19 @@ cdef void _new_session(const DecideInput* ask, Decision* d) noexcept nogil:
     if d.reserve_class >= 0 and ask.request.head != NULL:
         _fingerprint(ask, d)
         if _reserved(ask, d):
-            if not d.has_previous:
-                _join_reservation(d)
             d.action = ACTION_FORWARD
-            _record(ask, d)
+            if d.has_previous:
+                _move(ask, d, &d.previous)
+            else:
+                _join_reservation(d)
+                _record(ask, d)
             return
     if not _pick(ask, d):
         return
     if d.has_reservation:
         _reserve(ask, d)
     if d.has_previous:
-        _record(ask, d)
+        _move(ask, d, &d.previous)
     else:
         _claim(ask, d)
 
@@ -300,7 +332,7 @@ cdef void _fail(const DecideInput* ask, Decision* d, const Address* node,
         return
     d.action = ACTION_CLOSE if cls.failure_mode == FAILURE_CLOSE else ACTION_REDIRECT
     if cls.flags & CLASS_DELETE_ON_FAILURE:
-        _forget(ask, d)
+        _forget(ask, d, node)
         for i in range(d.cookie_count):
             d.cookies[i].expire = d.cookies[i].seen
 
@@ -450,4 +482,4 @@ cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
                                 ask.now_ticks, _class(ask, d.reserve_class).reserve_ticks
                                 + ask.request.plan.timeouts.response // TICK_MS), &previous)
         d.holds_reservation = True
-    _record(ask, d)
+    _move(ask, d, &failed)

@@ -18,7 +18,7 @@ from fastlb._core.siphash cimport Hash128
 cdef enum CacheResult:
     CACHE_MISS = 0                   # look-up, delete: no such map
     CACHE_HIT = 1                    # look-up, claim: a live map; delete: removed
-    CACHE_EXPIRED = 2                # look-up: there was one, it is removed now
+    CACHE_EXPIRED = 2                # look-up: there was one; it is removed if this was a use
     CACHE_NEW = 3                    # store, claim: a new map
     CACHE_MOVED = 4                  # store: the map was another node's
     CACHE_SAME = 5                   # store: the map was this node's already

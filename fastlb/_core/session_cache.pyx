@@ -255,8 +255,9 @@ cdef int session_cache_lookup(
         shard.misses += 1
         result = CACHE_MISS
     elif dead(&cache.entries[entry], now, expiry):
-        shard.expiries += 1
-        remove(cache, shard, entry)
+        if renew:
+            shard.expiries += 1
+            remove(cache, shard, entry)
         result = CACHE_EXPIRED
     else:
         shard.hits += 1

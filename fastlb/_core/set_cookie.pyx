@@ -188,6 +188,8 @@ cdef int _protect_cache(Worker* w, Exchange* x, const char* buf) noexcept nogil:
 cdef void _ended_by_application(Worker* w, Exchange* x) noexcept nogil:
     # The session's maps in fallback classes must not bring it back.
     cdef DecideInput ask
+    ask.request.plan = x.snapshot.plan
+    ask.pool = x.pool
     ask.caches = x.snapshot.caches
     ask.peek = False
     decide_forget(&ask, &x.decision)

@@ -133,8 +133,9 @@ cdef enum:
     KNOWN = 256                      # 28 KiB; one per class and node is enough without dates
 
 ctypedef struct Known:
-    uint64_t[8] words                # the text, padded with zeros
-    SipKey mac                       # the key that authenticated it
+    uint64_t[8] words                # the text, padded with zeros, its length in the last byte
+    SipKey mac                       # the keys that it was read with
+    SipKey stream
     Token token
 
 cdef Known[KNOWN] _known
@@ -151,9 +152,11 @@ cdef int token_read(const SipKey* mac, const SipKey* stream, const char* text, u
         return TOKEN_TAMPERED
     memset(words, 0, sizeof(words))
     memcpy(words, text, count)
+    (<uint8_t*> words)[63] = <uint8_t> count
     known = &_known[((words[0] ^ words[1]) * <uint64_t> 0x9E3779B97F4A7C15ULL) >> 56]
     # Without an early end, so that the time tells nothing about a known value.
     differs = (known.mac.k0 ^ mac.k0) | (known.mac.k1 ^ mac.k1)
+    differs |= (known.stream.k0 ^ stream.k0) | (known.stream.k1 ^ stream.k1)
     for i in range(8):
         differs |= known.words[i] ^ words[i]
     if differs == 0:
@@ -163,6 +166,7 @@ cdef int token_read(const SipKey* mac, const SipKey* stream, const char* text, u
     if result == 0:
         memcpy(known.words, words, sizeof(words))
         known.mac = mac[0]
+        known.stream = stream[0]
         known.token = token[0]
     return result
 

@@ -2,8 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from fractions import Fraction
-from math import gcd
 from typing import Any
 
 from fastlb._core._testing_decide import World
@@ -13,6 +11,7 @@ from fastlb._core.node import free_slot, open_slot, set_state
 from fastlb._core.plan import CLASS_FLAGS, PlanBuilder
 from fastlb._core.session_store import Cache
 from fastlb._core.shm import Segment
+from fastlb.plan import schedule
 
 KEYS = [bytes(range(i, i + 16)) for i in (0, 16, 32, 48)]
 TAIL = "; Path=/; HttpOnly"
@@ -20,17 +19,6 @@ TAIL = "; Path=/; HttpOnly"
 
 def seed(ip: str, port: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{ip}:{port}".encode()).digest()[:8], "little")
-
-
-def schedule(weights: list[int]) -> list[int]:
-    """Each node as often as its weight, spread evenly."""
-    divisor = gcd(*weights) or 1
-    places = [
-        (Fraction(2 * k + 1, 2 * (weight // divisor)), node)
-        for node, weight in enumerate(weights)
-        for k in range(weight // divisor)
-    ]
-    return [node for _, node in sorted(places)]
 
 
 @dataclass

@@ -73,8 +73,9 @@ class CacheModel(RuleBasedStateMachine):
             self.counts["misses"] += 1
         elif self.dead(key, expiry):
             assert result == "expired"
-            self.counts["expiries"] += 1
-            del self.model[key]
+            if renew:
+                self.counts["expiries"] += 1
+                del self.model[key]
         else:
             assert (result, node) == ("hit", self.model[key][0])
             self.counts["hits"] += 1

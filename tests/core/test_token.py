@@ -101,9 +101,11 @@ def test_what_nobody_made_is_not_taken(text: bytes) -> None:
 
 
 @settings(max_examples=50)
-@given(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
-def test_other_keys_are_not_taken(mac: bytes, stream: bytes) -> None:
+@given(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16), st.booleans())
+def test_other_keys_are_not_taken(mac: bytes, stream: bytes, known: bool) -> None:
     for text in FORMS:
+        if known:
+            assert read_token(MAC, STREAM, text) is not None
         if mac != MAC:
             assert read_token(mac, STREAM, text) is None
         if stream != STREAM:
@@ -111,6 +113,23 @@ def test_other_keys_are_not_taken(mac: bytes, stream: bytes) -> None:
         if mac != MAC and stream != STREAM:
             assert read_token(mac, stream, text) is None
     assert read_token(STREAM, MAC, FORMS[0]) is None
+
+
+@pytest.mark.parametrize("text", FORMS)
+def test_a_known_value_is_no_other_one(text: bytes) -> None:
+    """Values that were read before are found without their hash: only just these."""
+    first = read_token(MAC, STREAM, text)
+    assert read_token(MAC, STREAM, text) == first
+    for length in (36, 47, 52, 63):
+        if length != len(text):
+            assert read_token(MAC, STREAM, (text + bytes(63))[:length]) is None
+    assert read_token(bytes(16), bytes(16), bytes(len(text))) is None
+    # Many others, which fall into the same places of the table.
+    others = [token(MAC, STREAM, "198.51.100.7", port, 5) for port in range(2000)]
+    for port, other in enumerate(others):
+        assert read_token(MAC, STREAM, other)[1:3] == (port, 5)
+        assert read_token(MAC, STREAM, other)[1:3] == (port, 5)
+    assert read_token(MAC, STREAM, text) == first
 
 
 def test_bits_that_no_writer_sets_are_refused() -> None:

@@ -122,7 +122,7 @@ stalled.last = -1
 
 
 def test_a_slow_node_stops_the_client_and_not_the_proxys_memory():
-    total = 64 * MIB  # the kernel's own buffers take up to 20 of it
+    total = 64 * MIB  # the sockets on the way may hold 20 MiB
     body = pattern(MIB) * 64
     go = threading.Event()
 
