@@ -69,8 +69,8 @@ extensions = [
 
 variant = "sanitize" if SANITIZE else "debug" if DEBUG else "release" if IN_PLACE else "wheel"
 folder = f"build/{variant}"
-setup(
-    ext_modules=cythonize(
+if sys.argv[1:2] not in (["sdist"], ["egg_info"], ["dist_info"]):  # these compile nothing
+    extensions = cythonize(
         extensions,
         build_dir=f"{folder}/cython",
         compiler_directives=directives,
@@ -78,7 +78,9 @@ setup(
         emit_linenums=DEBUG,
         show_all_warnings=True,
         nthreads=os.cpu_count() or 1,
-    ),
+    )
+setup(
+    ext_modules=extensions,
     options={
         "build": {
             "build_base": folder,

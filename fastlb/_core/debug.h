@@ -24,8 +24,14 @@ static inline void fastlb_bug(const char *what, const char *file, int line)
 #define BUG_ON(cond) do { if (unlikely(cond)) fastlb_bug(#cond, __FILE__, __LINE__); } while (0)
 #define FASTLB_DEBUG_BUILD 1
 #else
-#define BUG_ON(cond) do { } while (0)
+#define BUG_ON(cond) do { if (0) (void) (cond); } while (0)
 #define FASTLB_DEBUG_BUILD 0
+#endif
+
+#ifdef __SANITIZE_ADDRESS__
+#define FASTLB_SANITIZE_BUILD 1
+#else
+#define FASTLB_SANITIZE_BUILD 0
 #endif
 
 #endif

@@ -5,3 +5,4 @@ cdef extern from "debug.h" nogil:
     bint likely(bint cond) noexcept
     bint unlikely(bint cond) noexcept
     const int FASTLB_DEBUG_BUILD
+    const int FASTLB_SANITIZE_BUILD

@@ -80,7 +80,7 @@ cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
 cdef void snapshot_enter(Worker* w, Snapshot* snapshot) noexcept nogil:
     cdef Snapshot* before = w.snapshot
     cdef const Plan* plan = snapshot.plan
-    cdef uint32_t i
+    cdef int i
     snapshot.references = 1
     snapshot.next = w.snapshots
     w.snapshots = snapshot
@@ -90,7 +90,7 @@ cdef void snapshot_enter(Worker* w, Snapshot* snapshot) noexcept nogil:
     w.stats.generation = plan.generation
     for i in range(VIRTUAL_SERVERS_MAX):
         w.server_index[i] = -1
-    for i in range(plan.virtual_server_count):
+    for i in range(<int> plan.virtual_server_count):
         w.server_index[plan_virtual_server(plan, i).slot] = <int16_t> i
     if before != NULL:
         snapshot_release(w, before)

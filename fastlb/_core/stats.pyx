@@ -5,7 +5,7 @@ from libc.string cimport memset
 from fastlb._core.outcome cimport CAUSES, OUTCOMES
 from fastlb._core.outcome import cause_names, outcome_names
 
-if OUTCOMES > STATS_OUTCOMES or CAUSES > STATS_CAUSES:
+if <int> OUTCOMES > <int> STATS_OUTCOMES or <int> CAUSES > <int> STATS_CAUSES:
     raise ImportError("fastlb._core.stats: more outcomes or causes than counters")
 
 STATS_BYTES = sizeof(WorkerStats)

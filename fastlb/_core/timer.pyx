@@ -13,7 +13,7 @@ cdef extern from * nogil:
 
 
 cdef void timer_wheel_init(TimerWheel* wheel, uint64_t now_ms) noexcept nogil:
-    cdef uint32_t i
+    cdef int i
     for i in range(TIMER_SLOTS):
         wheel.slots[i].next = &wheel.slots[i]
         wheel.slots[i].prev = &wheel.slots[i]

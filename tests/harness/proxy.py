@@ -23,12 +23,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fastlb
+
 from .client import Client, User
 from .settings import Config, copy_of, toml
 from .wait import TIMEOUT, until
 from .wire import Message
 
-ROOT = Path(__file__).resolve().parents[2]
 READY = "fastlb: ready"
 OBJECTS = "fastlb: objects "
 TROUBLE = re.compile(
@@ -53,7 +54,8 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def environment() -> dict[str, str]:
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    """For a fastlb of the same build as the one that the tests import."""
+    paths = [str(Path(fastlb.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 

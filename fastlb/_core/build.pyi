@@ -1,0 +1,2 @@
+DEBUG: bool
+VARIANT: str
