@@ -111,7 +111,7 @@ class Setting:
             node_table_offset=4096, epoch_ms=12345, keys=KEYS,
         )  # fmt: skip
         builder.set_limits(
-            max_connections=1000, request_line_bytes=8192, head_bytes=32768, field_count=128,
+            max_connections=1000, request_line_bytes=8192, head_bytes=32768, field_count=200,
             body_bytes=0, buffer_bytes=1 << 20,
         )  # fmt: skip
         timeouts = dict.fromkeys(
