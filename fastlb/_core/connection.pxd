@@ -139,7 +139,6 @@ ctypedef struct Exchange:
     Flow up                          # client to node
     Flow down                        # node to client
     Address client_address           # whose request it is (peer, or X-Forwarded-For of a trusted proxy)
-    Decision decision
     uint32_t slot                    # node table slot whose load this exchange counts in
     uint32_t retries                 # other nodes tried
     # the request, as far as it is needed after its head was sent
@@ -175,6 +174,7 @@ ctypedef struct Exchange:
     uint64_t connected_us
     uint64_t sent_us                 # the request's head went out
     uint64_t sent_before             # up.bytes when this try began
+    Decision decision                # last: it clears itself
     uint64_t first_byte_us
 
 cdef enum:
@@ -249,3 +249,11 @@ ctypedef struct Worker:
     uint64_t random
     int connect_errno                # why upstream_connect gave nothing
     AccessLog log
+
+
+# Serves the connection again at the end of the turn, after all others had theirs.
+cdef inline void post_client(Worker* w, ClientConn* c) noexcept nogil:
+    if not c.posted:
+        c.posted = True
+        c.next = w.posted
+        w.posted = c

@@ -1,0 +1,176 @@
+# The end of an exchange, whichever way it comes (contract in exchange_end.pxd).
+
+from libc.stdint cimport uint32_t
+
+from fastlb._core.access_log cimport access_log_write
+from fastlb._core.body cimport body_start
+from fastlb._core.buffer cimport Buffer, buffer_borrow, buffer_return
+from fastlb._core.connection cimport (
+    ClientConn, DONE_CLOSE, DONE_KEEP, DONE_RESET, Exchange, Flow, NodeConn, STAGE_RESPONSE,
+    STREAM_ERROR, STREAM_HUP, Worker,
+)
+from fastlb._core.debug cimport BUG_ON
+from fastlb._core.decide cimport DecideInput, decide_answered
+from fastlb._core.head cimport BODY_NONE
+from fastlb._core.outcome cimport CAUSE_CLIENT_CLOSED, CAUSE_NONE, FOUND_RESERVATION
+from fastlb._core.plan cimport plan_class
+from fastlb._core.relay cimport FLOW_DONE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_pending
+from fastlb._core.reply cimport reply_write
+from fastlb._core.snapshot cimport snapshot_release
+from fastlb._core.stats cimport ClassStats, VirtualServerStats
+from fastlb._core.timer cimport timer_set
+from fastlb._core.upstream cimport upstream_close, upstream_return
+
+
+cdef void exchange_answered(Worker* w, Exchange* x, bint answered) noexcept nogil:
+    cdef DecideInput ask
+    if x.decision.holds_reservation:
+        ask.request.plan = x.snapshot.plan
+        ask.pool = x.pool
+        ask.reservations = x.snapshot.reservations
+        ask.now_ticks = w.now_ticks
+        decide_answered(&ask, &x.decision, answered)
+
+
+cdef void exchange_count_load(Worker* w, Exchange* x) noexcept nogil:
+    BUG_ON(x.counted)
+    w.nodes.slots[x.slot].active[w.index] += 1
+    x.counted = True
+
+
+cdef void exchange_uncount_load(Worker* w, Exchange* x) noexcept nogil:
+    if x.counted:
+        w.nodes.slots[x.slot].active[w.index] -= 1
+        x.counted = False
+
+
+cdef void _count(Worker* w, Exchange* x) noexcept nogil:
+    cdef VirtualServerStats* server = &w.stats.virtual_servers[x.client.virtual_server_slot]
+    cdef ClassStats* cls
+    cdef uint32_t kind = x.status // 100
+    server.requests += 1
+    server.bytes_in += x.up.bytes
+    server.bytes_out += x.down.bytes
+    server.statuses[kind if kind < 6 else 0] += 1
+    if x.cause:
+        w.stats.causes[x.cause] += 1
+    if x.decision.persistence < 0:
+        return
+    cls = &w.stats.classes[plan_class(x.snapshot.plan, <uint32_t> x.decision.persistence).slot]
+    cls.outcomes[x.decision.outcome] += 1
+    if x.decision.node >= 0 and not x.decision.established and x.status \
+            and x.decision.found_in != FOUND_RESERVATION:
+        w.stats.nodes[x.slot].sessions += 1
+    cls.duplicates += x.decision.duplicates
+    if x.decision.found_class >= 0 and x.decision.found_class != x.decision.persistence:
+        cls.found_by_fallback += 1
+
+
+cdef void _give_rest_back(ClientConn* c, Flow* up) noexcept nogil:
+    # Bytes of a next request that were read with this one.
+    cdef Buffer* data = up.data
+    if data == NULL or not up.body.done or data.end <= up.run:
+        return
+    data.start = up.run
+    c.buffer = data
+    up.data = NULL
+
+
+cdef void exchange_end(Worker* w, Exchange* x, int how) noexcept nogil:
+    cdef ClientConn* c = x.client
+    if x.node != NULL:
+        upstream_close(w, x.node, how == DONE_RESET)
+        x.node = NULL
+    exchange_uncount_load(w, x)
+    exchange_answered(w, x, False)
+    _count(w, x)
+    if w.log.fd >= 0:
+        access_log_write(w, x)
+    if w.request_of == x:
+        w.request_of = NULL
+    if how == DONE_KEEP:
+        _give_rest_back(c, &x.up)
+    flow_end(w, &x.up)
+    flow_end(w, &x.down)
+    snapshot_release(w, x.snapshot)
+    c.exchange = NULL
+    x.next = w.free_exchanges
+    w.free_exchanges = x
+    w.stats.exchanges -= 1
+    w.request_done(w, c, how)
+
+
+cdef void exchange_abort(Worker* w, Exchange* x, int cause) noexcept nogil:
+    # The answer can't be completed, or nobody waits for it: neither side may take it for whole.
+    if x.cause == CAUSE_NONE:
+        x.cause = <unsigned char> cause
+    exchange_end(w, x, DONE_RESET)
+
+
+cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
+    # The whole response has been sent.
+    cdef NodeConn* n = x.node
+    cdef bint request_sent = x.up.body.done and not flow_pending(&x.up)
+    cdef bint dirty = x.down.data != NULL and x.down.data.end > x.down.run
+    if n != NULL:
+        x.node = NULL
+        if x.node_persists and request_sent and not dirty and not x.up.ended \
+                and not n.stream.ready & (STREAM_HUP | STREAM_ERROR):
+            upstream_return(w, n)
+        else:
+            upstream_close(w, n, not request_sent)
+    exchange_end(w, x, DONE_KEEP if x.client_persists and request_sent else DONE_CLOSE)
+
+
+cdef void _drop_request(Worker* w, Exchange* x) noexcept nogil:
+    # Nothing more of this request is sent. One that has not arrived whole ends the connection:
+    # its rest is no next request.
+    if not x.up.body.done:
+        x.client_persists = False
+    if x.up.head != NULL:
+        buffer_return(&w.buffers, x.up.head)
+        x.up.head = NULL
+    x.up.run += x.up.run_bytes
+    x.up.run_bytes = 0
+
+
+cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil:
+    # An answer of our own. Not alive after it, or still being sent.
+    if x.stage >= STAGE_RESPONSE or x.down.head != NULL:
+        # Another answer, or a part of an interim one, is on its way already.
+        exchange_abort(w, x, cause)
+        return False
+    if x.node != NULL:
+        upstream_close(w, x.node, True)
+        x.node = NULL
+    exchange_uncount_load(w, x)
+    x.status = <unsigned short> status
+    x.cause = <unsigned char> cause
+    _drop_request(w, x)
+    flow_end(w, &x.down)
+    x.down.data = buffer_borrow(&w.buffers, False)
+    if x.down.data == NULL:
+        exchange_abort(w, x, cause)
+        return False
+    body_start(&x.down.body, BODY_NONE, 0)
+    x.down.decode = False
+    x.down.run = 0
+    x.down.run_bytes = reply_write(w, x, x.down.data.data, x.down.data.size)
+    BUG_ON(x.down.run_bytes == 0)
+    x.down.data.end = x.down.run_bytes
+    x.response_started = True
+    x.stage = STAGE_RESPONSE
+    return _send_reply(w, x)
+
+
+cdef bint _send_reply(Worker* w, Exchange* x) noexcept nogil:
+    cdef int result = flow_flush(w, &x.client.stream, &x.down)
+    if result == FLOW_WAIT_TARGET:
+        timer_set(&w.timers, &x.client.timer,
+                  w.now_ms + x.snapshot.plan.timeouts.client_body)
+        return True
+    if result == FLOW_DONE:
+        exchange_finish(w, x)
+    else:
+        exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
+    return False
