@@ -16,7 +16,12 @@ from tests.core.plans import Class, Setting, get, state
 
 WALL_US = 1_769_860_800_123_456  # 2026-01-31T12:00:00.123456Z
 TIMES = (1_000_000, 1_001_000, 1_004_500, 1_012_345)
+ESCAPED = re.compile(r"\\x(..)|\\(.)")
 CHAIN = [Class("shop", type="transparent", fallback="by-ip"), Class("by-ip")]
+
+
+def unescaped(found: re.Match) -> str:
+    return chr(int(found[1], 16)) if found[1] else found[2]
 
 
 class Log:
@@ -72,11 +77,8 @@ def test_a_broken_session(segment: Segment, tmp_path) -> None:
     name, value = CHAIN[0].cookie_name, log.setting.cookie("10.0.0.1:80")
     log.request(get(f"Cookie: {name}={value}; {name}={value}"))
     line = log.line()
-    assert (line["outcome"], line["found_in"], line["found_class"]) == (
-        "node-down",
-        "cookie",
-        "shop",
-    )
+    assert (line["outcome"], line["found_in"]) == ("node-down", "cookie")
+    assert line["found_class"] == "shop"
     assert (line["previous_node"], line["node"]) == ("10.0.0.1:80", "10.0.0.2:80")
     assert line["duplicate_cookie"] is True
 
@@ -85,12 +87,7 @@ def test_a_refused_request(segment: Segment, tmp_path) -> None:
     log = Log(segment, tmp_path)
     log.desk.set(refused=1, status=400, cause=1, server=False)
     line = log.line()
-    assert (line["method"], line["host"], line["target"], line["virtual_server"]) == (
-        "",
-        "",
-        "",
-        "",
-    )
+    assert {line[name] for name in ("method", "host", "target", "virtual_server")} == {""}
     assert (line["status"], line["cause"]) == (400, "bad-request")
     assert "pool" not in line
     assert "node" not in line
@@ -173,8 +170,7 @@ def test_nothing_breaks_out_of_a_line(agent: str, referer: str) -> None:
                 quoted = re.findall(r'"((?:[^"\\]|\\.)*)"', text)
                 assert len(quoted) == 3
                 for shown, given_text in zip(quoted[1:], (referer, agent), strict=True):
-                    back = re.sub(r"\\x(..)|\\(.)",
-                                  lambda m: chr(int(m[1], 16)) if m[1] else m[2], shown)  # fmt: skip
+                    back = ESCAPED.sub(unescaped, shown)
                     assert back == (given_text or "-")
             else:
                 json.loads(text)
