@@ -1,5 +1,7 @@
 """Sessions out of fastlb's own cookie; ages and outcomes are in test_decide's tables too."""
 
+from functools import cache
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ NAME = COOKIE.cookie_name
 DAY = 86400
 
 
+@cache
 def world(**more):
     """A world with such a class, and what makes its cookies' values."""
     setting = Setting(classes=[Class("shop", type="transparent", **more),
@@ -70,11 +73,8 @@ def test_an_expired_one_before_a_valid_one_says_nothing_about_its_dates() -> Non
     old = make("10.0.0.1:80", first_seen=NOW - 9999, last_seen=NOW - 9999)
     new = make("10.0.0.2:80", first_seen=NOW - 50, last_seen=NOW)
     found = limited.find(0, "192.0.2.1", get(f"Cookie: {NAME}={old}; {NAME}={new}"))
-    assert (found["node"], found["first_seen_s"], found["rewrite"]) == (
-        "10.0.0.2:80",
-        NOW - 50,
-        False,
-    )
+    assert (found["node"], found["first_seen_s"]) == ("10.0.0.2:80", NOW - 50)
+    assert found["rewrite"] is False
     found = limited.find(0, "192.0.2.1", get(f"Cookie: {NAME}={old}"))
     assert (found["kind"], found["outcome"], found["rewrite"]) == ("nothing", "expired", False)
 
