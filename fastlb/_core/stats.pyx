@@ -79,7 +79,8 @@ def read_worker(size_t address) -> dict:
 
 def read_virtual_server(size_t address, int slot) -> dict:
     """Counters of one virtual server in one worker; `slot` from the plan."""
-    cdef const VirtualServerStats* one = &_at(address).virtual_servers[_slot(slot, VIRTUAL_SERVERS_MAX)]
+    cdef int at = _slot(slot, VIRTUAL_SERVERS_MAX)
+    cdef const VirtualServerStats* one = &_at(address).virtual_servers[at]
     return {
         "connections": one.connections,
         "accepted": one.accepted,

@@ -183,3 +183,11 @@ def get(*fields: str, target: str = "/", version: str = "1.1") -> bytes:
     if version == "1.1" and not any(one.lower().startswith("host:") for one in fields):
         lines.append("Host: www.example.com")
     return "\r\n".join([*lines, *fields, "", ""]).encode("latin-1")
+
+
+def with_cookie(cls: Class, value: str, *more: str) -> bytes:
+    return get(f"Cookie: {cls.cookie_name}={value}", *more)
+
+
+def changed(cls: Class, **more: Any) -> Class:
+    return Class(**(vars(cls) | more))
