@@ -4,9 +4,14 @@ Environment switches, each off by default:
   FASTLB_DEBUG=1      assertions (BUG_ON), object counting, -O1 -g
   FASTLB_SANITIZE=1   AddressSanitizer and UBSan, implies FASTLB_DEBUG
   FASTLB_ANNOTATE=1   the annotated .html beside each generated .c
+
+Each variant has its own folder, build/<variant>; what is built there stays when another
+one is built. Test-only modules are in every variant except the one that wheels are made
+from: they are built in place or on demand only.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -22,9 +27,11 @@ def enabled(name: str) -> bool:
 
 SANITIZE = enabled("FASTLB_SANITIZE")
 DEBUG = enabled("FASTLB_DEBUG") or SANITIZE
-WHEEL = enabled("FASTLB_WHEEL")
+IN_PLACE = not {"--inplace", "-i", "develop", "editable_wheel"}.isdisjoint(sys.argv)
+WITH_TEST_ONLY = IN_PLACE or DEBUG
 
-compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-fvisibility=hidden", "-fno-plt", "-pthread"]
+compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-fvisibility=hidden"]
+compile_args += ["-fno-plt", "-pthread"]
 link_args = ["-pthread"]
 macros = [("_GNU_SOURCE", "1")]
 if DEBUG:
@@ -57,17 +64,26 @@ extensions = [
         depends=headers,
     )
     for path in sorted(CORE.glob("*.pyx"))
-    if not (WHEEL and path.stem.startswith(TEST_ONLY))
+    if WITH_TEST_ONLY or not path.stem.startswith(TEST_ONLY)
 ]
 
-variant = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
+variant = "sanitize" if SANITIZE else "debug" if DEBUG else "release" if IN_PLACE else "wheel"
+folder = f"build/{variant}"
 setup(
     ext_modules=cythonize(
         extensions,
-        build_dir=f"build/cython-{variant}",
+        build_dir=f"{folder}/cython",
         compiler_directives=directives,
         annotate=enabled("FASTLB_ANNOTATE"),
         emit_linenums=DEBUG,
         show_all_warnings=True,
-    )
+        nthreads=os.cpu_count() or 1,
+    ),
+    options={
+        "build": {
+            "build_base": folder,
+            "build_platlib": f"{folder}/lib",
+            "build_temp": f"{folder}/temp",
+        }
+    },
 )

@@ -9,11 +9,14 @@ ROUNDS = 1000
 REPETITIONS = 300
 
 
-@pytest.mark.parametrize(("what", "name", "cut"), [
-    ("find", b"X-Mapping-deadbeef", False),
-    ("find none", b"X-Mapping-00000000", False),
-    ("cut", b"X-Mapping-deadbeef", True),
-])
+@pytest.mark.parametrize(
+    ("what", "name", "cut"),
+    [
+        ("find", b"X-Mapping-deadbeef", False),
+        ("find none", b"X-Mapping-00000000", False),
+        ("cut", b"X-Mapping-deadbeef", True),
+    ],
+)
 def test_cookie(benchmark, what: str, name: bytes, cut: bool) -> None:
     best = min(core.time_cookies(BROWSER_REQUEST, name, cut, ROUNDS)[0] for _ in range(REPETITIONS))
     print(f"\n{what}: {best} ns")

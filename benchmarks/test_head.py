@@ -10,13 +10,17 @@ import pytest
 from benchmarks.messages import BROWSER_REQUEST, RESPONSE
 from fastlb._core import _testing_head as core
 
-ROUNDS = 1000      # short, so that some of the repetitions are undisturbed
+ROUNDS = 1000  # short, so that some of the repetitions are undisturbed
 REPETITIONS = 300
 
 
-@pytest.mark.parametrize(("name", "data", "request_head"), [
-    ("request", BROWSER_REQUEST, True), ("response", RESPONSE, False),
-])
+@pytest.mark.parametrize(
+    ("name", "data", "request_head"),
+    [
+        ("request", BROWSER_REQUEST, True),
+        ("response", RESPONSE, False),
+    ],
+)
 def test_parse(benchmark, name: str, data: bytes, request_head: bool) -> None:
     best = min(core.time_parse(data, ROUNDS, request_head) for _ in range(REPETITIONS))
     print(f"\n{name} head, {len(data)} bytes: {best} ns per parse")
@@ -28,8 +32,10 @@ def test_parse(benchmark, name: str, data: bytes, request_head: bool) -> None:
 def test_scan_versions(benchmark, size: int) -> None:
     """Why values are scanned by blocks of 64 (`stops`, SSE2, AVX2 for long runs)."""
     data = b"a" * size
-    best = {version: min(core.time_scan(version, data, ROUNDS) for _ in range(REPETITIONS))
-            for version in ("plain", "sse2", "stops")}
+    best = {
+        version: min(core.time_scan(version, data, ROUNDS) for _ in range(REPETITIONS))
+        for version in ("plain", "sse2", "stops")
+    }
     print(f"\nvalue of {size} bytes: " + ", ".join(f"{v} {ns} ns" for v, ns in best.items()))
     benchmark.extra_info.update(best)
     benchmark.pedantic(core.time_scan, ("stops", data, 1000), rounds=20)

@@ -38,7 +38,7 @@ from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
 
 cdef enum:
     LINGER_MS = 2000
-    LINGER_BYTES = 64 * 1024         # thrown away per read; a client that goes on is cut by the timer
+    LINGER_BYTES = 64 * 1024         # thrown away per read; who goes on is cut by the timer
 
 
 # --- open and close -----------------------------------------------------------------------
@@ -223,7 +223,6 @@ cdef bint _room(Worker* w, ClientConn* c) noexcept nogil:
 # Reads and parses until a request begins or nothing more is there.
 cdef void _serve(Worker* w, ClientConn* c) noexcept nogil:
     cdef int64_t got
-    cdef int parsed
     if c.buffer != NULL and c.head == NULL and buffer_pending(c.buffer):
         # Came together with the request before.
         if _on_bytes(w, c):

@@ -21,7 +21,7 @@ from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.stats cimport WorkerStats
 from fastlb._core.timer cimport Timer, TimerWheel
 
-cdef enum StreamReady:               # Stream.ready: what the kernel has said and we have not used up
+cdef enum StreamReady:               # Stream.ready: what the kernel said and we have not used up
     STREAM_READABLE = 1
     STREAM_WRITABLE = 2
     STREAM_HUP = 4                   # the peer has finished sending (EPOLLRDHUP)
@@ -60,7 +60,7 @@ ctypedef struct Flow:
     Buffer* kept                     # the buffer of a head in use, once `data` became another one
     uint32_t run                     # offset in `data` of bytes to be sent
     uint32_t run_bytes
-    uint32_t keep                    # bytes at the beginning of `data` that must stay (a head in use)
+    uint32_t keep                    # first bytes of `data` that must stay (a head in use)
     Pipe* pipe
     uint64_t bytes                   # sent to the target, heads included
     uint64_t data_bytes_max          # of the body; 0: no limit
@@ -108,13 +108,13 @@ ctypedef struct NodeConn:
     uint32_t slot                    # in the node table
     uint32_t requests                # begun on this connection
     uint8_t state                    # NodeConnState
-    Address address                  # of the node: a slot may be given to another one after a reload
+    Address address                  # of the node: its slot may be another one's after a reload
 
 ctypedef struct Snapshot:            # a plan as this process sees it
     const Plan* plan
     SessionCache* caches             # one per class
     SessionCache* reservations       # one per class
-    uint64_t references              # exchanges that began with it, and 1 while it is the current one
+    uint64_t references              # exchanges that began with it, and 1 while it is current
     Snapshot* next                   # all snapshots still in memory
 
 cdef enum DoneHow:                   # how a client connection goes on after an exchange
@@ -138,7 +138,7 @@ ctypedef struct Exchange:
     Exchange* next                   # free list
     Flow up                          # client to node
     Flow down                        # node to client
-    Address client_address           # whose request it is (peer, or X-Forwarded-For of a trusted proxy)
+    Address client_address           # whose request it is: peer, or as a trusted proxy says
     uint32_t slot                    # node table slot whose load this exchange counts in
     uint32_t retries                 # other nodes tried
     # the request, as far as it is needed after its head was sent

@@ -18,19 +18,19 @@ cdef NodeSlot* _slot(size_t table, int slot) except NULL:
     return &(<NodeTable*> table).slots[slot]
 
 
-def open_slot(size_t table, int slot, str state) -> None:
+def open_slot(size_t table, int slot, str state):
     """Take a free slot into use; its load columns and estimates start at zero."""
     cdef NodeSlot* one = _slot(table, slot)
     memset(one, 0, sizeof(NodeSlot))
     one.state = STATES[state]
 
 
-def free_slot(size_t table, int slot) -> None:
+def free_slot(size_t table, int slot):
     """Give a slot back; only when no worker's plan refers to it."""
     _slot(table, slot).state = NODE_FREE
 
 
-def set_state(size_t table, int slot, str state) -> None:
+def set_state(size_t table, int slot, str state):
     """Write the state ("up", "draining", "down", "disabled") that workers see at once."""
     _slot(table, slot).state = STATES[state]
 
@@ -40,7 +40,7 @@ def get_state(size_t table, int slot) -> str:
     return STATE_NAMES[_slot(table, slot).state]
 
 
-def clear_worker_column(size_t table, int worker) -> None:
+def clear_worker_column(size_t table, int worker):
     """Forget the load of a worker that died: its requests died with it."""
     cdef int i
     if not 0 <= worker < WORKERS_MAX:

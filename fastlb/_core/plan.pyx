@@ -81,7 +81,7 @@ cdef class PlanBuilder:
     cdef list listeners, servers, pools, nodes, classes, routes, networks, schedules
     cdef Plan head
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.texts = bytearray()
         self.text_offsets = {}
         self.listeners = []
@@ -106,7 +106,7 @@ cdef class PlanBuilder:
         return out
 
     def set_global(self, *, generation: int, workers: int, log_format: str,
-                   node_table_offset: int, epoch_ms: int, keys: list) -> None:
+                   node_table_offset: int, epoch_ms: int, keys: list):
         """`keys`: 16 secret bytes for each of KEY_NAMES."""
         cdef int i
         cdef bytes key
@@ -124,7 +124,7 @@ cdef class PlanBuilder:
             sip_key_load(&self.head.keys[i], <const uint8_t*> <const char*> key)
 
     def set_limits(self, *, max_connections: int, request_line_bytes: int, head_bytes: int,
-                   field_count: int, body_bytes: int, buffer_bytes: int) -> None:
+                   field_count: int, body_bytes: int, buffer_bytes: int):
         """`body_bytes` 0: no limit; all others at least 1."""
         self.head.limits.max_connections = max_connections
         self.head.limits.request_line_bytes = request_line_bytes
@@ -134,7 +134,7 @@ cdef class PlanBuilder:
         self.head.limits.buffer_bytes = buffer_bytes
 
     def set_timeouts(self, *, client_header: int, client_body: int, keep_alive: int, connect: int,
-                     response: int, tunnel: int, drain: int, node_keep_alive: int) -> None:
+                     response: int, tunnel: int, drain: int, node_keep_alive: int):
         """All in milliseconds."""
         self.head.timeouts.client_header = client_header
         self.head.timeouts.client_body = client_body

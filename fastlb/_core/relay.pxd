@@ -17,7 +17,7 @@ cdef enum FlowResult:
     FLOW_TARGET_FAILED               # the target takes no more
     FLOW_BAD_BODY                    # the framing is wrong; what was right has been sent
     FLOW_NO_BUFFER
-    FLOW_TOO_LARGE                   # the body is longer than data_bytes_max; the excess was not sent
+    FLOW_TOO_LARGE                   # the body exceeds data_bytes_max; the excess was not sent
 
 # Frames `count` bytes of flow.data from `offset` on; sets run. Bytes beyond the message's end
 # stay in the buffer after the run. 0 or FLOW_BAD_BODY.

@@ -20,8 +20,8 @@ from fastlb._core.debug cimport BUG_ON
 from fastlb._core.edit cimport iovec
 from fastlb._core.head cimport BODY_LENGTH
 from fastlb._core.stream cimport (
-    PIPE_BYTES, STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_recv, stream_send,
-    stream_splice_in, stream_splice_out,
+    PIPE_BYTES, STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_recv,
+    stream_send, stream_splice_in, stream_splice_out,
 )
 
 cdef enum:
@@ -252,9 +252,9 @@ cdef bint _splice_ready(Worker* w, Flow* flow) noexcept nogil:
 
 cdef int _pull_spliced(Worker* w, Stream* source, Flow* flow, uint64_t expected) noexcept nogil:
     cdef int64_t got
+    cdef uint64_t wanted = expected if expected < PIPE_BYTES else PIPE_BYTES
     BUG_ON(flow.pipe.bytes != 0)
-    got = stream_splice_in(source, flow.pipe,
-                           expected if expected < PIPE_BYTES else PIPE_BYTES)
+    got = stream_splice_in(source, flow.pipe, wanted)
     if got <= 0:
         return _pull_failed(got)
     body_skip(&flow.body, <uint64_t> got)

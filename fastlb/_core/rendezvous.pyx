@@ -13,7 +13,7 @@ cdef enum:
 cdef uint64_t _table[STEPS + 1]      # log2(1 + i / STEPS) in units of 2^-32
 
 
-def _fill_table() -> None:
+def _fill_table():
     cdef int i
     for i in range(STEPS + 1):
         _table[i] = <uint64_t> (log2(1.0 + i / <double> STEPS) * 4294967296.0 + 0.5)

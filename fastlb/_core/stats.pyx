@@ -23,12 +23,12 @@ cdef int _slot(int slot, int count) except -1:
     return slot
 
 
-def clear_worker(size_t address) -> None:
+def clear_worker(size_t address):
     """Zero the whole counter block at `address` (before the slot's first worker)."""
     memset(<void*> _at(address), 0, sizeof(WorkerStats))
 
 
-def retire_worker(size_t address) -> None:
+def retire_worker(size_t address):
     """Mark the slot as empty after its worker ended; what counts events stays."""
     cdef WorkerStats* stats = <WorkerStats*> _at(address)
     cdef int i
@@ -79,8 +79,8 @@ def read_worker(size_t address) -> dict:
 
 def read_virtual_server(size_t address, int slot) -> dict:
     """Counters of one virtual server in one worker; `slot` from the plan."""
-    cdef int at = _slot(slot, VIRTUAL_SERVERS_MAX)
-    cdef const VirtualServerStats* one = &_at(address).virtual_servers[at]
+    cdef int checked = _slot(slot, VIRTUAL_SERVERS_MAX)
+    cdef const VirtualServerStats* one = &_at(address).virtual_servers[checked]
     return {
         "connections": one.connections,
         "accepted": one.accepted,

@@ -28,7 +28,8 @@ cdef extern from "system.h" nogil:
     ctypedef uint32_t socklen_t
     enum: AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_SEQPACKET
     enum: SOL_SOCKET, SO_ERROR, SO_LINGER, IPPROTO_TCP, TCP_NODELAY, TCP_QUICKACK
-    enum: MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE, MSG_TRUNC, MSG_CMSG_CLOEXEC, SHUT_RD, SHUT_WR, SHUT_RDWR
+    enum: MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE, MSG_TRUNC, MSG_CMSG_CLOEXEC
+    enum: SHUT_RD, SHUT_WR, SHUT_RDWR
     enum: SOCKADDR_STORAGE_BYTES
     struct sockaddr:
         uint16_t sa_family
@@ -74,7 +75,9 @@ cdef extern from "system.h" nogil:
     ssize_t splice(int fd_in, void* off_in, int fd_out, void* off_out, size_t count,
                    unsigned int flags) noexcept
     enum: PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS
-    void* mmap(void* address, size_t count, int protection, int flags, int fd, off_t offset) noexcept
+    void* mmap(
+        void* address, size_t count, int protection, int flags, int fd, off_t offset
+    ) noexcept
     void* MAP_FAILED
     int munmap(void* address, size_t count) noexcept
 

@@ -17,7 +17,7 @@ cdef const char* ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 cdef uint8_t _digit[256]             # value of a base64url character, 255: none
 
 
-def _fill_digits() -> None:
+def _fill_digits():
     cdef int i
     memset(_digit, 255, sizeof(_digit))
     for i in range(64):

@@ -63,8 +63,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "valid", "with_port"), [c[1:] for c in CASES],
-                         ids=[c[0].replace(" ", "-") for c in CASES])
+@pytest.mark.parametrize(
+    ("text", "valid", "with_port"),
+    [c[1:] for c in CASES],
+    ids=[c[0].replace(" ", "-") for c in CASES],
+)
 def test_authority(text: bytes, valid: bool, with_port: bool) -> None:
     assert core.authority(text) is valid
     assert core.authority(text, needs_port=True) is with_port

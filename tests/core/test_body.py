@@ -85,7 +85,7 @@ CHUNKED = [
 
 
 def cut(data: bytes, size: int) -> list[bytes]:
-    return [data[i:i + size] for i in range(0, len(data), size)]
+    return [data[i : i + size] for i in range(0, len(data), size)]
 
 
 def identifiers(cases: list[tuple]) -> list[str]:
@@ -94,8 +94,9 @@ def identifiers(cases: list[tuple]) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize(("text", "data", "result"), [c[1:] for c in CHUNKED],
-                         ids=identifiers(CHUNKED))
+@pytest.mark.parametrize(
+    ("text", "data", "result"), [c[1:] for c in CHUNKED], ids=identifiers(CHUNKED)
+)
 def test_chunked(text: bytes, data: bytes, result: str) -> None:
     message, _, after = text.partition(b"|")
     text = message + after
@@ -129,17 +130,20 @@ def test_until_close() -> None:
     assert core.read("until-close", [b"a", b"\r\n0"]) == (b"a\r\n0", 4, "more")
 
 
-@pytest.mark.parametrize(("kind", "data", "length", "complete"), [
-    ("none", b"", 0, True),
-    ("until-close", b"", 0, True),
-    ("until-close", b"abc", 0, True),
-    ("length", b"abc", 3, True),
-    ("length", b"ab", 3, False),
-    ("chunked", b"0\r\n\r\n", 0, True),
-    ("chunked", b"0\r\n", 0, False),
-    ("chunked", b"3\r\nabc\r\n", 0, False),
-    ("chunked", b"", 0, False),
-])
+@pytest.mark.parametrize(
+    ("kind", "data", "length", "complete"),
+    [
+        ("none", b"", 0, True),
+        ("until-close", b"", 0, True),
+        ("until-close", b"abc", 0, True),
+        ("length", b"abc", 3, True),
+        ("length", b"ab", 3, False),
+        ("chunked", b"0\r\n\r\n", 0, True),
+        ("chunked", b"0\r\n", 0, False),
+        ("chunked", b"3\r\nabc\r\n", 0, False),
+        ("chunked", b"", 0, False),
+    ],
+)
 def test_closed_by_the_peer(kind: str, data: bytes, length: int, complete: bool) -> None:
     assert core.closed(kind, data, length) is complete
 
@@ -155,9 +159,17 @@ def test_splice() -> None:
 
 
 tokens = st.text("abcXYZ09-", min_size=1, max_size=8).map(str.encode)
-extensions = st.lists(st.tuples(tokens, st.one_of(
-    st.just(b""), tokens.map(lambda t: b"=" + t), tokens.map(lambda t: b'="' + t + b' ;"'),
-)), max_size=2).map(lambda pairs: b"".join(b";" + a + b for a, b in pairs))
+extensions = st.lists(
+    st.tuples(
+        tokens,
+        st.one_of(
+            st.just(b""),
+            tokens.map(lambda t: b"=" + t),
+            tokens.map(lambda t: b'="' + t + b' ;"'),
+        ),
+    ),
+    max_size=2,
+).map(lambda pairs: b"".join(b";" + a + b for a, b in pairs))
 chunks = st.lists(st.tuples(st.binary(min_size=1, max_size=60), extensions), max_size=6)
 trailers = st.lists(st.tuples(tokens.map(lambda t: b"X-" + t), tokens), max_size=3)
 sizes = st.lists(st.integers(1, 40), max_size=30)
@@ -166,7 +178,7 @@ sizes = st.lists(st.integers(1, 40), max_size=30)
 def segments(data: bytes, cuts: list[int]) -> list[bytes]:
     found, at = [], 0
     for size in cuts:
-        found.append(data[at:at + size])
+        found.append(data[at : at + size])
         at += size
     return [segment for segment in [*found, data[at:]] if segment]
 
@@ -178,8 +190,9 @@ def encoded(parts: list[tuple[bytes, bytes]], after: list[tuple[bytes, bytes]]) 
 
 @given(chunks, trailers, sizes)
 @settings(max_examples=200)
-def test_chunked_as_h11_reads_it(parts: list[tuple[bytes, bytes]],
-                                 after: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
+def test_chunked_as_h11_reads_it(
+    parts: list[tuple[bytes, bytes]], after: list[tuple[bytes, bytes]], cuts: list[int]
+) -> None:
     text = encoded(parts, after)
     data = b"".join(part for part, _ in parts)
     assert core.read("chunked", segments(text + b"GET", cuts)) == (data, len(text), "done")
@@ -194,15 +207,24 @@ def test_chunked_as_h11_reads_it(parts: list[tuple[bytes, bytes]],
     assert [(n, v) for n, v in event.headers] == [(n.lower(), v) for n, v in after]
 
 
-@given(chunks, trailers, sizes, st.integers(0, 400),
-       st.sampled_from([b"", b"\r", b"\n", b" ", b";", b'"', b"0", b"g", b"\0", b":"]))
+@given(
+    chunks,
+    trailers,
+    sizes,
+    st.integers(0, 400),
+    st.sampled_from([b"", b"\r", b"\n", b" ", b";", b'"', b"0", b"g", b"\0", b":"]),
+)
 @settings(max_examples=300)
-def test_segments_change_nothing(parts: list[tuple[bytes, bytes]],
-                                 after: list[tuple[bytes, bytes]], cuts: list[int], at: int,
-                                 wrong: bytes) -> None:
+def test_segments_change_nothing(
+    parts: list[tuple[bytes, bytes]],
+    after: list[tuple[bytes, bytes]],
+    cuts: list[int],
+    at: int,
+    wrong: bytes,
+) -> None:
     text = encoded(parts, after)
     at = min(at, len(text))
-    text = text[:at] + wrong + text[at + 1:]
+    text = text[:at] + wrong + text[at + 1 :]
     whole = core.read("chunked", [text] if text else [])
     pieces = core.read("chunked", segments(text, cuts))
     assert pieces[0] == whole[0]

@@ -26,8 +26,11 @@ PAIRS = [
     ("quotes empty", b'a=""', [(b"a", b"", b'a=""')]),
     ("one quote", b'a="; b=c', [(b"a", b'"', b'a="'), (b"b", b"c", b"b=c")]),
     ("quote inside", b'a=b"c"d', [(b"a", b'b"c"d', b'a=b"c"d')]),
-    ("semicolon quoted", b'a="x; b=c; d="', [(b"a", b'"x', b'a="x'), (b"b", b"c", b"b=c"),
-                                             (b"d", b'"', b'd="')]),
+    (
+        "semicolon quoted",
+        b'a="x; b=c; d="',
+        [(b"a", b'"x', b'a="x'), (b"b", b"c", b"b=c"), (b"d", b'"', b'd="')],
+    ),
     ("comma separates", b"a=b, c=d", [(b"a", b"b", b"a=b"), (b"c", b"d", b"c=d")]),
     ("comma bare", b"a=b,c=d", [(b"a", b"b", b"a=b"), (b"c", b"d", b"c=d")]),
     ("comma inside", b"a=1,2,3; c=d", [(b"a", b"1,2,3", b"a=1,2,3"), (b"c", b"d", b"c=d")]),
@@ -35,18 +38,25 @@ PAIRS = [
     ("comma quoted", b'a="1, b=2"; c=d', [(b"a", b"1, b=2", b'a="1, b=2"'), (b"c", b"d", b"c=d")]),
     ("comma after", b'a="1", c="2"', [(b"a", b"1", b'a="1"'), (b"c", b"2", b'c="2"')]),
     ("comma token", b"a=b, (c)=d", [(b"a", b"b, (c)=d", b"a=b, (c)=d")]),
-    ("old version", b'$Version="1"; a="b"; $Path="/"; $Domain="x"; c=d',
-     [(b"a", b"b", b'a="b"; $Path="/"; $Domain="x"'), (b"c", b"d", b"c=d")]),
-    ("old commas", b'$Version=1, a=b, $Port="80", c=d',
-     [(b"a", b"b", b'a=b, $Port="80"'), (b"c", b"d", b"c=d")]),
+    (
+        "old version",
+        b'$Version="1"; a="b"; $Path="/"; $Domain="x"; c=d',
+        [(b"a", b"b", b'a="b"; $Path="/"; $Domain="x"'), (b"c", b"d", b"c=d")],
+    ),
+    (
+        "old commas",
+        b'$Version=1, a=b, $Port="80", c=d',
+        [(b"a", b"b", b'a=b, $Port="80"'), (b"c", b"d", b"c=d")],
+    ),
     ("dollar name", b"a=b; $c=d", [(b"a", b"b", b"a=b"), (b"$c", b"d", b"$c=d")]),
     ("dollar first", b"$Path=/; a=b", [(b"a", b"b", b"a=b")]),
     ("eight bit", b"a=\xe4\xff; b=c", [(b"a", b"\xe4\xff", b"a=\xe4\xff"), (b"b", b"c", b"b=c")]),
 ]
 
 
-@pytest.mark.parametrize(("value", "wanted"), [c[1:] for c in PAIRS],
-                         ids=[c[0].replace(" ", "-") for c in PAIRS])
+@pytest.mark.parametrize(
+    ("value", "wanted"), [c[1:] for c in PAIRS], ids=[c[0].replace(" ", "-") for c in PAIRS]
+)
 def test_pairs(value: bytes, wanted: list[tuple[bytes, bytes, bytes]]) -> None:
     assert core.pairs(value) == wanted
 
@@ -88,8 +98,13 @@ CUTS = [
     ("odd spaces", [b"a = 2 ; x = 1 ; b\t=\t3"], [b"x"], 1, [b"a = 2; b\t=\t3"]),
     ("with quotes", [b'a="2"; x="1"; b="3"'], [b"x"], 1, [b'a="2"; b="3"']),
     ("with commas", [b"a=2, x=1, b=3"], [b"x"], 1, [b"a=2, b=3"]),
-    ("old attributes", [b'$Version=1; x=1; $Path="/"; b=3; $Path="/b"'], [b"x"], 1,
-     [b'$Version=1; b=3; $Path="/b"']),
+    (
+        "old attributes",
+        [b'$Version=1; x=1; $Path="/"; b=3; $Path="/b"'],
+        [b"x"],
+        1,
+        [b'$Version=1; b=3; $Path="/b"'],
+    ),
     ("old last", [b"$Version=1; a=1; x=1; $Path=/"], [b"x"], 1, [b"$Version=1; a=1"]),
     ("old only", [b"$Version=1; x=1; $Path=/"], [b"x"], 1, []),
     ("bare pieces", [b"bare; x=1; more"], [b"x"], 1, [b"bare; more"]),
@@ -98,8 +113,11 @@ CUTS = [
 ]
 
 
-@pytest.mark.parametrize(("lines", "names", "count", "left"), [c[1:] for c in CUTS],
-                         ids=[c[0].replace(" ", "-") for c in CUTS])
+@pytest.mark.parametrize(
+    ("lines", "names", "count", "left"),
+    [c[1:] for c in CUTS],
+    ids=[c[0].replace(" ", "-") for c in CUTS],
+)
 def test_cut(lines: list[bytes], names: list[bytes], count: int, left: list[bytes]) -> None:
     assert core.without(request(*lines), names) == (count, request(*left))
 
@@ -112,14 +130,16 @@ def test_more_cookies_than_cuts() -> None:
 
 plain_names = st.sampled_from([b"a", b"b", b"x", b"y", b"xy"])
 plain_values = st.sampled_from([b"", b"1", b'"q"', b"x=1", b"v w", b"1,2", b"\xe4"])
-cookie_lines = st.lists(st.lists(st.tuples(plain_names, plain_values), min_size=1, max_size=6),
-                        max_size=3)
+cookie_lines = st.lists(
+    st.lists(st.tuples(plain_names, plain_values), min_size=1, max_size=6), max_size=3
+)
 
 
 @given(cookie_lines, st.lists(plain_names, min_size=1, max_size=2, unique=True))
 @settings(max_examples=300)
-def test_what_stays_is_untouched(lines: list[list[tuple[bytes, bytes]]],
-                                 names: list[bytes]) -> None:
+def test_what_stays_is_untouched(
+    lines: list[list[tuple[bytes, bytes]]], names: list[bytes]
+) -> None:
     given_lines = [b"; ".join(b"%s=%s" % pair for pair in line) for line in lines]
     left = [[b"%s=%s" % pair for pair in line if pair[0] not in names] for line in lines]
     wanted = [b"; ".join(line) for line in left if line]
@@ -127,8 +147,12 @@ def test_what_stays_is_untouched(lines: list[list[tuple[bytes, bytes]]],
     assert core.without(request(*given_lines), names) == (taken, request(*wanted))
 
 
-@given(st.lists(st.sampled_from([b"a", b"x", b"=", b";", b" ", b",", b'"', b"$Path", b"$Version",
-                                 b"\t"]), max_size=30).map(b"".join))
+@given(
+    st.lists(
+        st.sampled_from([b"a", b"x", b"=", b";", b" ", b",", b'"', b"$Path", b"$Version", b"\t"]),
+        max_size=30,
+    ).map(b"".join)
+)
 @settings(max_examples=300)
 def test_any_text(text: bytes) -> None:
     text = text.strip(b" \t")
@@ -147,6 +171,7 @@ def test_any_text(text: bytes) -> None:
 
 # Set-Cookie
 
+
 def parsed(value: bytes, *keys: str) -> tuple[object, ...]:
     cookie = core.set_cookie(value)
     return tuple(cookie[key] for key in keys)
@@ -155,7 +180,8 @@ def parsed(value: bytes, *keys: str) -> tuple[object, ...]:
 def test_set_cookie_in_full() -> None:
     cookie = core.set_cookie(
         b"id=a3f; Domain=.example.com; PATH=/x; Max-Age=60; Expires=Wed, 09 Jun 2021 10:18:14 GMT; "
-        b"Secure; httponly; SameSite=Lax; Partitioned; Unknown=1")
+        b"Secure; httponly; SameSite=Lax; Partitioned; Unknown=1"
+    )
     assert cookie["name"] == b"id"
     assert cookie["value"] == b"a3f"
     assert (cookie["domain"], cookie["path"]) == (b".example.com", b"/x")
@@ -190,8 +216,11 @@ SET_COOKIES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "keys", "wanted"), [c[1:] for c in SET_COOKIES],
-                         ids=[c[0].replace(" ", "-") for c in SET_COOKIES])
+@pytest.mark.parametrize(
+    ("text", "keys", "wanted"),
+    [c[1:] for c in SET_COOKIES],
+    ids=[c[0].replace(" ", "-") for c in SET_COOKIES],
+)
 def test_set_cookie(text: bytes, keys: tuple[str, ...], wanted: tuple[object, ...]) -> None:
     assert parsed(text, *keys) == wanted
 
@@ -201,17 +230,20 @@ def test_set_cookie_ignored(text: bytes) -> None:
     assert core.set_cookie(text) is None
 
 
-@pytest.mark.parametrize(("text", "gone"), [
-    (b"a=b", False),
-    (b"a=; Max-Age=0", True),
-    (b"a=; Max-Age=-5", True),
-    (b"a=; Max-Age=5", False),
-    (b"a=; Expires=Thu, 01 Jan 1970 00:00:00 GMT", True),
-    (b"a=; Expires=Thu, 01 Jan 2037 00:00:00 GMT", False),
-    (b"a=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=5", False),
-    (b"a=; Max-Age=0; Expires=Thu, 01 Jan 2037 00:00:00 GMT", True),
-    (b"a=; Max-Age=x; Expires=Thu, 01 Jan 1970 00:00:00 GMT", True),
-])
+@pytest.mark.parametrize(
+    ("text", "gone"),
+    [
+        (b"a=b", False),
+        (b"a=; Max-Age=0", True),
+        (b"a=; Max-Age=-5", True),
+        (b"a=; Max-Age=5", False),
+        (b"a=; Expires=Thu, 01 Jan 1970 00:00:00 GMT", True),
+        (b"a=; Expires=Thu, 01 Jan 2037 00:00:00 GMT", False),
+        (b"a=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=5", False),
+        (b"a=; Max-Age=0; Expires=Thu, 01 Jan 2037 00:00:00 GMT", True),
+        (b"a=; Max-Age=x; Expires=Thu, 01 Jan 1970 00:00:00 GMT", True),
+    ],
+)
 def test_expired(text: bytes, gone: bool) -> None:
     assert core.expired(text, 1_700_000_000) is gone
 
@@ -246,14 +278,20 @@ DATES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "wanted"), [c[1:] for c in DATES],
-                         ids=[c[0].replace(" ", "-") for c in DATES])
+@pytest.mark.parametrize(
+    ("text", "wanted"), [c[1:] for c in DATES], ids=[c[0].replace(" ", "-") for c in DATES]
+)
 def test_date(text: bytes, wanted: int | None) -> None:
     assert core.date(text) == wanted
 
 
-@given(st.datetimes(datetime.datetime(1601, 1, 1), datetime.datetime(9999, 12, 31),
-                    timezones=st.just(datetime.UTC)))
+@given(
+    st.datetimes(
+        datetime.datetime(1601, 1, 1),
+        datetime.datetime(9999, 12, 31),
+        timezones=st.just(datetime.UTC),
+    )
+)
 @settings(max_examples=200)
 def test_every_date(moment: datetime.datetime) -> None:
     moment = moment.replace(microsecond=0)

@@ -13,7 +13,7 @@ def model(data: bytes, edits: list[tuple]) -> bytes:
     inserts: list[tuple[int, bytes]] = []
     for kind, *arguments in edits:
         if kind in ("cut", "replace"):
-            kept[arguments[0]:arguments[1]] = [False] * (arguments[1] - arguments[0])
+            kept[arguments[0] : arguments[1]] = [False] * (arguments[1] - arguments[0])
         if kind == "replace":
             inserts.append((arguments[0], arguments[2]))
         if kind == "insert":
@@ -21,7 +21,7 @@ def model(data: bytes, edits: list[tuple]) -> bytes:
     out = bytearray()
     for i in range(len(data) + 1):
         out += b"".join(text for at, text in inserts if at == i)
-        out += data[i:i + 1] if i < len(data) and kept[i] else b""
+        out += data[i : i + 1] if i < len(data) and kept[i] else b""
     return bytes(out)
 
 
@@ -40,7 +40,11 @@ def test_touching_cuts_become_one() -> None:
 
 def test_insertions_keep_their_order() -> None:
     assert core.edited(HEAD, [("insert", 20, b"X"), ("insert", 20, b"Y"), ("insert", 0, b"W")]) == [
-        b"W", HEAD, b"X", b"Y"]
+        b"W",
+        HEAD,
+        b"X",
+        b"Y",
+    ]
 
 
 def test_insertion_inside_a_cut_survives() -> None:
@@ -69,11 +73,14 @@ def test_too_many_insertions() -> None:
 offsets = st.integers(0, len(HEAD))
 spans = st.tuples(offsets, offsets).map(sorted)
 words = st.binary(min_size=0, max_size=3)
-edit_lists = st.lists(st.one_of(
-    spans.map(lambda s: ("cut", *s)),
-    st.tuples(st.just("insert"), offsets, words),
-    st.tuples(spans, words).map(lambda s: ("replace", *s[0], s[1])),
-), max_size=12)
+edit_lists = st.lists(
+    st.one_of(
+        spans.map(lambda s: ("cut", *s)),
+        st.tuples(st.just("insert"), offsets, words),
+        st.tuples(spans, words).map(lambda s: ("replace", *s[0], s[1])),
+    ),
+    max_size=12,
+)
 
 
 @given(edit_lists)

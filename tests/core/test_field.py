@@ -39,7 +39,7 @@ def test_unknown_names(name: bytes) -> None:
 
 
 def test_fields_of_one_name_are_all_found() -> None:
-    data = (b"GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b\r\nX: y\r\ncookie: c=d\r\nCOOKIE: e\r\n\r\n")
+    data = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b\r\nX: y\r\ncookie: c=d\r\nCOOKIE: e\r\n\r\n"
     assert core.indices(data, b"cookie") == [1, 3, 4]
     assert core.indices(data, b"host") == [0]
     assert core.indices(data, b"via") == []

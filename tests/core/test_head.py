@@ -155,12 +155,21 @@ REQUESTS = [
     ("chunked twice", get(b"Transfer-Encoding: chunked, chunked\r\n"), "coding"),
     ("chunked parameter", get(b"Transfer-Encoding: chunked;a=b\r\n"), "coding"),
     ("chunked quoted", get(b'Transfer-Encoding: "chunked"\r\n'), "coding"),
-    ("coding lines", get(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
-     "coding-repeated"),
-    ("both framings", get(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
-     "coding-and-length"),
-    ("framings swapped", get(b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"),
-     "coding-and-length"),
+    (
+        "coding lines",
+        get(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+        "coding-repeated",
+    ),
+    (
+        "both framings",
+        get(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+        "coding-and-length",
+    ),
+    (
+        "framings swapped",
+        get(b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"),
+        "coding-and-length",
+    ),
     ("chunked old", get(b"Transfer-Encoding: chunked\r\n", b"POST / HTTP/1.0"), "coding-in-1.0"),
     ("name underscore", get(b"Transfer_Encoding: x\r\nContent_Length: y\r\n"), OK),
     ("options most", get(b"Connection: " + b"a," * 31 + b"a\r\n"), OK),
@@ -193,10 +202,12 @@ RESPONSES = [
     ("html only", b"<html>", "version"),
     ("field folded", answer(b"A: b\r\n c\r\n"), "folded"),
     ("space colon", answer(b"A : b\r\n"), "space-before-colon"),
-    ("both framings", answer(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
-     "coding-and-length"),
-    ("chunked old", answer(b"Transfer-Encoding: chunked\r\n", b"HTTP/1.0 200 OK"),
-     "coding-in-1.0"),
+    (
+        "both framings",
+        answer(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+        "coding-and-length",
+    ),
+    ("chunked old", answer(b"Transfer-Encoding: chunked\r\n", b"HTTP/1.0 200 OK"), "coding-in-1.0"),
     ("length twice", answer(b"Content-Length: 5\r\nContent-Length: 5\r\n"), "length-repeated"),
     ("coding unknown", answer(b"Transfer-Encoding: gzip, chunked\r\n"), "coding-unknown"),
 ]
@@ -231,8 +242,7 @@ def test_browser_request() -> None:
     assert head["target"] == head["path"] == b"/shop/catalogue/items?page=2&sort=price"
     assert (head["form"], head["version_minor"], head["framing"]) == ("origin", 1, "none")
     assert head["flags"] == {"keep-alive", "cookie", "hop"}
-    assert b"".join(f["line"] for f in head["fields"]) == BROWSER_REQUEST[
-        len(head["line"]):-2]
+    assert b"".join(f["line"] for f in head["fields"]) == BROWSER_REQUEST[len(head["line"]) : -2]
     names = [f["name"] for f in head["fields"]]
     assert names[0] == b"Host"
     assert names[-1] == b"Cookie"
@@ -245,16 +255,21 @@ def test_response() -> None:
     assert head["content_length"] == 17
     assert head["flags"] == {"keep-alive", "set-cookie", "length", "hop"}
     assert [f["name"] for f in head["fields"] if "hop" in f["flags"]] == [
-        b"Keep-Alive", b"Connection"]
+        b"Keep-Alive",
+        b"Connection",
+    ]
 
 
-@pytest.mark.parametrize(("line", "authority", "path"), [
-    (b"GET http://b.example:80/c?d HTTP/1.1", b"b.example:80", b"/c?d"),
-    (b"GET http://b HTTP/1.1", b"b", b""),
-    (b"GET http://b?q HTTP/1.1", b"b", b"?q"),
-    (b"GET https://[::1]/x HTTP/1.1", b"[::1]", b"/x"),
-    (b"CONNECT b:443 HTTP/1.1", b"b:443", b""),
-])
+@pytest.mark.parametrize(
+    ("line", "authority", "path"),
+    [
+        (b"GET http://b.example:80/c?d HTTP/1.1", b"b.example:80", b"/c?d"),
+        (b"GET http://b HTTP/1.1", b"b", b""),
+        (b"GET http://b?q HTTP/1.1", b"b", b"?q"),
+        (b"GET https://[::1]/x HTTP/1.1", b"[::1]", b"/x"),
+        (b"CONNECT b:443 HTTP/1.1", b"b:443", b""),
+    ],
+)
 def test_authority_and_path(line: bytes, authority: bytes, path: bytes) -> None:
     head = core.parse_request(get(line=line))
     assert (head["authority"], head["path"]) == (authority, path)
@@ -269,23 +284,27 @@ def test_methods(method: str) -> None:
         assert (head["method"], head["method_text"]) == (wanted, text.encode())
 
 
-@pytest.mark.parametrize(("status", "method", "fields", "framing", "length"), [
-    (200, "GET", b"", "until-close", 0),
-    (200, "GET", b"Content-Length: 5\r\n", "length", 5),
-    (200, "GET", b"Content-Length: 0\r\n", "none", 0),
-    (200, "GET", b"Transfer-Encoding: chunked\r\n", "chunked", 0),
-    (200, "HEAD", b"Content-Length: 5\r\n", "none", 5),
-    (200, "HEAD", b"Transfer-Encoding: chunked\r\n", "none", 0),
-    (304, "GET", b"Content-Length: 5\r\n", "none", 5),
-    (204, "GET", b"", "none", 0),
-    (100, "GET", b"", "none", 0),
-    (101, "GET", b"", "none", 0),
-    (200, "CONNECT", b"", "none", 0),
-    (403, "CONNECT", b"Content-Length: 5\r\n", "length", 5),
-    (205, "GET", b"Content-Length: 0\r\n", "none", 0),
-])
-def test_response_framing(status: int, method: str, fields: bytes, framing: str,
-                          length: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "method", "fields", "framing", "length"),
+    [
+        (200, "GET", b"", "until-close", 0),
+        (200, "GET", b"Content-Length: 5\r\n", "length", 5),
+        (200, "GET", b"Content-Length: 0\r\n", "none", 0),
+        (200, "GET", b"Transfer-Encoding: chunked\r\n", "chunked", 0),
+        (200, "HEAD", b"Content-Length: 5\r\n", "none", 5),
+        (200, "HEAD", b"Transfer-Encoding: chunked\r\n", "none", 0),
+        (304, "GET", b"Content-Length: 5\r\n", "none", 5),
+        (204, "GET", b"", "none", 0),
+        (100, "GET", b"", "none", 0),
+        (101, "GET", b"", "none", 0),
+        (200, "CONNECT", b"", "none", 0),
+        (403, "CONNECT", b"Content-Length: 5\r\n", "length", 5),
+        (205, "GET", b"Content-Length: 0\r\n", "none", 0),
+    ],
+)
+def test_response_framing(
+    status: int, method: str, fields: bytes, framing: str, length: int
+) -> None:
     head = core.parse_response(answer(fields, b"HTTP/1.1 %d X" % status), method=method)
     assert (head["status"], head["framing"], head["content_length"]) == (status, framing, length)
     assert head["persists"] is (framing != "until-close")
@@ -357,14 +376,22 @@ def test_statuses_of_errors() -> None:
     assert len(statuses) == 30
     others = {name: status for name, status in statuses.items() if status != 400}
     assert others == {
-        "line-too-long": 414, "field-too-long": 431, "field-count": 431, "head-too-long": 431,
-        "coding-unknown": 501, "version-unsupported": 505,
+        "line-too-long": 414,
+        "field-too-long": 431,
+        "field-count": 431,
+        "head-too-long": 431,
+        "coding-unknown": 501,
+        "version-unsupported": 505,
     }
 
 
 def test_every_error_is_shown_above() -> None:
     shown = {c[2] for c in REQUESTS + RESPONSES} | {
-        "line-too-long", "field-too-long", "field-count", "head-too-long"}
+        "line-too-long",
+        "field-too-long",
+        "field-count",
+        "head-too-long",
+    }
     assert set(core.error_statuses()) <= shown
 
 
@@ -372,22 +399,36 @@ def test_every_error_is_shown_above() -> None:
 
 tokens = st.text("abcXYZ019-_!~", min_size=1, max_size=20).map(str.encode)
 values = st.one_of(
-    st.lists(st.sampled_from([b"a", b"chunked", b"close", b"\xe4", b" ", b"\t", b",", b";=",
-                              b"x" * 60]), max_size=6).map(b"".join).map(bytes.strip),
+    st.lists(
+        st.sampled_from([b"a", b"chunked", b"close", b"\xe4", b" ", b"\t", b",", b";=", b"x" * 60]),
+        max_size=6,
+    )
+    .map(b"".join)
+    .map(bytes.strip),
     st.just(b""),
 )
-names = st.one_of(tokens, st.sampled_from(
-    b"Cookie set-cookie Expect TE Trailer keep-alive X-Forwarded-For Via ETag Date".split()))
+names = st.one_of(
+    tokens,
+    st.sampled_from(
+        b"Cookie set-cookie Expect TE Trailer keep-alive X-Forwarded-For Via ETag Date".split()
+    ),
+)
 field_lists = st.lists(st.tuples(names, values), max_size=12)
 pieces = st.lists(st.integers(1, 90), max_size=40)
 SAFE = {b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"}
 
 
-@given(method=tokens, path=st.text("abc/?=%&.;", max_size=30), fields=field_lists,
-       body=st.binary(max_size=20), segments=pieces)
+@given(
+    method=tokens,
+    path=st.text("abc/?=%&.;", max_size=30),
+    fields=field_lists,
+    body=st.binary(max_size=20),
+    segments=pieces,
+)
 @settings(max_examples=150)
-def test_requests_as_h11_reads_them(method: bytes, path: str, fields: list[tuple[bytes, bytes]],
-                                    body: bytes, segments: list[int]) -> None:
+def test_requests_as_h11_reads_them(
+    method: bytes, path: str, fields: list[tuple[bytes, bytes]], body: bytes, segments: list[int]
+) -> None:
     fields = [(n, v) for n, v in fields if n.lower() not in SAFE]
     fields.insert(0, (b"Host", b"example.com"))
     fields.append((b"Content-Length", b"%d" % len(body)))
@@ -402,7 +443,8 @@ def test_requests_as_h11_reads_them(method: bytes, path: str, fields: list[tuple
     assert isinstance(event, h11.Request)
     assert (head["method_text"], head["target"]) == (event.method, event.target)
     assert [(f["name"], f["value"]) for f in head["fields"]] == [
-        (n, v) for n, v in event.headers.raw_items()]
+        (n, v) for n, v in event.headers.raw_items()
+    ]
     assert head["bytes"] == len(data)
     assert head["content_length"] == len(body)
     read = b""
@@ -412,11 +454,16 @@ def test_requests_as_h11_reads_them(method: bytes, path: str, fields: list[tuple
     assert read == body
 
 
-@given(status=st.integers(200, 599), reason=st.text("abc XYZ", max_size=10).map(str.encode),
-       fields=field_lists, segments=pieces)
+@given(
+    status=st.integers(200, 599),
+    reason=st.text("abc XYZ", max_size=10).map(str.encode),
+    fields=field_lists,
+    segments=pieces,
+)
 @settings(max_examples=100)
-def test_responses_as_h11_reads_them(status: int, reason: bytes, segments: list[int],
-                                     fields: list[tuple[bytes, bytes]]) -> None:
+def test_responses_as_h11_reads_them(
+    status: int, reason: bytes, segments: list[int], fields: list[tuple[bytes, bytes]]
+) -> None:
     fields = [(n, v) for n, v in fields if n.lower() not in SAFE]
     data = b"HTTP/1.1 %d %s\r\n" % (status, reason)
     data += b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n"
@@ -436,8 +483,11 @@ def mutated(draw: st.DrawFn) -> bytes:
     data = bytearray(draw(st.sampled_from([BROWSER_REQUEST, RESPONSE] + [c[1] for c in REQUESTS])))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(data)))
-        data[at:at + draw(st.integers(0, 2))] = draw(st.sampled_from(
-            [b"", b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b"\x7f", b"\xff", b"a", b","]))
+        data[at : at + draw(st.integers(0, 2))] = draw(
+            st.sampled_from(
+                [b"", b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b"\x7f", b"\xff", b"a", b","]
+            )
+        )
     return bytes(data)
 
 
@@ -464,7 +514,7 @@ def judge_accepts(data: bytes) -> bool:
 def test_what_passes_here_passes_h11(data: bytes) -> None:
     head = core.parse_request(data)
     if isinstance(head, dict) and head["method"] != "CONNECT":
-        assert judge_accepts(data[len(data) - len(data.lstrip(b"\r\n")):head["bytes"]])
+        assert judge_accepts(data[len(data) - len(data.lstrip(b"\r\n")) : head["bytes"]])
 
 
 def test_random_cuts_of_the_browser_request() -> None:

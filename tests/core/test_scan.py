@@ -47,8 +47,24 @@ def test_runs_to_the_end(kind: str, size: int) -> None:
 
 texts = st.one_of(
     st.binary(max_size=700),
-    st.lists(st.sampled_from([b"a", b"bb-cc", b"\t", b"\r\n", b"\x7f", b"\xff", b";", b",", b"#",
-                              b"x" * 70, b"y" * 300]), max_size=20).map(b"".join),
+    st.lists(
+        st.sampled_from(
+            [
+                b"a",
+                b"bb-cc",
+                b"\t",
+                b"\r\n",
+                b"\x7f",
+                b"\xff",
+                b";",
+                b",",
+                b"#",
+                b"x" * 70,
+                b"y" * 300,
+            ]
+        ),
+        max_size=20,
+    ).map(b"".join),
 )
 
 

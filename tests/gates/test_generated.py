@@ -14,6 +14,7 @@ import pytest
 
 from .sources import CORE, GIL_MODULE, ROOT, core_modules
 
+pytestmark = pytest.mark.xdist_group("generated")  # one translation serves all of them
 HOT = [path.stem for path in core_modules() if path.stem != GIL_MODULE]
 TRANSLATE = """
 import sys

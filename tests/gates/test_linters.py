@@ -10,7 +10,7 @@ import pytest
 from .sources import CORE, ROOT
 
 BIN = Path(sys.executable).parent
-CORE_FILES = sorted(str(path.relative_to(ROOT)) for path in CORE.glob("*.p[yx]*"))
+CORE_FILES = sorted(str(path.relative_to(ROOT)) for path in CORE.glob("*.p[yx][xd]"))
 COMMANDS = {
     "ruff": ["ruff", "check", "--no-cache", "."],
     "ruff-format": ["ruff", "format", "--no-cache", "--check", "--diff", "--quiet", "."],

@@ -17,6 +17,8 @@ from websockets.sync.client import connect
 from .client import tool_environment
 from .wait import TIMEOUT, until
 
+START_SECONDS = max(60, TIMEOUT)  # the first start on a machine reads 300 MB from its disk
+
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -65,7 +67,7 @@ class Chromium:
         def port() -> str:
             return port_file.read_text().split("\n")[0] if port_file.exists() else ""
 
-        list_url = f"http://127.0.0.1:{until(port, 'Chromium ready')}/json/list"
+        list_url = f"http://127.0.0.1:{until(port, 'Chromium ready', START_SECONDS)}/json/list"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
         def page() -> str:
@@ -73,7 +75,7 @@ class Chromium:
                 pages = [each for each in json.load(answer) if each["type"] == "page"]
             return pages[0]["webSocketDebuggerUrl"] if pages else ""
 
-        return until(page, "a page in Chromium")
+        return until(page, "a page in Chromium", START_SECONDS)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One DevTools command and its result; events in between are dropped."""

@@ -16,13 +16,13 @@ PAUSE = 0.01  # between two looks
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str) -> T:
-    """The first true result of `look`, asked again and again; AssertionError after TIMEOUT."""
-    deadline = time.monotonic() + TIMEOUT
+def until(look: Callable[[], T], what: str, limit: float = TIMEOUT) -> T:
+    """The first true result of `look`, asked again and again; AssertionError after `limit`."""
+    deadline = time.monotonic() + limit
     while True:
         result = look()
         if result:
             return result
         if time.monotonic() > deadline:
-            raise AssertionError(f"after {TIMEOUT} s still not: {what}; last seen: {result!r}")
+            raise AssertionError(f"after {limit} s still not: {what}; last seen: {result!r}")
         time.sleep(PAUSE)
