@@ -58,10 +58,10 @@ cdef str _text(const Address* a):
 cdef Head* _head(const char* data, uint32_t count) except NULL:
     cdef Head* head = <Head*>malloc(sizeof(Head))
     cdef HeadLimits limits
-    limits.request_line_bytes = 8192
+    limits.request_line_bytes = 65536
     limits.field_bytes = 0
     limits.head_bytes = 65536
-    limits.field_count = 128
+    limits.field_count = 200
     head_reset(head)
     if request_head_parse(head, data, count, &limits) != <int>count:
         free(head)

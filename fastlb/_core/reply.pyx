@@ -71,7 +71,8 @@ cdef Slice _split_path(Slice* url) noexcept nogil:
     while end < url.bytes and url.at[end] != c'?' and url.at[end] != c'#':
         end += 1
     authority = slice_of(url.at, start)
-    url[0] = slice_of(url.at + start, end - start)
+    # An empty path is "/" (RFC 3986 6.2.3).
+    url[0] = slice_of(url.at + start, end - start) if end > start else slice_of("/", 1)
     return authority
 
 

@@ -132,22 +132,23 @@ cdef int _hide_cookies(Worker* w, Exchange* x, const char* buf) noexcept nogil:
 cdef int _add_forwarded_for(Worker* w, Exchange* x) noexcept nogil:
     cdef const Head* head = &w.request
     cdef const Field* field
-    cdef char* text
+    cdef char* text = w.peer_text
     cdef int i = head.first[FIELD_X_FORWARDED_FOR]
-    cdef int last = i
+    cdef int last = -1
     if address_is_unset(&x.client.peer):
         return 0                     # a unix socket: there is no address to tell
-    if last < 0:
-        if not scratch_add(w, "X-Forwarded-For: ", 17):
-            return EDIT_FULL
-        w.scratch_used += address_ip_text(&x.client.peer, scratch_at(w))
-        return 0 if scratch_add(w, "\r\n", 2) else EDIT_FULL
     while i >= 0:
-        last = i
+        if not head.fields[i].flags & FIELD_HOP:
+            last = i                 # one that Connection lists has been cut
         i = head_next(head, i)
+    if last < 0:
+        if (scratch_add(w, "X-Forwarded-For: ", 17)
+                and scratch_add(w, text, address_ip_text(&x.client.peer, text))
+                and scratch_add(w, "\r\n", 2)):
+            return 0
+        return EDIT_FULL
     field = &head.fields[last]
     # In an insertion of its own: the other one stands at the end of the head.
-    text = w.peer_text
     text[0] = c','
     text[1] = c' '
     return edit_insert(&w.edit, field.value + field.value_bytes, text,
@@ -157,13 +158,16 @@ cdef int _add_forwarded_for(Worker* w, Exchange* x) noexcept nogil:
 cdef int _set_forwarded_proto(Worker* w, Exchange* x) noexcept nogil:
     cdef const Head* head = &w.request
     cdef int i = head.first[FIELD_X_FORWARDED_PROTO]
-    if i >= 0:
-        if forwarded_trusts(x.snapshot.plan, x.server, &x.client.peer):
-            return 0
-        while i >= 0:
-            if edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
-                return EDIT_FULL
-            i = head_next(head, i)
+    cdef bint trusted = i >= 0 and forwarded_trusts(x.snapshot.plan, x.server, &x.client.peer)
+    cdef bint kept = False
+    while i >= 0:
+        if trusted and not head.fields[i].flags & FIELD_HOP:
+            kept = True
+        elif edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
+            return EDIT_FULL
+        i = head_next(head, i)
+    if kept:
+        return 0
     if x.server.protocol == PROTOCOL_HTTPS:
         return 0 if scratch_add(w, "X-Forwarded-Proto: https\r\n", 26) else EDIT_FULL
     return 0 if scratch_add(w, "X-Forwarded-Proto: http\r\n", 25) else EDIT_FULL

@@ -134,6 +134,8 @@ cdef bint _mentions_set_cookie(Slice text) noexcept nogil:
 cdef enum CacheWord:
     CACHE_WORD_SAFE = 1              # a shared cache does not store it, or not the cookie
     CACHE_WORD_FRESH = 2             # it says how long it may be stored
+    CACHE_WORD_STALE = 4             # max-age=0, for caches that are told nothing else
+    CACHE_WORD_SHARED = 8            # s-maxage, which shared caches obey instead of max-age
 
 
 cdef int _cache_words(const Head* head, const char* buf) noexcept nogil:
@@ -146,16 +148,20 @@ cdef int _cache_words(const Head* head, const char* buf) noexcept nogil:
             one = _next_directive(&rest)
             if slice_equal_fold(one, "private", 7) or slice_equal_fold(one, "no-store", 8) \
                     or slice_equal_fold(one, "no-cache", 8) \
-                    or slice_equal_fold(one, "max-age=0", 9) \
                     or slice_equal_fold(one, "s-maxage=0", 10):
                 words |= CACHE_WORD_SAFE
+            elif slice_equal_fold(one, "max-age=0", 9):
+                words |= CACHE_WORD_STALE
             elif _begins(one, "no-cache=", 9) or _begins(one, "private=", 8):
                 if _mentions_set_cookie(one):
                     words |= CACHE_WORD_SAFE
-            elif _begins(one, "max-age=", 8) or _begins(one, "s-maxage=", 9) \
-                    or slice_equal_fold(one, "public", 6):
+            elif _begins(one, "s-maxage=", 9):
+                words |= CACHE_WORD_FRESH | CACHE_WORD_SHARED
+            elif _begins(one, "max-age=", 8) or slice_equal_fold(one, "public", 6):
                 words |= CACHE_WORD_FRESH
         i = head_next(head, i)
+    if words & CACHE_WORD_STALE and not words & CACHE_WORD_SHARED:
+        words |= CACHE_WORD_SAFE
     return words
 
 

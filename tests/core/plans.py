@@ -111,7 +111,7 @@ class Setting:
             node_table_offset=4096, epoch_ms=12345, keys=KEYS,
         )  # fmt: skip
         builder.set_limits(
-            max_connections=1000, request_line_bytes=8192, head_bytes=32768, field_count=128,
+            max_connections=1000, request_line_bytes=8192, head_bytes=32768, field_count=200,
             body_bytes=0, buffer_bytes=1 << 20,
         )  # fmt: skip
         timeouts = dict.fromkeys(
@@ -183,3 +183,11 @@ def get(*fields: str, target: str = "/", version: str = "1.1") -> bytes:
     if version == "1.1" and not any(one.lower().startswith("host:") for one in fields):
         lines.append("Host: www.example.com")
     return "\r\n".join([*lines, *fields, "", ""]).encode("latin-1")
+
+
+def with_cookie(cls: Class, value: str, *more: str) -> bytes:
+    return get(f"Cookie: {cls.cookie_name}={value}", *more)
+
+
+def changed(cls: Class, **more: Any) -> Class:
+    return Class(**(vars(cls) | more))

@@ -1,0 +1,150 @@
+"""fastlb's own answers."""
+
+import re
+
+import pytest
+
+from fastlb._core._testing_message import Desk, reason, redirect_loops
+from fastlb._core.shm import Segment
+from tests.core.plans import Class, Setting, get, state
+
+HEAD = 2
+STATUSES = [400, 408, 413, 414, 417, 431, 500, 501, 502, 503, 504, 505]
+
+
+@pytest.fixture
+def segment():
+    with Segment.create() as made:
+        yield made
+
+
+@pytest.fixture
+def desk(segment: Segment) -> Desk:
+    desk = Desk(Setting().world(segment))
+    desk.load(get())
+    return desk
+
+
+def parts(raw: bytes) -> tuple[str, dict[str, str], str]:
+    head, body = raw.decode().split("\r\n\r\n", 1)
+    first, *lines = head.split("\r\n")
+    names = [line.split(": ", 1)[0] for line in lines]
+    assert len(set(names)) == len(names)
+    return first, dict(line.split(": ", 1) for line in lines), body
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_answer_is_whole(desk: Desk, status: int) -> None:
+    desk.set(status=status)
+    first, fields, body = parts(desk.reply())
+    assert first == f"HTTP/1.1 {status} {reason(status)}"
+    assert reason(status) != "Error"
+    assert fields["Content-Length"] == str(len(body))
+    assert fields["Cache-Control"] == "no-store"
+    assert body.count(f"{status} {reason(status)}") == 2
+    assert ("Retry-After" in fields) == (status == 503)
+    assert "Location" not in fields
+
+
+def test_a_status_without_a_phrase_has_a_page(desk: Desk) -> None:
+    desk.set(status=499)
+    first, fields, body = parts(desk.reply())
+    assert (first, fields["Content-Length"]) == ("HTTP/1.1 499 Error", str(len(body)))
+
+
+def test_an_answer_to_head_has_no_page_but_its_length(desk: Desk) -> None:
+    desk.set(status=502)
+    page = parts(desk.reply())[1]["Content-Length"]
+    desk.method(HEAD)
+    _, fields, body = parts(desk.reply())
+    assert (fields["Content-Length"], body) == (page, "")
+
+
+@pytest.mark.parametrize(("persists", "minor", "connection"), [
+    (True, 1, None), (False, 1, "close"), (True, 0, "keep-alive"), (False, 0, "close"),
+])  # fmt: skip
+def test_connection(desk: Desk, persists: bool, minor: int, connection: str | None) -> None:
+    desk.set(status=400, client_persists=persists, version_minor=minor)
+    assert parts(desk.reply())[1].get("Connection") == connection
+
+
+def test_no_room(desk: Desk) -> None:
+    desk.set(status=503)
+    size = len(desk.reply())
+    assert len(desk.reply(size)) == size
+    for room in (0, 1, size // 2, size - 1):
+        assert desk.reply(room) is None
+
+
+def failed(
+    segment: Segment, mode: str, *flags: str, url: str = "/sorry?a=b", tail: str = "; Path=/"
+):
+    """A desk whose session's node is down."""
+    cls = Class("shop", type="transparent", failure_mode=mode, flags=flags, redirect_url=url,
+                tail=tail, fallback="by-ip")  # fmt: skip
+    setting = Setting(classes=[cls, Class("by-ip")], decision=[("0.0.0.0", 0)])
+    world = setting.world(segment)
+    desk = Desk(world)
+    state(world, 0, "down")
+    request = get(f"Cookie: {cls.cookie_name}={setting.cookie('10.0.0.1:80')}")
+    desk.load(request)
+    desk.decided(world.decide("192.0.2.1", request))
+    return cls, desk
+
+
+@pytest.mark.parametrize("url", ["/sorry?a=b", "https://status.example.com/", "/" + "x" * 7000])
+def test_a_redirect(segment: Segment, url: str) -> None:
+    _, desk = failed(segment, "redirect", url=url)
+    desk.set(status=302)
+    first, fields, _ = parts(desk.reply())
+    assert first == "HTTP/1.1 302 Found"
+    assert fields["Location"] == url
+    assert fields["Cache-Control"] == "no-store"
+    assert "Set-Cookie" not in fields
+    assert fields["X-FastLB-Decision"] == "outcome=node-down; found-in=cookie; class=shop"
+
+
+@pytest.mark.parametrize(("mode", "status"), [("redirect", 302), ("close", 503)])
+def test_a_deleted_session_loses_its_cookie(segment: Segment, mode: str, status: int) -> None:
+    tail = "; Path=/; Secure; Max-Age=3600"
+    cls, desk = failed(segment, mode, "delete_on_failure", tail=tail)
+    desk.set(status=status)
+    cookie = parts(desk.reply())[1]["Set-Cookie"]
+    assert cookie.startswith(f"{cls.cookie_name}={tail}")
+    # The last attribute of a name counts (RFC 6265 5.3).
+    assert re.findall("Max-Age=([0-9]+)", cookie)[-1] == "0"
+    assert "Expires=Thu, 01 Jan 1970 00:00:00 GMT" in cookie
+
+
+def test_other_answers_leave_the_cookie_alone(segment: Segment) -> None:
+    _, desk = failed(segment, "new-node", "delete_on_failure")
+    desk.set(status=502)
+    assert "Set-Cookie" not in parts(desk.reply())[1]
+
+
+def test_a_refused_request_has_no_decision(segment: Segment) -> None:
+    desk = Desk(Setting(decision=[("0.0.0.0", 0)]).world(segment))
+    desk.set(status=400, refused=1)
+    assert "X-FastLB-Decision" not in parts(desk.reply())[1]
+
+
+@pytest.mark.parametrize(("url", "host", "target", "loops"), [
+    ("/sorry", "a.example", "/sorry", True),
+    ("/sorry", "a.example", "/sorry?again=1", True),
+    ("/sorry?x", "a.example", "/sorry", True),
+    ("/sorry#top", "a.example", "/sorry", True),
+    ("/sorry", "a.example", "/sorry/", False),
+    ("/sorry", "a.example", "/", False),
+    ("/sorry", "a.example", "http://a.example/sorry", True),
+    ("http://a.example/sorry", "a.example", "/sorry", True),
+    ("http://A.Example:80/sorry", "a.example", "/sorry", True),
+    ("https://b.example/sorry", "a.example", "/sorry", False),
+    ("https://b.example/sorry", "a.example", "http://b.example/sorry", True),
+    ("http://a.example", "a.example", "/", True),
+    ("http://a.example/", "a.example", "http://a.example", True),
+    ("http://a.example?x", "a.example", "/?y", True),
+    ("/go?to=http://x/", "a.example", "/go", True),
+    ("", "", "", True),
+])  # fmt: skip
+def test_redirects_that_lead_back(url: str, host: str, target: str, loops: bool) -> None:
+    assert redirect_loops(url.encode(), host.encode(), target.encode()) == loops
