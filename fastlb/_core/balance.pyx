@@ -158,21 +158,37 @@ cdef int32_t _random_of_two(BalanceInput* ask, uint32_t tier) noexcept nogil:
     return b if (load_b + 1) * _weight(&nodes[a]) < (load_a + 1) * _weight(&nodes[b]) else a
 
 
+cdef uint64_t _response_us(const BalanceInput* ask, const PlanNode* node) noexcept nogil:
+    # The average, halved for each half-life without news; 0: none yet.
+    cdef const NodeSlot* slot = &ask.table.slots[node.slot]
+    cdef uint64_t halves = 0
+    if ask.now_ms > slot.response_at_ms:
+        halves = (ask.now_ms - slot.response_at_ms) // RESPONSE_HALF_LIFE_MS
+    if slot.response_us == 0:
+        return 0
+    return (slot.response_us >> (halves if halves < 63 else 63)) + 1
+
+
 cdef int32_t _fastest_response(BalanceInput* ask, uint32_t tier) noexcept nogil:
     # Expected wait: average time to the first byte times the requests that wait already.
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
     cdef const NodeSlot* slot
     cdef int32_t best = _weighted_round_robin(ask, tier)
     cdef int32_t i, first = best
-    cdef uint64_t score, halves, best_score = 0
+    cdef uint64_t score, best_score = 0, fastest = 0
+    for i in range(<int32_t> ask.pool.node_count):
+        score = _response_us(ask, &nodes[i])
+        if score and _usable(ask, &nodes[i], i, tier) and (fastest == 0 or score < fastest):
+            fastest = score
     for i in range(<int32_t> ask.pool.node_count):
         if best < 0 or not _usable(ask, &nodes[i], i, tier):
             continue
         slot = &ask.table.slots[nodes[i].slot]
-        halves = 0
-        if ask.now_ms > slot.response_at_ms:
-            halves = (ask.now_ms - slot.response_at_ms) // RESPONSE_HALF_LIFE_MS
-        score = slot.response_us >> (halves if halves < 63 else 63)
+        # A node that has never answered counts as fast as the fastest, so that it gets its
+        # share and no more: one that never answers must not swallow everything.
+        score = _response_us(ask, &nodes[i])
+        if score == 0:
+            score = fastest
         score = (score + 1) * (node_load(slot, ask.plan.workers) + 1) * 256 // _weight(&nodes[i])
         if best_score == 0 or score < best_score or (score == best_score and i == first):
             best = i
@@ -201,12 +217,29 @@ cdef balance_t* BALANCERS = [
 ]
 
 
+cdef bint _some_only_full(const BalanceInput* ask) noexcept nogil:
+    # A node that is up but at its max_connections: the draining ones are not the last.
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef uint32_t i, j
+    cdef bint tried
+    for i in range(ask.pool.node_count):
+        if ask.table.slots[nodes[i].slot].state != NODE_UP or nodes[i].weight == 0:
+            continue
+        tried = False
+        for j in range(ask.tried_count):
+            tried |= ask.tried[j] == <int32_t> i
+        if not tried:
+            return True
+    return False
+
+
 cdef int32_t balance_pick(BalanceInput* ask, bint* draining) noexcept nogil:
     cdef uint32_t tier
     cdef int32_t node
     draining[0] = False
     for tier in range(TIERS):
-        if tier == TIER_DRAINING and ask.pool.flags & POOL_DRAIN_LAST_REFUSE:
+        if tier == TIER_DRAINING and (ask.pool.flags & POOL_DRAIN_LAST_REFUSE
+                                      or _some_only_full(ask)):
             break
         node = BALANCERS[ask.pool.algorithm](ask, tier)
         if node >= 0:

@@ -263,6 +263,9 @@ cdef bint _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
     if error in (system.EMFILE, system.ENFILE, system.ENOMEM, system.ENOBUFS):
         return exchange_reply(w, x, 503, CAUSE_NO_DESCRIPTOR)
     w.stats.nodes[x.slot].connect_failures += 1
+    if x.retries >= x.pool.retries and not x.decision.established:
+        # Its map must not move on to a node that nobody tries.
+        return exchange_reply(w, x, 504 if cause == CAUSE_CONNECT_TIMEOUT else 503, cause)
     request_reload(w, x)
     _decide_input(w, x, &ask)
     decide_again(&ask, &x.decision)

@@ -13,6 +13,21 @@ from fastlb._core.scratch cimport scratch_add, scratch_add_number
 from fastlb._core.set_cookie cimport set_cookie_expire
 from fastlb._core.slice cimport Slice, ascii_lower, slice_equal, slice_of
 
+cdef extern from * nogil:
+    """
+    #include <stdint.h>
+    #include <time.h>
+    /* IMF-fixdate of RFC 9110 5.6.7; the C locale's names are the English ones. */
+    static uint32_t fastlb_http_date(uint32_t seconds, char *out, uint32_t room)
+    {
+        time_t when = (time_t)seconds;
+        struct tm parts;
+        gmtime_r(&when, &parts);
+        return (uint32_t)strftime(out, room, "%a, %d %b %Y %H:%M:%S GMT", &parts);
+    }
+    """
+    uint32_t fastlb_http_date(uint32_t seconds, char* out, uint32_t room) noexcept
+
 cdef const char* PAGE_HEAD = (
     "<!DOCTYPE html>\n<html><head><title>")
 cdef const char* PAGE_MIDDLE = "</title></head>\n<body><h1>"
@@ -104,6 +119,12 @@ cdef bint _add(Worker* w, const char* text) noexcept nogil:
     return scratch_add(w, text, <uint32_t> strlen(text))
 
 
+cdef bint _add_date(Worker* w) noexcept nogil:
+    # RFC 9110 6.6.1
+    cdef char[40] text
+    return scratch_add(w, text, fastlb_http_date(w.wall_s, text, sizeof(text)))
+
+
 cdef bint _add_location(Worker* w, Exchange* x) noexcept nogil:
     cdef const PlanClass* cls
     if x.status != 302:
@@ -119,6 +140,7 @@ cdef bint _add_head(Worker* w, Exchange* x, uint32_t page_bytes) noexcept nogil:
     w.scratch_used = 0
     if not (_add(w, "HTTP/1.1 ") and scratch_add_number(w, x.status) and _add(w, " ")
             and _add(w, reply_reason(x.status)) and _add(w, "\r\n")
+            and _add(w, "Date: ") and _add_date(w) and _add(w, "\r\n")
             and _add(w, "Content-Type: text/html\r\nCache-Control: no-store\r\nContent-Length: ")
             and scratch_add_number(w, page_bytes) and _add(w, "\r\n")):
         return False
