@@ -78,6 +78,7 @@ if sys.argv[1:2] not in (["sdist"], ["egg_info"], ["dist_info"]):  # these compi
         emit_linenums=DEBUG,
         show_all_warnings=True,
         nthreads=os.cpu_count() or 1,
+        quiet="-q" in sys.argv,
     )
 setup(
     ext_modules=extensions,

@@ -42,7 +42,7 @@ def test_assertions_that_hold_say_nothing() -> None:
 
 def test_the_variant_under_test_is_the_one_asked_for() -> None:
     assert os.environ.get("FASTLB_VARIANT", build.VARIANT) == build.VARIANT
-    assert build.DEBUG == (build.VARIANT != "release")
+    assert build.DEBUG is (build.VARIANT != "release")
 
 
 def test_every_module_is_of_one_build() -> None:
