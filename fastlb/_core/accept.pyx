@@ -14,6 +14,8 @@ from fastlb._core.timer cimport timer_set
 cdef enum:
     ACCEPTS_PER_TURN = 64            # per listener, so that running requests get their turn
     RETRY_MS = 100                   # after the system ran out of descriptors or memory
+    DESCRIPTORS_OWN = 64             # of a worker beside its connections
+    DESCRIPTORS_SPARE = 128          # for the node connections of the clients accepted last
 
 
 cdef bint _watch(Worker* w, Listener* listener) noexcept nogil:
@@ -77,6 +79,7 @@ cdef bint _named(const Plan* plan, Listener* listener) noexcept nogil:
 
 cdef void accept_follow_plan(Worker* w) noexcept nogil:
     cdef Listener** link = &w.listeners
+    w.descriptors_max = system.descriptors_limit()
     while link[0] != NULL:
         if _named(w.snapshot.plan, link[0]):
             link = &link[0].next
@@ -88,6 +91,13 @@ cdef uint32_t _share(Worker* w) noexcept nogil:
     # limits.max_connections is the machine's; each worker answers for its part.
     cdef const Plan* plan = w.snapshot.plan
     return (plan.limits.max_connections + plan.workers - 1) // plan.workers
+
+
+cdef bint _full(Worker* w) noexcept nogil:
+    # A client that could not have a connection to a node is better left in the queue.
+    return (w.stats.clients >= _share(w)
+            or w.stats.clients + w.stats.node_connections + 2 * (w.stats.pipes + w.free_pipe_count)
+            + DESCRIPTORS_OWN + DESCRIPTORS_SPARE > w.descriptors_max)
 
 
 cdef void accept_pause(Worker* w, uint32_t retry_ms) noexcept nogil:
@@ -106,7 +116,7 @@ cdef void accept_resume(Worker* w) noexcept nogil:
     cdef Listener* listener = w.listeners
     if not w.accept_paused:
         return
-    if w.stats.clients >= _share(w):
+    if _full(w):
         timer_set(&w.timers, &w.accept_timer, w.now_ms + RETRY_MS)
         return
     w.accept_paused = False
@@ -143,7 +153,7 @@ cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     cdef int left = ACCEPTS_PER_TURN
     while left:
         left -= 1
-        if w.stats.clients >= _share(w):
+        if _full(w):
             accept_pause(w, RETRY_MS)
             return
         if _accept_one(w, listener) < 0:

@@ -23,8 +23,8 @@ from fastlb._core.head cimport (
 )
 from fastlb._core.node cimport node_feed_response
 from fastlb._core.outcome cimport (
-    CAUSE_BAD_RESPONSE, CAUSE_BAD_RESPONSE_BODY, CAUSE_CLIENT_CLOSED, CAUSE_CLIENT_STALLED,
-    CAUSE_NODE_CLOSED, CAUSE_NO_BUFFER,
+    CAUSE_BAD_RESPONSE, CAUSE_BAD_RESPONSE_BODY, CAUSE_CLIENT_CLOSED, CAUSE_NODE_CLOSED,
+    CAUSE_NO_BUFFER,
 )
 from fastlb._core.plan cimport Plan
 from fastlb._core.relay cimport (
@@ -34,7 +34,7 @@ from fastlb._core.relay cimport (
 )
 from fastlb._core.response cimport response_edit, response_edit_interim
 from fastlb._core.stream cimport STREAM_AGAIN, stream_recv
-from fastlb._core.timer cimport timer_clear, timer_set
+from fastlb._core.timer cimport timer_await, timer_clear, timer_set
 from fastlb._core.tunnel cimport TUNNEL_AGAIN, TUNNEL_ENDED, TUNNEL_OPEN, tunnel_run, tunnel_start
 
 cdef enum:
@@ -71,10 +71,13 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
     cdef NodeConn* n = x.node
     cdef Buffer* data
     cdef int64_t got
-    while n.stream.ready & STREAM_READABLE:
+    if x.down.head != NULL and not _flush_interim(w, x):
+        return False
+    while x.stage < STAGE_RESPONSE and x.down.head == NULL and n.stream.ready & STREAM_READABLE:
         if not _room_for_head(w, x):
-            return exchange_reply(w, x, 502 if x.down.data != NULL else 503,
-                          CAUSE_BAD_RESPONSE if x.down.data != NULL else CAUSE_NO_BUFFER)
+            if x.down.data == NULL:
+                return exchange_reply(w, x, 503, CAUSE_NO_BUFFER)
+            return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
         data = x.down.data
         got = stream_recv(&n.stream, data.data + data.end, data.size - data.end)
         if got == STREAM_AGAIN:
@@ -89,12 +92,30 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
             x.first_byte_us = w.now_us
         if not _parse_head(w, x):
             return False
-        if x.stage >= STAGE_RESPONSE:
-            return True
-    if x.down.data != NULL and buffer_pending(x.down.data) == 0:
+    if x.stage < STAGE_RESPONSE and x.down.data != NULL and buffer_pending(x.down.data) == 0:
         buffer_return(&w.buffers, x.down.data)
         x.down.data = NULL
     return True
+
+
+cdef bint _flush_interim(Worker* w, Exchange* x) noexcept nogil:
+    # What is behind an interim response waits, here and at the node, until the client takes it.
+    cdef int result = flow_flush(w, &x.client.stream, &x.down)
+    if result == FLOW_WAIT_TARGET:
+        return True
+    if result != FLOW_DONE:
+        exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
+        return False
+    if x.up.body.done:
+        timer_clear(&x.client.timer)
+    _await_response(w, x)
+    return x.down.data == NULL or _parse_head(w, x)
+
+
+cdef inline void _await_response(Worker* w, Exchange* x) noexcept nogil:
+    # While the request is still on its way, the limits are those of its sending.
+    if x.up.body.done and not flow_pending(&x.up):
+        timer_set(&w.timers, &x.node.timer, w.now_ms + x.snapshot.plan.timeouts.response)
 
 
 cdef bint _parse_head(Worker* w, Exchange* x) noexcept nogil:
@@ -107,7 +128,7 @@ cdef bint _parse_head(Worker* w, Exchange* x) noexcept nogil:
     limits.field_bytes = 0
     limits.head_bytes = plan.limits.head_bytes
     limits.field_count = plan.limits.field_count
-    while x.stage < STAGE_RESPONSE:
+    while x.stage < STAGE_RESPONSE and x.down.head == NULL:
         head_reset(&w.response)
         parsed = response_head_parse(&w.response, data.data + data.start, buffer_pending(data),
                                      &limits, x.method)
@@ -137,10 +158,6 @@ cdef bint _pass_interim(Worker* w, Exchange* x) noexcept nogil:
     if x.interims > INTERIMS_MAX:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
     if x.version_minor == 1:
-        if x.down.head != NULL:
-            # The client does not even take the interim before this one.
-            exchange_abort(w, x, CAUSE_CLIENT_STALLED)
-            return False
         count = response_edit_interim(w, buf)
         if count < 0:
             return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
@@ -149,6 +166,11 @@ cdef bint _pass_interim(Worker* w, Exchange* x) noexcept nogil:
             exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
             return False
     data.start += w.response.bytes
+    if x.down.head != NULL:
+        timer_clear(&x.node.timer)
+        timer_set(&w.timers, &x.client.timer, w.now_ms + x.snapshot.plan.timeouts.client_body)
+    else:
+        _await_response(w, x)
     return True
 
 
@@ -170,8 +192,6 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
     count = response_edit(w, x, data.data + data.start)
     if count < 0:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
-    if x.down.head != NULL:
-        return _queue_head(w, x, <uint32_t> count)
     node_feed_response(&w.nodes.slots[x.slot], x.first_byte_us - x.sent_us, w.boot_ms)
     exchange_answered(w, x, True)
     x.stage = STAGE_RESPONSE
@@ -186,21 +206,6 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
         flow_flush(w, &x.client.stream, &x.down)
         exchange_abort(w, x, CAUSE_BAD_RESPONSE_BODY)
         return False
-    return True
-
-
-cdef bint _queue_head(Worker* w, Exchange* x, uint32_t count) noexcept nogil:
-    # An interim response is still waiting in front of this head.
-    cdef Buffer* waiting = x.down.head
-    cdef uint32_t i
-    for i in range(count):
-        if waiting.end + w.iov[i].iov_len > waiting.size:
-            exchange_abort(w, x, CAUSE_CLIENT_STALLED)
-            return False
-        memcpy(waiting.data + waiting.end, w.iov[i].iov_base, w.iov[i].iov_len)
-        waiting.end += <uint32_t> w.iov[i].iov_len
-    exchange_answered(w, x, True)
-    x.stage = STAGE_RESPONSE
     return True
 
 
@@ -265,11 +270,8 @@ cdef bint answer_tunnel(Worker* w, Exchange* x) noexcept nogil:
         exchange_end(w, x, DONE_CLOSE)
     else:
         exchange_abort(w, x, CAUSE_NODE_CLOSED if x.node.stream.ready & STREAM_ERROR
-               else CAUSE_CLIENT_CLOSED)
+                       else CAUSE_CLIENT_CLOSED)
     return False
-
-
-# --- events and timers --------------------------------------------------------------------
 
 
 cdef bint _on_down_failed(Worker* w, Exchange* x, int result) noexcept nogil:
@@ -293,6 +295,7 @@ cdef bint _on_down_failed(Worker* w, Exchange* x, int result) noexcept nogil:
 cdef int answer_pump(Worker* w, Exchange* x) noexcept nogil:
     cdef ClientConn* c = x.client
     cdef Stream* source              # NULL: the answer is our own, and all there
+    cdef uint64_t before = x.down.bytes
     cdef int result
     if x.stage < STAGE_RESPONSE:
         result = _read_head(w, x)
@@ -304,13 +307,15 @@ cdef int answer_pump(Worker* w, Exchange* x) noexcept nogil:
         exchange_finish(w, x)
         return False
     if result == FLOW_WAIT_SOURCE:
-        timer_set(&w.timers, &x.node.timer, w.now_ms + x.snapshot.plan.timeouts.response)
+        timer_await(&w.timers, &x.node.timer, w.now_ms + x.snapshot.plan.timeouts.response,
+                    x.down.bytes != before)
         if x.up.body.done:
             timer_clear(&c.timer)
         return True
     if result == FLOW_WAIT_TARGET:
         if x.node != NULL:
             timer_clear(&x.node.timer)
-        timer_set(&w.timers, &c.timer, w.now_ms + x.snapshot.plan.timeouts.client_body)
+        timer_await(&w.timers, &c.timer, w.now_ms + x.snapshot.plan.timeouts.client_body,
+                    x.down.bytes != before)
         return True
     return _on_down_failed(w, x, result)

@@ -40,6 +40,8 @@ from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
 cdef enum:
     LINGER_MS = 2000
     LINGER_BYTES = 64 * 1024         # thrown away per read; who goes on is cut by the timer
+    LINGER_READS = 16                # per event
+    FIRST_REQUEST_MS = 1000          # a new connection's, when the worker drains
 
 
 # --- open and close -----------------------------------------------------------------------
@@ -134,7 +136,9 @@ cdef void _linger(Worker* w, ClientConn* c) noexcept nogil:
 
 cdef void _discard(Worker* w, ClientConn* c) noexcept nogil:
     cdef int64_t got
-    while c.stream.ready & STREAM_READABLE:
+    cdef int reads = 0
+    while c.stream.ready & STREAM_READABLE and reads < LINGER_READS:
+        reads += 1
         if address_is_unset(&c.peer):
             # Only TCP can throw away what nobody reads (MSG_TRUNC, tcp(7)).
             got = system.recv(c.stream.fd, w.joined, JOIN_BYTES, 0)
@@ -340,11 +344,13 @@ cdef void client_drain_all(Worker* w) noexcept nogil:
     while c != NULL:
         following = c.all_next
         if c.state == CLIENT_IDLE and not c.posted:
-            # A request may have come that no event has told of yet.
+            # A request may be there that no event has told of yet.
             c.stream.ready |= STREAM_READABLE
             _serve(w, c)
-            if c.state == CLIENT_IDLE:
+            if c.state == CLIENT_IDLE and c.requests:
                 _linger(w, c)
+            elif c.state == CLIENT_IDLE:
+                timer_set(&w.timers, &c.timer, w.now_ms + FIRST_REQUEST_MS)
         c = following
 
 

@@ -27,6 +27,7 @@ cdef enum StreamReady:               # Stream.ready: what the kernel said and we
     STREAM_HUP = 4                   # the peer has finished sending (EPOLLRDHUP)
     STREAM_EOF = 8                   # and we have read all of it
     STREAM_ERROR = 16                # reset, or another error: nothing more goes either way
+    STREAM_RESET = 32                # a write met a reset: the end that a read sees is none
 
 ctypedef struct Stream:              # first member of whatever epoll reports
     void (*on_events)(Worker* w, Stream* s, uint32_t events) noexcept nogil
@@ -67,6 +68,7 @@ ctypedef struct Flow:
     BodyReader body
     uint8_t decode                   # chunked is decoded for an HTTP/1.0 client
     uint8_t large                    # the last read filled a small buffer: take large ones
+    uint8_t more                     # the last splice took all it asked for: more will follow
     uint8_t ended                    # tunnels: the source's end was passed on; else: target broken
 
 cdef enum ClientState:
@@ -219,6 +221,7 @@ ctypedef struct Worker:
     Listener* listeners
     Listener* dead_listeners         # closed in this turn
     bint accept_paused
+    uint64_t descriptors_max         # the process's limit when the plan in force was taken
     Timer accept_timer
     Timer drain_timer
     # memory

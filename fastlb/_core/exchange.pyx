@@ -43,7 +43,7 @@ from fastlb._core.plan cimport (
 )
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,
-    FLOW_TOO_LARGE, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_flush, flow_frame, flow_pending,
+    FLOW_TOO_LARGE, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_frame, flow_pending,
     flow_run, flow_send_head,
 )
 from fastlb._core.reply cimport reply_redirect_loops
@@ -51,7 +51,7 @@ from fastlb._core.request cimport request_edit, request_head_at, request_reload
 from fastlb._core.route cimport route_host, route_pool
 from fastlb._core.slice cimport Slice, slice_of
 from fastlb._core.stream cimport stream_note
-from fastlb._core.timer cimport timer_clear, timer_set
+from fastlb._core.timer cimport timer_await, timer_clear, timer_set
 from fastlb._core.upstream cimport (
     upstream_borrow, upstream_close, upstream_connect, upstream_connected,
 )
@@ -299,6 +299,7 @@ cdef bint _send_request(Worker* w, Exchange* x) noexcept nogil:
     if likely(x.up.body.done and not flow_pending(&x.up)):
         timer_set(&w.timers, &n.timer, w.now_ms + x.snapshot.plan.timeouts.response)
         return True
+    timer_clear(&n.timer)
     return _pump_up(w, x)
 
 
@@ -306,6 +307,7 @@ cdef bint _pump_up(Worker* w, Exchange* x) noexcept nogil:
     # The request's body, as far as it goes now.
     cdef ClientConn* c = x.client
     cdef NodeConn* n = x.node
+    cdef uint64_t before = x.up.bytes
     cdef int result
     if not x.up.body.done:
         x.body_sent = True
@@ -319,11 +321,13 @@ cdef bint _pump_up(Worker* w, Exchange* x) noexcept nogil:
         return True
     if result == FLOW_WAIT_SOURCE:
         timer_clear(&n.timer)
-        timer_set(&w.timers, &c.timer, w.now_ms + x.snapshot.plan.timeouts.client_body)
+        timer_await(&w.timers, &c.timer, w.now_ms + x.snapshot.plan.timeouts.client_body,
+                    x.up.bytes != before)
         return True
     if result == FLOW_WAIT_TARGET:
         timer_clear(&c.timer)
-        timer_set(&w.timers, &n.timer, w.now_ms + x.snapshot.plan.timeouts.response)
+        timer_await(&w.timers, &n.timer, w.now_ms + x.snapshot.plan.timeouts.response,
+                    x.up.bytes != before)
         return True
     return _on_up_failed(w, x, result)
 
@@ -453,15 +457,14 @@ cdef void exchange_continue(Worker* w, ClientConn* c) noexcept nogil:
         _pump_down(w, x)
     elif x.stage < STAGE_RESPONSE and x.down.head != NULL:
         # An interim response that did not fit.
-        if flow_flush(w, &c.stream, &x.down) == FLOW_TARGET_FAILED:
-            exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
+        _pump_down(w, x)
 
 
 cdef void exchange_client_timeout(Worker* w, ClientConn* c) noexcept nogil:
     cdef Exchange* x = c.exchange
     if x.stage == STAGE_TUNNEL:
         exchange_abort(w, x, CAUSE_TUNNEL_TIMEOUT)
-    elif x.stage == STAGE_RESPONSE:
+    elif x.stage == STAGE_RESPONSE or x.down.head != NULL:
         exchange_abort(w, x, CAUSE_CLIENT_STALLED)
     else:
         x.client_persists = False

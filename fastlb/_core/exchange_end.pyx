@@ -18,7 +18,7 @@ from fastlb._core.relay cimport FLOW_DONE, FLOW_WAIT_TARGET, flow_end, flow_flus
 from fastlb._core.reply cimport reply_write
 from fastlb._core.snapshot cimport snapshot_release
 from fastlb._core.stats cimport ClassStats, VirtualServerStats
-from fastlb._core.stream cimport STREAM_AGAIN, stream_recv
+from fastlb._core.stream cimport pipe_return, stream_is_quiet
 from fastlb._core.timer cimport timer_set
 from fastlb._core.upstream cimport upstream_close, upstream_return
 
@@ -112,32 +112,6 @@ cdef void exchange_abort(Worker* w, Exchange* x, int cause) noexcept nogil:
     exchange_end(w, x, DONE_RESET)
 
 
-cdef bint _said_all(Worker* w, NodeConn* n) noexcept nogil:
-    # A read of just the body's rest does not tell whether the socket is empty now, and there may
-    # be no other edge: bytes behind the response must not become the answer of the next request.
-    if likely(not n.stream.ready & STREAM_READABLE):
-        return True
-    return stream_recv(&n.stream, w.joined, 1) == STREAM_AGAIN
-
-
-cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
-    # The whole response has been sent.
-    cdef NodeConn* n = x.node
-    cdef bint request_sent = x.up.body.done and not flow_pending(&x.up)
-    cdef bint dirty = x.down.data != NULL and x.down.data.end > x.down.run
-    if n != NULL:
-        x.node = NULL
-        if x.node_persists and request_sent and not dirty and not x.up.ended \
-                and not n.stream.ready & (STREAM_HUP | STREAM_ERROR) and _said_all(w, n):
-            upstream_return(w, n)
-        else:
-            upstream_close(w, n, not request_sent)
-    if not request_sent or x.refused:
-        exchange_end(w, x, DONE_LINGER)
-    else:
-        exchange_end(w, x, DONE_KEEP if x.client_persists else DONE_CLOSE)
-
-
 cdef void _drop_request(Worker* w, Exchange* x) noexcept nogil:
     # Nothing more of this request is sent. One that has not arrived whole ends the connection:
     # its rest is no next request.
@@ -146,8 +120,32 @@ cdef void _drop_request(Worker* w, Exchange* x) noexcept nogil:
     if x.up.head != NULL:
         buffer_return(&w.buffers, x.up.head)
         x.up.head = NULL
+    if x.up.pipe != NULL:
+        pipe_return(w, x.up.pipe)
+        x.up.pipe = NULL
     x.up.run += x.up.run_bytes
     x.up.run_bytes = 0
+
+
+cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
+    # The whole response has been sent. A request that has arrived whole, but did not go out
+    # whole, costs the node's connection only.
+    cdef NodeConn* n = x.node
+    cdef bint request_sent = x.up.body.done and not flow_pending(&x.up)
+    cdef bint dirty = x.down.data != NULL and x.down.data.end > x.down.run
+    if n != NULL:
+        x.node = NULL
+        if x.node_persists and request_sent and not dirty and not x.up.ended \
+                and not n.stream.ready & (STREAM_HUP | STREAM_ERROR) \
+                and stream_is_quiet(&n.stream):
+            upstream_return(w, n)
+        else:
+            upstream_close(w, n, not request_sent)
+    _drop_request(w, x)
+    if not x.up.body.done or x.refused:
+        exchange_end(w, x, DONE_LINGER)
+    else:
+        exchange_end(w, x, DONE_KEEP if x.client_persists else DONE_CLOSE)
 
 
 cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil:

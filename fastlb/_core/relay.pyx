@@ -76,9 +76,10 @@ cdef int flow_flush(Worker* w, Stream* target, Flow* flow) noexcept nogil:
 
 cdef int _flush_pipe(Stream* target, Flow* flow) noexcept nogil:
     cdef int64_t sent
+    cdef bint more = flow.more and not flow.body.done
     if not target.ready & STREAM_WRITABLE:
         return FLOW_WAIT_TARGET
-    sent = stream_splice_out(target, flow.pipe, not flow.body.done)
+    sent = stream_splice_out(target, flow.pipe, more)
     if sent == STREAM_FAILED:
         return FLOW_TARGET_FAILED
     flow.bytes += <uint64_t> sent
@@ -99,7 +100,8 @@ cdef int _keep_rest(Worker* w, Flow* flow, const iovec* iov, uint32_t count,
         skip = <uint32_t> sent
         sent = 0
         room = <uint32_t> iov[i].iov_len - skip
-        if flow.head.end + room > flow.head.size and not _enlarge(w, flow):
+        if flow.head.end + room > flow.head.size and (
+                not _enlarge(w, flow) or flow.head.end + room > flow.head.size):
             return FLOW_NO_BUFFER
         memcpy(flow.head.data + flow.head.end, <const char*> iov[i].iov_base + skip, room)
         flow.head.end += room
@@ -107,7 +109,7 @@ cdef int _keep_rest(Worker* w, Flow* flow, const iovec* iov, uint32_t count,
 
 
 cdef bint _enlarge(Worker* w, Flow* flow) noexcept nogil:
-    # An edited head is at most HEAD_BYTES_MAX and what was added: it fits a large buffer.
+    # A large buffer has room for any head, and for all but an excess of added fields.
     cdef Buffer* larger = buffer_borrow(&w.buffers, True)
     if larger == NULL:
         return False
@@ -183,6 +185,8 @@ cdef int _frame_decoded(Flow* flow, uint32_t offset, uint32_t count) noexcept no
         out += <uint32_t> span.bytes
         at += <uint32_t> used
     flow.run_bytes = out - offset
+    # Bytes behind the message are nobody's, but they have to show.
+    flow.data.end = out + (end - at)
     return 0
 
 
@@ -229,8 +233,9 @@ cdef int _pull(Worker* w, Stream* source, Flow* flow) noexcept nogil:
         return FLOW_NO_BUFFER
     room = flow.data.size - flow.keep
     if flow.body.kind == BODY_LENGTH and expected < room:
-        # What follows the message stays in the socket.
-        room = <uint32_t> expected
+        # What follows the message stays in the socket, but for a byte: without it a full read
+        # would not tell whether anything follows.
+        room = <uint32_t> expected + 1
     got = stream_recv(source, flow.data.data + flow.keep, room)
     if got <= 0:
         return _pull_failed(got)
@@ -261,6 +266,7 @@ cdef int _pull_spliced(Worker* w, Stream* source, Flow* flow, uint64_t expected)
     body_skip(&flow.body, <uint64_t> got)
     # Small pieces are cheaper to copy.
     flow.large = got >= BUFFER_SMALL_BYTES
+    flow.more = <uint64_t> got == wanted
     return 0
 
 

@@ -24,6 +24,8 @@ cdef bint stream_register(Worker* w, Stream* s) noexcept nogil
 cdef void stream_note(Stream* s, uint32_t events) noexcept nogil
 # > 0: bytes received; else a StreamResult.
 cdef int64_t stream_recv(Stream* s, char* into, uint32_t room) noexcept nogil
+# Whether nothing has come that was not read; asks the kernel only if there was no short read.
+cdef bint stream_is_quiet(Stream* s) noexcept nogil
 # >= 0: bytes sent, fewer than all when the socket is full; STREAM_AGAIN is 0 bytes.
 cdef int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noexcept nogil
 # Through a pipe, without copying; same results as recv and send.

@@ -5,7 +5,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastlb._core.connection cimport (
-    STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_WRITABLE, Pipe, Stream, Worker,
+    STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_RESET, STREAM_WRITABLE, Pipe,
+    Stream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.edit cimport iovec
@@ -47,11 +48,21 @@ cdef int64_t _read_failed(Stream* s) noexcept nogil:
     return STREAM_FAILED
 
 
+cdef bint stream_is_quiet(Stream* s) noexcept nogil:
+    cdef char byte
+    if not s.ready & STREAM_READABLE:
+        return True
+    if system.recv(s.fd, &byte, 1, system.MSG_PEEK) >= 0 or system.errno != system.EAGAIN:
+        return False
+    s.ready &= ~STREAM_READABLE
+    return True
+
+
 cdef inline int64_t _read_done(Stream* s, ssize_t got, uint64_t wanted) noexcept nogil:
     if got == 0:
         s.ready |= STREAM_EOF
         s.ready &= ~STREAM_READABLE
-        return STREAM_END
+        return STREAM_FAILED if s.ready & STREAM_RESET else STREAM_END
     if <uint64_t> got < wanted and not s.ready & STREAM_HUP:
         s.ready &= ~STREAM_READABLE
     return got
@@ -74,7 +85,8 @@ cdef int64_t _write_failed(Stream* s) noexcept nogil:
     if system.errno == system.EAGAIN:
         s.ready &= ~STREAM_WRITABLE
         return 0
-    s.ready |= STREAM_ERROR
+    # The kernel tells of a reset once only. EPIPE is not it: the peer had ended in order before.
+    s.ready |= STREAM_ERROR if system.errno == system.EPIPE else STREAM_ERROR | STREAM_RESET
     s.ready &= ~STREAM_WRITABLE
     return STREAM_FAILED
 

@@ -28,7 +28,7 @@ cdef extern from "system.h" nogil:
     ctypedef uint32_t socklen_t
     enum: AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_SEQPACKET
     enum: SOL_SOCKET, SO_ERROR, SO_LINGER, IPPROTO_TCP, TCP_NODELAY, TCP_QUICKACK
-    enum: MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE, MSG_TRUNC, MSG_CMSG_CLOEXEC
+    enum: MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE, MSG_TRUNC, MSG_PEEK, MSG_CMSG_CLOEXEC
     enum: SHUT_RD, SHUT_WR, SHUT_RDWR
     enum: SOCKADDR_STORAGE_BYTES
     struct sockaddr:
@@ -69,6 +69,7 @@ cdef extern from "system.h" nogil:
     ssize_t writev(int fd, const iovec* iov, int count) noexcept
     int close(int fd) noexcept
     enum: O_NONBLOCK, O_CLOEXEC, O_WRONLY, O_APPEND, F_SETPIPE_SZ, F_GETPIPE_SZ
+    uint64_t descriptors_limit() noexcept  # of this process, now
     int pipe2(int* fds, int flags) noexcept
     int fcntl(int fd, int command, int value) noexcept
     enum: SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE

@@ -49,3 +49,10 @@ cdef inline void timer_set(TimerWheel* wheel, Timer* timer, uint64_t deadline_ms
 # The timer stays filed; its slot will find it disarmed.
 cdef inline void timer_clear(Timer* timer) noexcept nogil:
     timer.deadline_ms = 0
+
+
+# A limit on waiting without progress: what the other side does meanwhile does not extend it.
+cdef inline void timer_await(TimerWheel* wheel, Timer* timer, uint64_t deadline_ms,
+                             bint progress) noexcept nogil:
+    if progress or timer.deadline_ms == 0:
+        timer_set(wheel, timer, deadline_ms)

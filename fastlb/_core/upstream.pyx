@@ -65,6 +65,15 @@ cdef NodeConn* upstream_borrow(Worker* w, uint32_t slot, const Address* node) no
     return n
 
 
+cdef bint _drop_one_idle(Worker* w) noexcept nogil:
+    cdef uint32_t slot
+    for slot in range(<uint32_t> NODES_MAX):
+        if w.idle[slot] != NULL:
+            upstream_close(w, w.idle[slot], False)
+            return True
+    return False
+
+
 cdef int _open_socket(const Address* node) noexcept nogil:
     cdef int one = 1
     cdef int family = system.AF_INET if address_is_ipv4(node) else system.AF_INET6
@@ -83,6 +92,8 @@ cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node) n
         w.connect_errno = system.ENOMEM
         return NULL
     n.stream.fd = _open_socket(node)
+    if n.stream.fd < 0 and system.errno == system.EMFILE and _drop_one_idle(w):
+        n.stream.fd = _open_socket(node)
     if n.stream.fd < 0:
         w.connect_errno = system.errno
         n.next = w.free_node_conns

@@ -92,6 +92,7 @@ cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
         client_run_posted(w)
     if w.dead_clients != NULL:
         client_bury(w)
+        accept_resume(w)
     if w.dead_node_conns != NULL:
         upstream_bury(w)
     if w.dead_listeners != NULL:

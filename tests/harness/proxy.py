@@ -92,6 +92,7 @@ class Proxy:
         self.listens: dict[tuple[str, int], str] = {}  # (virtual server, index) → real listen
         self.config = self._place(config)
         self.file.write_text(toml(self.config))
+        self.workers = int(self.config["proxy"]["workers"])  # a reload does not change it
         self.process: subprocess.Popen[bytes] | None = None
 
     # --- life ---
@@ -112,14 +113,13 @@ class Proxy:
     def stop(self) -> None:
         """SIGTERM, and all that must be true afterwards."""
         assert self.process is not None
-        workers = int(self.config["proxy"]["workers"])
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(TIMEOUT + 5)
         err = self.stderr()
         assert code == 0, f"exit code {code} after SIGTERM:\n{err}"
         assert not TROUBLE.search(err), f"trouble in stderr:\n{err}"
         if debug_build():
-            self._demand_no_leak(err, workers)
+            self._demand_no_leak(err, self.workers)
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
