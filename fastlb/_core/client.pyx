@@ -18,8 +18,8 @@ from fastlb._core.buffer cimport (
 )
 from fastlb._core.connection cimport (
     CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, DONE_CLOSE, DONE_KEEP,
-    DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener,
-    Stream, Worker,
+    DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn,
+    Listener, Stream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.exchange cimport (

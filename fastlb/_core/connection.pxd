@@ -122,7 +122,7 @@ ctypedef struct Snapshot:            # a plan as this process sees it
 cdef enum DoneHow:                   # how a client connection goes on after an exchange
     DONE_KEEP = 0                    # may carry another request
     DONE_CLOSE                       # closes; lingers only if the client has sent more
-    DONE_LINGER                      # the request was not read whole: lingers, so that the answer is read
+    DONE_LINGER                      # the request was not read whole: lingers
     DONE_RESET                       # its answer is not whole, and must not look so
 
 cdef enum ExchangeStage:

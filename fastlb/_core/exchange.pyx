@@ -38,7 +38,7 @@ from fastlb._core.outcome cimport (
     CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
 )
 from fastlb._core.plan cimport (
-    LOG_OFF, Plan, PlanClass, PlanNode, plan_class, plan_nodes, plan_pool, plan_text,
+    Plan, PlanClass, PlanNode, plan_class, plan_nodes, plan_pool, plan_text,
     plan_virtual_server,
 )
 from fastlb._core.relay cimport (

@@ -7,9 +7,9 @@ from fastlb._core.body cimport body_start
 from fastlb._core.buffer cimport buffer_borrow, buffer_return
 from fastlb._core.connection cimport (
     ClientConn, DONE_CLOSE, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
-    STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, STREAM_READABLE, Worker,
+    STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
 )
-from fastlb._core.debug cimport BUG_ON, likely
+from fastlb._core.debug cimport BUG_ON
 from fastlb._core.decide cimport DecideInput, decide_answered
 from fastlb._core.head cimport BODY_NONE
 from fastlb._core.outcome cimport CAUSE_CLIENT_CLOSED, CAUSE_NONE, FOUND_RESERVATION

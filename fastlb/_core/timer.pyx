@@ -4,7 +4,7 @@
 # slots[n % TIMER_SLOTS]. A timer further away than the horizon is filed at the
 # horizon and filed again from there.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from fastlb._core.debug cimport BUG_ON
 
