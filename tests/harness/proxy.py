@@ -94,6 +94,7 @@ class Proxy:
         self.file.write_text(toml(self.config))
         self.workers = int(self.config["proxy"]["workers"])  # a reload does not change it
         self.process: subprocess.Popen[bytes] | None = None
+        self.workers = 0  # as started: a reload does not change it
 
     # --- life ---
 
@@ -102,6 +103,7 @@ class Proxy:
 
     def start(self) -> None:
         """Start and wait for the ready line."""
+        self.workers = int(self.config["proxy"]["workers"])
         with open(self.folder / "stderr", "ab") as err, open(self.folder / "stdout", "ab") as out:
             self.process = subprocess.Popen(
                 self.arguments(), stdout=out, stderr=err, env=environment(), cwd=self.folder
@@ -170,11 +172,9 @@ class Proxy:
         return pid
 
     def wait_worker_replaced(self, gone: int) -> list[int]:
-        count = int(self.config["proxy"]["workers"])
-
         def look() -> list[int]:
             pids = self.worker_pids()
-            return pids if gone not in pids and len(pids) == count else []
+            return pids if gone not in pids and len(pids) == self.workers else []
 
         return until(look, f"a replacement of worker {gone}")
 
