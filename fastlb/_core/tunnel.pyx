@@ -1,7 +1,7 @@
 # Two flows without framing (contract in tunnel.pxd).
 
 from fastlb._core.body cimport body_start
-from fastlb._core.connection cimport Flow, Stream, Worker
+from fastlb._core.connection cimport STREAM_READABLE, Flow, Stream, Worker
 from fastlb._core.head cimport BODY_UNTIL_CLOSE
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_END, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_run,
@@ -34,10 +34,11 @@ cdef int tunnel_run(Worker* w, Stream* client, Stream* node, Flow* up, Flow* dow
     cdef int upward = _one_way(w, client, node, up)
     cdef int downward
     if upward == TUNNEL_BROKEN:
-        return upward
+        # What the node said before its reset is still passed on; its event may come later.
+        node.ready |= STREAM_READABLE
     downward = _one_way(w, node, client, down)
-    if downward == TUNNEL_BROKEN:
-        return downward
+    if upward == TUNNEL_BROKEN or downward == TUNNEL_BROKEN:
+        return TUNNEL_BROKEN
     if upward == TUNNEL_ENDED and downward == TUNNEL_ENDED:
         return TUNNEL_ENDED
     if upward == TUNNEL_AGAIN or downward == TUNNEL_AGAIN:
