@@ -389,11 +389,14 @@ cdef bint _on_node_lost(Worker* w, Exchange* x) noexcept nogil:
 
 
 cdef bint _answer_waits(Worker* w, Exchange* x) noexcept nogil:
-    # Sending failed, but the node may have answered before it closed ("413, go away").
-    if x.stage >= STAGE_RESPONSE or not x.node.stream.ready & STREAM_READABLE or x.up.ended:
+    # Sending failed, but the node may have answered before it closed ("413, go away"); the
+    # event that tells of it may come later than that of the client.
+    if x.stage >= STAGE_RESPONSE or x.up.ended:
         return False
     x.up.ended = True
     x.node_persists = False
+    x.node.stream.ready |= STREAM_READABLE
+    timer_set(&w.timers, &x.node.timer, w.now_ms + x.snapshot.plan.timeouts.response)
     return True
 
 
