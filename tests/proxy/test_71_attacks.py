@@ -77,6 +77,25 @@ def test_a_reset_that_a_write_meets_first_is_no_end_of_a_response():
             client.reader.rest()
 
 
+def test_an_answer_before_a_reset_is_found_by_the_write_that_fails():
+    go = threading.Event()
+
+    def go_away(exchange):
+        exchange.wait(go)
+        exchange.send(reply(413, b"go away"))
+        exchange.reset()
+
+    with RawNode(go_away) as node, proxy(settings(node)) as p, p.client() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        node.wait_requests(1)
+        with stopped(p):
+            client.send(b"5\r\nhello\r\n")
+            go.set()
+            assert node.connections[0].ended.wait(TIMEOUT)
+        answer = client.response()
+        assert (answer.status, answer.body) == (413, b"go away")
+
+
 @pytest.mark.parametrize("last", ["final", "bad", "tunnel"])
 def test_a_client_that_does_not_read_interim_responses_holds_the_node_up(last):
     hint = b"HTTP/1.1 103 Early Hints\r\nLink: <" + b"x" * 30_000 + b">\r\n\r\n"
@@ -123,6 +142,73 @@ def stands_still(node: RawNode) -> bool:
         if len(node.requests) != seen:
             return False
     return seen > 0
+
+
+def test_what_came_through_a_tunnel_before_a_reset_is_passed_on():
+    go = threading.Event()
+
+    def farewell(exchange):
+        exchange.send(b"HTTP/1.1 101 Fine\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        exchange.wait(go)
+        exchange.send(b"farewell")
+        exchange.reset()
+
+    upgrade = [("Connection", "Upgrade"), ("Upgrade", "echo")]
+    with RawNode(farewell) as node, proxy(settings(node)) as p, p.client() as client:
+        assert client.ask("/", *upgrade).status == 101
+        with stopped(p):
+            client.send(b"are you there?")
+            go.set()
+            assert node.connections[0].ended.wait(TIMEOUT)
+        assert client.reader.exactly(8) == b"farewell"
+        with pytest.raises(ConnectionResetError):
+            client.reader.rest()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_refused_upload_is_thrown_away_until_the_client_reads_why(kind, tmp_path):
+    path = str(tmp_path / "shop.sock")
+    server = {"listen": ["127.0.0.1:0", f"unix:{path}"]}
+    with HttpNode("a") as a, proxy(settings(a, server=server, limits={"body": "1KiB"})) as p:
+        with Client(p.address() if kind == "tcp" else path) as client:
+            client.send(request(method="POST", body=b"x" * 5_000_000))
+            assert client.response().status == 413
+            client.expect_closed()
+
+
+def test_a_storm_of_resets_leaves_nothing_behind():
+    def slow(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 100_000)
+        exchange.wait_end()
+
+    upload = request("/slow", method="POST", body=b"x" * 200_000)
+    storms = [b"", b"G", request("/slow"), request("/slow") * 3, upload, upload[:-50_000]]
+    with RawNode({"/slow": slow, "*": reply(200)}) as node, proxy(settings(node)) as p:
+        for number in range(300):
+            client = p.client()
+            client.sock.settimeout(0.01)
+            with contextlib.suppress(OSError):
+                client.sock.sendall(storms[number % len(storms)])
+            client.reset()
+        assert p.get().status == 200
+        until(lambda: p.status()["workers"][0]["connections"] == 0, "all have gone")
+        (load,) = p.status()["pools"]["web"]["nodes"]
+        assert load["connections"] == 0
+
+
+def test_a_thousand_idle_connections_hinder_neither_requests_nor_a_stop():
+    with HttpNode("a") as a, proxy(settings(a, timeouts={"drain": "20s"})) as p:
+        with contextlib.ExitStack() as stack:
+            idle = [stack.enter_context(p.client()) for _ in range(1000)]
+            for client in idle[::10]:
+                assert client.ask().status == 200
+            assert p.get().status == 200
+            begun = time.monotonic()
+            p.process.send_signal(signal.SIGTERM)
+            for client in idle:
+                client.expect_closed()
+            assert p.process.wait(TIMEOUT) == 0
+            assert time.monotonic() - begun < 10
 
 
 def test_an_interim_response_is_progress():
