@@ -19,7 +19,7 @@ from fastlb._core.buffer cimport (
 from fastlb._core.connection cimport (
     CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, DONE_CLOSE, DONE_KEEP,
     DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn,
-    Listener, Stream, Worker,
+    Listener, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.exchange cimport (
@@ -40,7 +40,7 @@ from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
 cdef enum:
     LINGER_MS = 2000
     LINGER_BYTES = 64 * 1024         # thrown away per read; who goes on is cut by the timer
-    LINGER_READS = 16                # per event
+    LINGER_READS = 16                # per turn
     FIRST_REQUEST_MS = 1000          # a new connection's, when the worker drains
 
 
@@ -151,6 +151,9 @@ cdef void _discard(Worker* w, ClientConn* c) noexcept nogil:
             return
         _close(w, c, False)
         return
+    if c.stream.ready & STREAM_READABLE:
+        # No new edge may come: on a Unix socket the sender waits until much has been read.
+        post_client(w, c)
 
 
 # --- reading heads ------------------------------------------------------------------------
@@ -305,7 +308,7 @@ cdef void client_request_done(Worker* w, ClientConn* c, int how) noexcept nogil:
         _close(w, c, True)
         return
     if how == DONE_CLOSE and c.buffer == NULL and not c.stream.ready & STREAM_READABLE:
-        # It asked for this or was told, and has sent nothing since.
+        # It asked for this, and has sent nothing since.
         _close(w, c, False)
         return
     if how != DONE_KEEP or w.stopping:
@@ -314,10 +317,7 @@ cdef void client_request_done(Worker* w, ClientConn* c, int how) noexcept nogil:
     timer_set(&w.timers, &c.timer, w.now_ms + w.snapshot.plan.timeouts.keep_alive)
     if c.buffer != NULL or c.stream.ready & STREAM_READABLE:
         # Served at the end of the turn, so that one pipelining client does not nest calls.
-        if not c.posted:
-            c.posted = True
-            c.next = w.posted
-            w.posted = c
+        post_client(w, c)
 
 
 cdef void client_run_posted(Worker* w) noexcept nogil:
@@ -333,8 +333,12 @@ cdef void client_run_posted(Worker* w) noexcept nogil:
             w.dead_clients = c
         elif c.state == CLIENT_EXCHANGE:
             exchange_continue(w, c)
-        elif c.state != CLIENT_LINGER:
+        elif c.state == CLIENT_LINGER:
+            _discard(w, c)
+        else:
             _serve(w, c)
+            if w.stopping and c.state == CLIENT_IDLE:
+                _linger(w, c)
         c = following
 
 

@@ -121,8 +121,8 @@ ctypedef struct Snapshot:            # a plan as this process sees it
 
 cdef enum DoneHow:                   # how a client connection goes on after an exchange
     DONE_KEEP = 0                    # may carry another request
-    DONE_CLOSE                       # closes; lingers only if the client has sent more
-    DONE_LINGER                      # the request was not read whole: lingers
+    DONE_CLOSE                       # closes, as the client asked; lingers if it has sent more
+    DONE_LINGER                      # lingers: more of the client's bytes may be on their way
     DONE_RESET                       # its answer is not whole, and must not look so
 
 cdef enum ExchangeStage:
@@ -163,6 +163,7 @@ ctypedef struct Exchange:
     uint8_t counted                  # in the node's load
     uint8_t fresh                    # the node connection was opened for this exchange
     uint8_t client_persists          # the client connection may carry another request
+    uint8_t client_closes            # it said that this is its last request
     uint8_t node_persists
     uint8_t upgrade                  # the request asks for one
     uint8_t refused                  # no valid request: there is no head to speak of

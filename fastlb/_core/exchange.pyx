@@ -151,7 +151,8 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
     _note_request(x, head, buffer.start)
     x.up.keep = x.head_end
     timer_clear(&c.timer)
-    x.client_persists = head_persists(head) and not w.stopping
+    x.client_closes = not head_persists(head)
+    x.client_persists = not x.client_closes and not w.stopping
     body_start(&x.up.body, head.framing, head.content_length)
     x.up.data_bytes_max = x.snapshot.plan.limits.body_bytes
     bad_body = flow_frame(&x.up, x.head_end, buffer.end - x.head_end) != 0

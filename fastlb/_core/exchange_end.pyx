@@ -142,10 +142,12 @@ cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
         else:
             upstream_close(w, n, not request_sent)
     _drop_request(w, x)
-    if not x.up.body.done or x.refused:
-        exchange_end(w, x, DONE_LINGER)
+    if x.client_persists:
+        exchange_end(w, x, DONE_KEEP)
     else:
-        exchange_end(w, x, DONE_KEEP if x.client_persists else DONE_CLOSE)
+        # A client that does not know yet may have sent its next request: closing on that
+        # resets the connection, and a body that ends with it is no longer whole.
+        exchange_end(w, x, DONE_CLOSE if x.client_closes and x.up.body.done else DONE_LINGER)
 
 
 cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil:

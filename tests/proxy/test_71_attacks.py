@@ -176,6 +176,25 @@ def test_a_refused_upload_is_thrown_away_until_the_client_reads_why(kind, tmp_pa
             client.expect_closed()
 
 
+def test_a_next_request_does_not_destroy_a_body_that_ends_with_the_connection():
+    go = threading.Event()
+
+    def until_close(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\n\r\nhalf of it, ")
+        exchange.wait(go)
+        exchange.send(b"and the rest")
+        exchange.close()
+
+    with RawNode(until_close) as node, proxy(settings(node)) as p, p.client() as client:
+        client.send(request())
+        client.reader.until(b"half of it, ")
+        with stopped(p):
+            go.set()
+            assert node.connections[0].ended.wait(TIMEOUT)
+            client.send(request("/next"))
+        assert client.reader.rest() == b"and the rest"
+
+
 def test_a_storm_of_resets_leaves_nothing_behind():
     def slow(exchange):
         exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 100_000)
