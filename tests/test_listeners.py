@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import re
 import socket
 from pathlib import Path
@@ -23,9 +24,17 @@ def opened():
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A port that nobody uses on any address, below the range of outgoing connections."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        try:
+            with (
+                socket.create_server(("", port)),
+                socket.create_server(("::", port), family=socket.AF_INET6),
+            ):
+                return port
+        except OSError:
+            continue
 
 
 def key(text: str, server: str = "shop") -> ListenerKey:
