@@ -123,7 +123,7 @@ cdef bint _enlarge(Worker* w, Flow* flow) noexcept nogil:
 cdef inline int64_t _send_joined(Worker* w, Stream* target, const iovec* iov, uint32_t count,
                                  uint64_t total) noexcept nogil:
     # Up to JOIN_BYTES one copy and send() cost less than what sendmsg() spends on importing
-    # and walking the vectors (measured: docs/performance.md "Joining small messages").
+    # and walking the vectors (measured: benchmarks/join.c).
     cdef iovec whole
     cdef uint32_t i
     cdef char* at = w.joined

@@ -11,7 +11,7 @@ from fastlb._core.connection cimport Pipe, Stream, Worker
 from fastlb._core.edit cimport iovec
 
 cdef enum:
-    PIPE_BYTES = 1024 * 1024         # measured against 64 and 256 KiB: docs/performance.md
+    PIPE_BYTES = 1024 * 1024         # fewer calls for bulk than with the default 64 KiB
 
 cdef enum StreamResult:
     STREAM_AGAIN = -1                # nothing now; an edge will come
