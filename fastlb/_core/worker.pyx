@@ -5,7 +5,6 @@
 # `run` is called once, with the GIL; the loop runs without it until the worker ends.
 
 import os
-import sys
 
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
@@ -230,7 +229,8 @@ def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: b
     if FASTLB_DEBUG_BUILD:
         # The channel and the log were open before, and are closed now.
         left = len(os.listdir("/proc/self/fd")) - before + 1 + (log_fd >= 0)
-        print(f"fastlb: objects {_objects(w)} descriptors={left}", file=sys.stderr, flush=True)
+        # One write: the workers share this descriptor, and their lines must stay apart.
+        os.write(2, f"fastlb: objects {_objects(w)} descriptors={left}\n".encode())
     _free_lists(w)
     free(events)
     free(w)
