@@ -18,7 +18,8 @@ from fastlb._core.session_store import StateFileError
 from fastlb.config import Config
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Listeners
-from fastlb.plan import Place, compile_plan, seal
+from fastlb.plan import compile_plan, seal
+from fastlb.plan_class import Place
 from fastlb.segment import SharedSegment, Store, Stores
 from fastlb.slots import NodeKey, Slots, Taken, listener_keys, node_key
 from fastlb.status import Reader

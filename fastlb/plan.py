@@ -8,32 +8,15 @@ import fcntl
 import hashlib
 import math
 import os
-from dataclasses import dataclass, field
 
-from fastlb._core.plan import CLASS_FLAGS, PlanBuilder
-from fastlb.class_id import class_hex
-from fastlb.config import CacheClass, Config, CookieClass, IpClass, PersistenceClass, VirtualServer
-from fastlb.cookie_tail import cookie_tail
-from fastlb.segment import TICK_MS
+from fastlb._core.plan import PlanBuilder
+from fastlb.config import Config, VirtualServer
+from fastlb.plan_class import Place, class_values
 from fastlb.slots import Slots, listener_keys, node_key
 from fastlb.units import InetAddress, Network
-from fastlb.validate import classes_of, pools_of
 
 SCHEDULE_MAX = 65535  # entries of one pool's weighted schedule
 EXACT_STEPS_MAX = 1_000_000  # additions that one schedule may cost
-
-Region = tuple[int, int]  # offset and bytes in the segment
-
-
-@dataclass
-class Place:
-    """Where in shared memory, and under which numbers, a plan finds what changes at run time."""
-
-    slots: Slots
-    node_table: int  # offset in the segment
-    epoch_ms: int
-    caches: dict[str, Region] = field(default_factory=dict)  # by class
-    reservations: dict[str, Region] = field(default_factory=dict)
 
 
 def compile_plan(
@@ -51,9 +34,8 @@ def compile_plan(
     )
     _bounds(builder, cfg)
     classes = {name: index for index, name in enumerate(cfg.persistence)}
-    for name, cls in cfg.persistence.items():
-        fallback = -1 if cls.fallback is None else classes[cls.fallback]
-        _class(builder, name, cls, fallback, _is_secure(cfg, name), place)
+    for name in cfg.persistence:
+        builder.add_class(**class_values(cfg, name, place))
     pools = {name: index for index, name in enumerate(cfg.pools)}
     for name in cfg.pools:
         _pool(builder, cfg, name, classes, place.slots)
@@ -100,66 +82,6 @@ def _bounds(builder: PlanBuilder, cfg: Config) -> None:
         drain=timeouts.drain_ms,
         node_keep_alive=timeouts.node_keep_alive_ms,
     )
-
-
-def _class(
-    builder: PlanBuilder,
-    name: str,
-    cls: PersistenceClass,
-    fallback: int,
-    secure: bool,
-    place: Place,
-) -> None:
-    flags = CLASS_FLAGS["delete_on_failure"] if cls.delete_on_failure else 0
-    values: dict[str, object] = {}
-    if isinstance(cls, CacheClass):
-        flags |= CLASS_FLAGS["has_cache"]
-        values |= {"cache": place.caches[name], "expiry_ticks": ticks(cls.expiry_ms)}
-    if isinstance(cls, IpClass):
-        values |= {"ipv4_bits": cls.ipv4_prefix, "ipv6_bits": cls.ipv6_prefix}
-    if isinstance(cls, CookieClass):
-        for option in ("every_response", "hide_cookie", "protect_cache", "preserve", "reissue"):
-            flags |= CLASS_FLAGS[option] if getattr(cls, option) else 0
-        values |= {
-            "timeout_s": seconds(cls.timeout_ms),
-            "max_lifetime_s": seconds(cls.max_lifetime_ms),
-            "cookie_name": cls.cookie_name or "",
-            "cookie_tail": cookie_tail(cls, secure),
-        }
-        if cls.reserve_ms:
-            values["reserve_ticks"] = ticks(cls.reserve_ms)
-            values["reservations"] = place.reservations[name]
-    builder.add_class(
-        name=name,
-        id=int.from_bytes(bytes.fromhex(class_hex(name)), "big"),
-        slot=place.slots.classes.used[name],
-        type=cls.type,
-        fallback=fallback,
-        failure_mode=cls.failure_mode,
-        redirect_url=cls.redirect_url or "",
-        flags=flags,
-        **values,
-    )
-
-
-def ticks(ms: int) -> int:
-    """Ticks of the session caches, rounded up: 0 stays 0 and nothing else becomes it."""
-    return -(-ms // TICK_MS)
-
-
-def seconds(ms: int) -> int:
-    """Whole seconds, rounded up."""
-    return -(-ms // 1000)
-
-
-def _is_secure(cfg: Config, name: str) -> bool:
-    """Whether only virtual servers that end TLS use the class."""
-    protocols = {
-        server.protocol
-        for server in cfg.virtual_servers.values()
-        if any(name in classes_of(cfg, pool) for pool in pools_of(server))
-    }
-    return protocols == {"https"}
 
 
 def _pool(

@@ -17,7 +17,8 @@ from fastlb.check import check_file, check_text
 from fastlb.class_id import class_hex
 from fastlb.config import Config, IpClass, TransparentClass
 from fastlb.cookie_tail import cookie_tail
-from fastlb.plan import Place, compile_plan, schedule, seal, seconds, ticks
+from fastlb.plan import compile_plan, schedule, seal
+from fastlb.plan_class import Place, seconds, ticks
 from fastlb.slots import NodeKey, Slots
 
 ROOT = Path(__file__).parents[1]
@@ -168,11 +169,17 @@ def test_classes(shop: dict[str, Any]) -> None:
     assert cookie["redirect_url"] == "/sorry"
     assert (cookie["timeout_s"], cookie["max_lifetime_s"]) == (1800, 43200)
     assert (cookie["reserve_ticks"], cookie["reservations"]) == (10, (8192, 128))
-    assert cookie["cookie_name"] == f"X-Mapping-{class_hex('shop')}"
+    assert cookie["cookie_names"] == [(f"X-Mapping-{class_hex('shop')}", -1)]
     assert cookie["cookie_tail"] == "; Path=/; Max-Age=1800; HttpOnly"
     assert cookie["flags"] == sum(
         CLASS_FLAGS[name]
-        for name in ("delete_on_failure", "hide_cookie", "protect_cache", "preserve")
+        for name in (
+            "delete_on_failure",
+            "hide_cookie",
+            "protect_cache",
+            "preserve",
+            "inserts_cookie",
+        )
     )
 
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastlb._core._testing_plan cimport PlanImage
 from fastlb._core.address cimport Address
-from fastlb._core.decide cimport DecideInput, Decision
+from fastlb._core.decision cimport DecideInput, Decision
 from fastlb._core.head cimport Head
 from fastlb._core.node cimport NodeTable
 from fastlb._core.session_shard cimport SessionCache

@@ -9,18 +9,22 @@ from fastlb._core.address cimport (
     ADDRESS_TEXT_BYTES_MAX, Address, address_from_text, address_text,
 )
 from fastlb._core.balance cimport BalanceInput, balance_pick
-from fastlb._core.decide cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput, decide,
-    decide_again, decide_answered, decide_forget,
+from fastlb._core.decide cimport decide, decide_again, decide_answered, decide_forget, decide_learn
+from fastlb._core.decision cimport (
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput,
 )
-from fastlb._core.head cimport Head, HeadLimits, head_reset, request_head_parse
+from fastlb._core.head cimport (
+    Head, HeadLimits, METHOD_GET, head_reset, request_head_parse, response_head_parse,
+)
+from fastlb._core.methods cimport method_find, method_learn
 from fastlb._core.node cimport NodeTable, node_feed_response, node_load
 from fastlb._core.outcome cimport found_in_name, outcome_name
-from fastlb._core.persist cimport FIND_KEY, FIND_NODE, FIND_NOTHING, Finding, PersistInput
-from fastlb._core.persist_ip cimport persist_ip_find
-from fastlb._core.persist_transparent cimport persist_transparent_find
+from fastlb._core.persist cimport (
+    FIND_HASH, FIND_KEY, FIND_NODE, FIND_NOTHING, Finding, LearnInput, Learned, PersistInput,
+    persist_find_t, persist_learn_t,
+)
 from fastlb._core.plan cimport (
-    CLASS_HAS_CACHE, CLASS_TRANSPARENT, PlanClass, plan_class, plan_pool,
+    CLASS_HAS_CACHE, PlanClass, plan_class, plan_pool,
 )
 from fastlb._core.session_cache cimport (
     SessionMap, session_cache_next, session_cache_store,
@@ -29,6 +33,7 @@ from fastlb._core.session_layout cimport session_cache_open
 from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.shm cimport Segment
 from fastlb._core.siphash cimport Hash128
+from fastlb._core.slice cimport slice_of
 
 cdef extern from "<stdlib.h>" nogil:
     void* aligned_alloc(size_t alignment, size_t size) noexcept
@@ -37,7 +42,7 @@ ACTIONS = {
     ACTION_FORWARD: "forward", ACTION_REDIRECT: "redirect", ACTION_CLOSE: "close",
     ACTION_NO_NODE: "no-node",
 }
-KINDS = {FIND_NOTHING: "nothing", FIND_KEY: "key", FIND_NODE: "node"}
+KINDS = {FIND_NOTHING: "nothing", FIND_KEY: "key", FIND_NODE: "node", FIND_HASH: "hash"}
 
 
 cdef Address _parsed(str ip, int port=0) except *:
@@ -63,10 +68,19 @@ cdef Head* _head(const char* data, uint32_t count) except NULL:
     limits.head_bytes = 65536
     limits.field_count = 200
     head_reset(head)
-    if request_head_parse(head, data, count, &limits) != <int>count:
+    if data[:5] == b"HTTP/":
+        parsed = response_head_parse(head, data, count, &limits, METHOD_GET)
+    else:
+        parsed = request_head_parse(head, data, count, &limits)
+    if parsed != <int>count:
         free(head)
         raise ValueError("not a head")
     return head
+
+
+cdef list _keys(const Hash128* keys, uint32_t count):
+    cdef uint32_t i
+    return [(<char*>&keys[i])[:16] for i in range(count)]
 
 
 cdef class World:
@@ -168,32 +182,60 @@ cdef class World:
             rows.append(found.used_at)
         return rows
 
-    def find(self, uint32_t index, str client, object data=None):
+    def find(self, uint32_t index, str client="192.0.2.1", object data=None, str local=None,
+             bytes sni=b"", bytes key=None, str named=None, int named_port=0, uint32_t server=0):
         """What the class's method reads out of a request."""
         cdef PersistInput ask
         cdef Finding found
         cdef Address address = _parsed(client, 4711)
+        cdef Address local_address, named_address
         cdef const PlanClass* cls = plan_class(self.image.plan, index)
+        cdef persist_find_t find = method_find(cls)
+        memset(&ask, 0, sizeof(ask))
         ask.plan = self.image.plan
         ask.client = &address
-        ask.head = ask.buf = NULL
+        ask.virtual_server = server
+        ask.sni = slice_of(<const char*>sni, <uint32_t>len(sni))
+        if local is not None:
+            local_address = _parsed(local, 443)
+            ask.local = &local_address
+        if key is not None:
+            ask.key = slice_of(<const char*>key, <uint32_t>len(key))
+        if named is not None:
+            named_address = _parsed(named, named_port)
+            ask.named = &named_address
         if data is not None:
             ask.buf = <bytes>data
             ask.head = _head(ask.buf, <uint32_t>len(data))
         ask.wall_s = self.wall_s
         memset(&found, 0, sizeof(found))
-        if cls.type == CLASS_TRANSPARENT:
-            persist_transparent_find(&ask, cls, &found)
-        else:
-            persist_ip_find(&ask, cls, &found)
+        find(&ask, cls, &found)
         free(<void*>ask.head)
+        keys = _keys(found.keys, found.key_count)
         return {
             "kind": KINDS[found.kind], "outcome": outcome_name(found.outcome).decode(),
             "duplicates": bool(found.duplicates), "cookie_seen": bool(found.cookie_seen),
+            "session_seen": bool(found.session_seen), "hash": found.hash,
             "rewrite": bool(found.rewrite), "first_seen_s": found.first_seen_s,
-            "last_seen_s": found.last_seen_s, "key": (<char*>&found.key)[:16],
-            "node": _text(&found.node) if found.kind == FIND_NODE else None,
+            "last_seen_s": found.last_seen_s, "key": keys[0] if keys else bytes(16),
+            "keys": keys, "node": _text(&found.node) if found.kind == FIND_NODE else None,
         }
+
+    def learn(self, uint32_t index, bytes data):
+        """(the keys that the class's method reads out of a response, whether it ends a session)"""
+        cdef LearnInput response
+        cdef Learned learned
+        cdef const PlanClass* cls = plan_class(self.image.plan, index)
+        cdef persist_learn_t learn = method_learn(cls)
+        response.plan = self.image.plan
+        response.buf = data
+        response.head = _head(data, <uint32_t>len(data))
+        response.wall_s = self.wall_s
+        learned.ended = False
+        learned.key_count = 0
+        learn(&response, cls, &learned)
+        free(<void*>response.head)
+        return _keys(learned.keys, learned.key_count), bool(learned.ended)
 
     def put(self, uint32_t index, str client, str ip, int port):
         """Makes a map of a class with keys, as another worker would."""
@@ -248,6 +290,18 @@ cdef class Made:
         ask.now_ticks = self.world.now_ticks
         ask.peek = self.peek
 
+    def learn(self, bytes data):
+        """The node answered so."""
+        cdef DecideInput ask
+        cdef LearnInput response
+        self._input(&ask)
+        response.plan = self.world.image.plan
+        response.buf = data
+        response.head = _head(data, <uint32_t>len(data))
+        response.wall_s = self.world.wall_s
+        decide_learn(&ask, &self.d, &response)
+        free(<void*>response.head)
+
     def again(self):
         """The node could not be connected to."""
         cdef DecideInput ask
@@ -272,7 +326,9 @@ cdef class Made:
         """{class: what becomes of its cookie} of the cookie classes that were asked."""
         cdef uint32_t i
         return {self.d.cookies[i].index: {
-            "seen": bool(self.d.cookies[i].seen), "write": bool(self.d.cookies[i].write),
+            "seen": bool(self.d.cookies[i].seen),
+            "session_seen": bool(self.d.cookies[i].session_seen),
+            "write": bool(self.d.cookies[i].write),
             "expire": bool(self.d.cookies[i].expire),
             "first_seen_s": self.d.cookies[i].first_seen_s,
         } for i in range(self.d.cookie_count)}

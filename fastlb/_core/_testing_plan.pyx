@@ -10,8 +10,8 @@ from fastlb._core.forwarded cimport forwarded_client, forwarded_trusts
 from fastlb._core.head cimport Head, HeadLimits, head_reset, request_head_parse
 from fastlb._core.plan cimport (
     PLAN_KEYS, Plan, PlanClass, PlanListener, PlanNode, PlanPool, PlanRoute, PlanVirtualServer,
-    Text, plan_check, plan_class, plan_listener, plan_network_has, plan_networks, plan_nodes,
-    plan_pool, plan_routes, plan_text, plan_virtual_server,
+    Text, plan_check, plan_class, plan_cookie_names, plan_listener, plan_network_has,
+    plan_networks, plan_nodes, plan_pool, plan_routes, plan_text, plan_virtual_server,
 )
 from fastlb._core.route cimport route_host, route_pool
 from fastlb._core.slice cimport Slice, slice_of
@@ -139,7 +139,7 @@ cdef class PlanImage:
 
     def classes(self):
         cdef const PlanClass* one
-        cdef uint32_t i
+        cdef uint32_t i, j
         rows = []
         for i in range(self.plan.class_count):
             one = plan_class(self.plan, i)
@@ -151,7 +151,11 @@ cdef class PlanImage:
                 "expiry_ticks": one.expiry_ticks, "reserve_ticks": one.reserve_ticks,
                 "reservations": (one.reservations_offset, one.reservations_bytes),
                 "timeout_s": one.timeout_s, "max_lifetime_s": one.max_lifetime_s,
-                "cookie_name": self._text(one.cookie_name),
+                "cookie_names": [
+                    (self._text(plan_cookie_names(self.plan, one)[j].name),
+                     plan_cookie_names(self.plan, one)[j].virtual_server)
+                    for j in range(one.cookie_name_count)
+                ],
                 "cookie_tail": self._text(one.cookie_tail),
             })
         return rows

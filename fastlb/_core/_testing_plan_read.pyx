@@ -4,9 +4,9 @@ from libc.stdint cimport uint16_t, uint32_t
 
 from fastlb._core.address cimport ADDRESS_TEXT_BYTES_MAX, Address, address_from_text, address_text
 from fastlb._core.plan cimport (
-    Plan, PlanClass, PlanNode, PlanPool, PlanVirtualServer, Text, plan_check, plan_class,
-    plan_listener, plan_network_has, plan_nodes, plan_pool, plan_routes, plan_text,
-    plan_virtual_server,
+    Plan, PlanClass, PlanKeyPart, PlanNode, PlanPool, PlanVirtualServer, Text, plan_check,
+    plan_class, plan_cookie_names, plan_key_parts, plan_listener, plan_network_has, plan_nodes,
+    plan_passphrases, plan_pool, plan_routes, plan_text, plan_virtual_server,
 )
 
 
@@ -43,6 +43,12 @@ cdef dict _pool(const Plan* plan, const PlanPool* pool):
     }
 
 
+cdef list _key_parts(const Plan* plan, uint32_t first, uint32_t count):
+    cdef const PlanKeyPart* parts = plan_key_parts(plan) + first
+    cdef uint32_t i
+    return [(parts[i].kind, parts[i].number or _text(plan, parts[i].name)) for i in range(count)]
+
+
 cdef dict _class(const Plan* plan, const PlanClass* cls):
     return {
         "name": _text(plan, cls.name),
@@ -60,8 +66,23 @@ cdef dict _class(const Plan* plan, const PlanClass* cls):
         "reservations": (cls.reservations_offset, cls.reservations_bytes),
         "timeout_s": cls.timeout_s,
         "max_lifetime_s": cls.max_lifetime_s,
-        "cookie_name": _text(plan, cls.cookie_name),
+        "cookie_names": [
+            (_text(plan, plan_cookie_names(plan, cls)[i].name),
+             plan_cookie_names(plan, cls)[i].virtual_server)
+            for i in range(cls.cookie_name_count)
+        ],
         "cookie_tail": _text(plan, cls.cookie_tail),
+        "chain_flags": cls.chain_flags,
+        "key": _key_parts(plan, cls.key_parts, cls.key_part_count),
+        "learn": _key_parts(plan, cls.learn_parts, cls.learn_part_count),
+        "passphrases": [
+            ((<char*> plan_passphrases(plan, cls)[i].cipher_key)[:64],
+             (<char*> &plan_passphrases(plan, cls)[i].mark)[:16])
+            for i in range(cls.passphrase_count)
+        ],
+        "session_cookie": _text(plan, cls.session_cookie),
+        "session_parameter": _text(plan, cls.session_parameter),
+        "route_separators": _text(plan, cls.route_separators),
     }
 
 

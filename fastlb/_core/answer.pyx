@@ -14,6 +14,8 @@ from fastlb._core.connection cimport (
     STREAM_READABLE, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport likely
+from fastlb._core.decide cimport decide_learn
+from fastlb._core.decision cimport DecideInput
 from fastlb._core.exchange_end cimport (
     exchange_abort, exchange_answered, exchange_end, exchange_finish, exchange_reply,
 )
@@ -26,7 +28,8 @@ from fastlb._core.outcome cimport (
     CAUSE_BAD_RESPONSE, CAUSE_BAD_RESPONSE_BODY, CAUSE_CLIENT_CLOSED, CAUSE_NODE_CLOSED,
     CAUSE_NO_BUFFER,
 )
-from fastlb._core.plan cimport Plan
+from fastlb._core.persist cimport LearnInput
+from fastlb._core.plan cimport CLASS_LEARNS, Plan, plan_class
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_SOURCE_FAILED,
     FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_flush, flow_frame, flow_pending, flow_run,
@@ -174,6 +177,26 @@ cdef bint _pass_interim(Worker* w, Exchange* x) noexcept nogil:
     return True
 
 
+cdef void _learn(Worker* w, Exchange* x) noexcept nogil:
+    # Session ids that the response grants.
+    cdef DecideInput ask
+    cdef LearnInput response
+    cdef const Plan* plan = x.snapshot.plan
+    if x.decision.persistence < 0 or not CLASS_LEARNS & plan_class(
+            plan, <uint32_t> x.decision.persistence).chain_flags:
+        return
+    ask.request.plan = plan
+    ask.pool = x.pool
+    ask.caches = x.snapshot.caches
+    ask.now_ticks = w.now_ticks
+    ask.peek = False
+    response.plan = plan
+    response.head = &w.response
+    response.buf = x.down.data.data + x.down.data.start
+    response.wall_s = w.wall_s
+    decide_learn(&ask, &x.decision, &response)
+
+
 cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
     cdef const Head* head = &w.response
     cdef Buffer* data = x.down.data
@@ -189,6 +212,7 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
     if head.framing == BODY_UNTIL_CLOSE or not x.up.body.done or w.stopping:
         x.client_persists = False
     bad_body = flow_frame(&x.down, body, data.end - body) != 0
+    _learn(w, x)
     count = response_edit(w, x, data.data + data.start)
     if count < 0:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
@@ -223,6 +247,7 @@ cdef bint _begin_tunnel(Worker* w, Exchange* x) noexcept nogil:
     x.client_persists = False
     tunnel_start(&x.up)
     tunnel_start(&x.down)
+    _learn(w, x)
     count = response_edit(w, x, data.data + data.start)
     if count < 0:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)

@@ -14,6 +14,7 @@ ctypedef struct BalanceInput:
     const PlanPool* pool
     NodeTable* table
     uint64_t key                     # for the hash algorithm
+    bint by_hash                     # place by `key`, whatever the pool's algorithm
     uint64_t* random                 # state of the caller's generator, never 0
     uint64_t now_ms                  # CLOCK_BOOTTIME
     bint peek                        # look only: take no turn
@@ -23,5 +24,7 @@ ctypedef struct BalanceInput:
 # Index of the node in the pool, -1 when no node may take a new session.
 # `OUT draining` tells that only draining nodes were left and one of them was taken.
 cdef int32_t balance_pick(BalanceInput* ask, bint* draining) noexcept nogil
-# The node of a key over the usable nodes alone, for the `hash` persistence class too.
-cdef int32_t balance_hash(BalanceInput* ask, uint32_t tier) noexcept nogil
+# The node that a key belongs to while all that are listed serve: over the primary nodes that
+# take part in the hash, those that are down or disabled too; backup nodes where there is no
+# other. -1: none. The caller meets the failure mode when that node cannot serve.
+cdef int32_t balance_owner(const BalanceInput* ask) noexcept nogil

@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 from fastlb._core.node cimport NODE_DRAINING, NODE_UP, NodeSlot, fastlb_fetch_add, node_load
 from fastlb._core.plan cimport (
-    ALGORITHMS, NODE_IS_BACKUP, POOL_DRAIN_LAST_REFUSE, PlanNode, plan_nodes,
+    ALGORITHMS, BALANCE_HASH, NODE_IS_BACKUP, POOL_DRAIN_LAST_REFUSE, PlanNode, plan_nodes,
 )
 from fastlb._core.rendezvous cimport rendezvous_beats, rendezvous_log, rendezvous_mix
 
@@ -196,24 +196,47 @@ cdef int32_t _fastest_response(BalanceInput* ask, uint32_t tier) noexcept nogil:
     return best
 
 
-cdef int32_t balance_hash(BalanceInput* ask, uint32_t tier) noexcept nogil:
+# Whether node `index` beats the best so far for the key.
+cdef inline bint _beats(const BalanceInput* ask, const PlanNode* nodes, int32_t index,
+                        int32_t best, uint64_t* best_draw) noexcept nogil:
+    cdef uint64_t draw = rendezvous_log(rendezvous_mix(ask.key, nodes[index].hash_seed))
+    if best >= 0 and not rendezvous_beats(draw, _weight(&nodes[index]), best_draw[0],
+                                          _weight(&nodes[best])):
+        return False
+    best_draw[0] = draw
+    return True
+
+
+cdef int32_t _hash(BalanceInput* ask, uint32_t tier) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
     cdef int32_t i, best = -1
-    cdef uint64_t draw, best_draw = 0
+    cdef uint64_t best_draw = 0
     for i in range(<int32_t> ask.pool.node_count):
-        if not _usable(ask, &nodes[i], i, tier):
-            continue
-        draw = rendezvous_log(rendezvous_mix(ask.key, nodes[i].hash_seed))
-        if best < 0 or rendezvous_beats(draw, _weight(&nodes[i]), best_draw,
-                                        _weight(&nodes[best])):
+        if _usable(ask, &nodes[i], i, tier) and _beats(ask, nodes, i, best, &best_draw):
             best = i
-            best_draw = draw
+    return best
+
+
+cdef int32_t balance_owner(const BalanceInput* ask) noexcept nogil:
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef int32_t i, tier, best = -1
+    cdef uint64_t best_draw = 0
+    for tier in range(TIER_DRAINING):
+        for i in range(<int32_t> ask.pool.node_count):
+            if nodes[i].weight == 0 or (nodes[i].flags & NODE_IS_BACKUP != 0) != (
+                    tier == TIER_BACKUP):
+                continue
+            if ask.table.slots[nodes[i].slot].state != NODE_DRAINING \
+                    and _beats(ask, nodes, i, best, &best_draw):
+                best = i
+        if best >= 0:
+            break
     return best
 
 
 cdef balance_t* BALANCERS = [
     _round_robin, _weighted_round_robin, _least_connections, _random_of_two, _fastest_response,
-    balance_hash,
+    _hash,
 ]
 
 
@@ -241,7 +264,7 @@ cdef int32_t balance_pick(BalanceInput* ask, bint* draining) noexcept nogil:
         if tier == TIER_DRAINING and (ask.pool.flags & POOL_DRAIN_LAST_REFUSE
                                       or _some_only_full(ask)):
             break
-        node = BALANCERS[ask.pool.algorithm](ask, tier)
+        node = BALANCERS[BALANCE_HASH if ask.by_hash else ask.pool.algorithm](ask, tier)
         if node >= 0:
             draining[0] = tier == TIER_DRAINING
             return node

@@ -11,7 +11,7 @@ from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
 from fastlb._core.address cimport Address
 from fastlb._core.body cimport BodyReader
 from fastlb._core.buffer cimport Buffer, BufferPool
-from fastlb._core.decide cimport Decision
+from fastlb._core.decision cimport Decision
 from fastlb._core.edit cimport HeadEdit, iovec
 from fastlb._core.head cimport Head
 from fastlb._core.limits cimport NODES_MAX, VIRTUAL_SERVERS_MAX

@@ -3,97 +3,57 @@
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from fastlb._core.address cimport Address, address_equal, address_same_ip
-from fastlb._core.balance cimport BalanceInput, balance_pick
+from fastlb._core.address cimport Address, address_equal
+from fastlb._core.balance cimport BalanceInput, balance_owner, balance_pick
 from fastlb._core.debug cimport BUG_ON
-from fastlb._core.head cimport FIELD_HOST, FIELD_USER_AGENT, Head, head_value
-from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, TICK_MS, TRIES_MAX
-from fastlb._core.node cimport NODE_DISABLED, NODE_DRAINING, NODE_UP
-from fastlb._core.outcome cimport (
-    FOUND_CACHE, FOUND_COOKIE, FOUND_RESERVATION, OUTCOME_CONNECT_FAILED, OUTCOME_DRAINING,
-    OUTCOME_EXPIRED, OUTCOME_HIT, OUTCOME_MOVED, OUTCOME_NEW, OUTCOME_NODE_DISABLED,
-    OUTCOME_NODE_DOWN, OUTCOME_NODE_REMOVED, OUTCOME_NONE, OUTCOME_RESERVED,
+from fastlb._core.decision cimport (
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DECISION_KEYS_MAX, ClassCookie,
+    DecideInput, Decision,
 )
-from fastlb._core.persist cimport FIND_KEY, FIND_NODE, Finding, persist_find_t
-from fastlb._core.persist_ip cimport persist_ip_find
-from fastlb._core.persist_transparent cimport persist_transparent_find
+from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, TRIES_MAX
+from fastlb._core.methods cimport method_find, method_learn
+from fastlb._core.node cimport NODE_DISABLED, NODE_DRAINING
+from fastlb._core.outcome cimport (
+    FOUND_CACHE, FOUND_COOKIE, FOUND_HASH, FOUND_RULE, OUTCOME_CONNECT_FAILED, OUTCOME_DRAINING,
+    OUTCOME_EXPIRED, OUTCOME_HASHED, OUTCOME_HIT, OUTCOME_MOVED, OUTCOME_NEW,
+    OUTCOME_NODE_DISABLED, OUTCOME_NODE_DOWN, OUTCOME_NODE_REMOVED, OUTCOME_NONE,
+    OUTCOME_UNKNOWN_NODE,
+)
+from fastlb._core.persist cimport (
+    FIND_HASH, FIND_KEY, FIND_NODE, Finding, LearnInput, Learned, persist_find_t,
+    persist_learn_t,
+)
 from fastlb._core.plan cimport (
-    CLASS_DELETE_ON_FAILURE, CLASS_EVERY_RESPONSE, CLASS_REISSUE, CLASS_TRANSPARENT, CLASS_TYPES,
-    FAILURE_CLOSE, FAILURE_NEW_NODE, KEY_RESERVATION, PlanClass, PlanNode, plan_class, plan_nodes,
+    CLASS_DELETE_ON_FAILURE, CLASS_EVERY_RESPONSE, CLASS_INSERTS_COOKIE, CLASS_LEARNS,
+    CLASS_LISTED_ONLY, CLASS_NAMED, CLASS_REISSUE, FAILURE_CLOSE, FAILURE_NEW_NODE, PlanClass,
+)
+from fastlb._core.reserve cimport (
+    reserve_answered, reserve_fingerprint, reserve_hold, reserve_join, reserve_move, reserve_take,
+)
+from fastlb._core.resolve cimport (
+    decide_class, decide_node, decide_state, resolve, resolve_was_tried, serves_established,
 )
 from fastlb._core.session_cache cimport (
-    CACHE_EXPIRED, CACHE_HIT, CACHE_NEW, SessionMap, session_cache_claim, session_cache_deadline,
-    session_cache_delete, session_cache_lookup, session_cache_store,
+    CACHE_EXPIRED, CACHE_HIT, SessionMap, session_cache_claim, session_cache_delete,
+    session_cache_lookup, session_cache_store,
 )
-from fastlb._core.siphash cimport (
-    Hash128, SipState, sip_final128, sip_init128, sip_update, sip_update_u64,
-)
-from fastlb._core.slice cimport Slice
-
-# One per ClassType, in its order.
-cdef persist_find_t* FINDERS = [persist_ip_find, persist_transparent_find]
-
-if CLASS_TYPES != 2:
-    raise ImportError("fastlb._core.decide: a class type has no finder")
-
-
-cdef inline const PlanClass* _class(const DecideInput* ask, int32_t index) noexcept nogil:
-    return plan_class(ask.request.plan, <uint32_t> index)
-
-
-cdef inline const PlanNode* _node(const DecideInput* ask, int32_t index) noexcept nogil:
-    return plan_nodes(ask.request.plan, ask.pool) + index
-
-
-cdef inline uint32_t _state(const DecideInput* ask, int32_t index) noexcept nogil:
-    return ask.table.slots[_node(ask, index).slot].state
-
-
-# --- from a map to a node -----------------------------------------------------------------
-
-cdef int32_t _resolve(const DecideInput* ask, const Address* a) noexcept nogil:
-    # The node with this address and port; else the only one with this address.
-    cdef const PlanNode* nodes = plan_nodes(ask.request.plan, ask.pool)
-    cdef int32_t i, same_ip = -1
-    for i in range(<int32_t> ask.pool.node_count):
-        if not address_same_ip(&nodes[i].address, a):
-            continue
-        if nodes[i].address.port == a.port:
-            return i
-        same_ip = i if same_ip == -1 else -2
-    return same_ip if same_ip >= 0 else -1
-
-
-cdef inline bint _serves_established(uint32_t state) noexcept nogil:
-    return state == NODE_UP or state == NODE_DRAINING
-
-
-cdef inline bint _was_tried(const Decision* d, int32_t node) noexcept nogil:
-    cdef uint32_t i
-    for i in range(d.tried_count):
-        if d.tried[i] == node:
-            return True
-    return False
-
+from fastlb._core.siphash cimport Hash128
 
 # --- session maps -------------------------------------------------------------------------
 
 cdef void _note_key(Decision* d, int32_t index, const Hash128* key) noexcept nogil:
-    BUG_ON(d.key_count >= FALLBACK_DEPTH_MAX)
+    if d.key_count == DECISION_KEYS_MAX:
+        return
     d.keys[d.key_count].index = index
     d.keys[d.key_count].key = key[0]
     d.key_count += 1
 
 
-cdef inline bint _is_cookie_class(const PlanClass* cls) noexcept nogil:
-    return cls.type == CLASS_TRANSPARENT
-
-
 cdef void _note_cookie(const DecideInput* ask, Decision* d, int32_t index,
                        const Finding* found) noexcept nogil:
-    cdef const PlanClass* cls = _class(ask, index)
+    cdef const PlanClass* cls = decide_class(ask, index)
     cdef ClassCookie* cookie
-    if not _is_cookie_class(cls):
+    if not cls.flags & CLASS_INSERTS_COOKIE:
         return
     BUG_ON(d.cookie_count >= FALLBACK_DEPTH_MAX)
     cookie = &d.cookies[d.cookie_count]
@@ -101,6 +61,7 @@ cdef void _note_cookie(const DecideInput* ask, Decision* d, int32_t index,
     cookie.index = index
     cookie.first_seen_s = 0
     cookie.seen = found.cookie_seen
+    cookie.session_seen = found.session_seen
     cookie.write = False
     cookie.expire = False
     d.duplicates |= found.duplicates
@@ -117,7 +78,7 @@ cdef void _write_cookies(Decision* d, bint write) noexcept nogil:
 
 cdef void _record(const DecideInput* ask, Decision* d) noexcept nogil:
     # The decision's node becomes the session's in each class that has a key for it.
-    cdef const Address* address = &_node(ask, d.node).address
+    cdef const Address* address = &decide_node(ask, d.node).address
     cdef SessionMap previous
     cdef uint32_t i
     if ask.peek:
@@ -138,7 +99,7 @@ cdef void _forget(const DecideInput* ask, Decision* d, const Address* node) noex
 
 cdef void decide_forget(const DecideInput* ask, Decision* d) noexcept nogil:
     if d.node >= 0:
-        _forget(ask, d, &_node(ask, d.node).address)
+        _forget(ask, d, &decide_node(ask, d.node).address)
 
 
 # The session leaves a node that failed for the decision's: so do the maps that name it, and no
@@ -152,12 +113,13 @@ cdef void _move(const DecideInput* ask, Decision* d, const Address* failed) noex
     for i in range(d.key_count):
         index = d.keys[i].index
         session_cache_delete(&ask.caches[index], &d.keys[i].key, failed)
-        if session_cache_claim(&ask.caches[index], &d.keys[i].key, &_node(ask, d.node).address,
-                               ask.now_ticks, _class(ask, index).expiry_ticks, 0,
-                               &existing) != CACHE_HIT or index != d.found_class:
+        if session_cache_claim(&ask.caches[index], &d.keys[i].key,
+                               &decide_node(ask, d.node).address, ask.now_ticks,
+                               decide_class(ask, index).expiry_ticks, 0, &existing) != CACHE_HIT:
             continue
-        node = _resolve(ask, &existing.address)
-        if node >= 0 and _serves_established(_state(ask, node)) and not _was_tried(d, node):
+        node = resolve(ask, &existing.address)
+        if index == d.found_class and node >= 0 and not resolve_was_tried(d, node) \
+                and serves_established(decide_state(ask, node)):
             d.node = node
 
 
@@ -169,12 +131,12 @@ cdef void _claim(const DecideInput* ask, Decision* d) noexcept nogil:
     cdef int32_t node
     if d.key_count == 0 or ask.peek:
         return
-    cls = _class(ask, d.keys[0].index)
+    cls = decide_class(ask, d.keys[0].index)
     if session_cache_claim(&ask.caches[d.keys[0].index], &d.keys[0].key,
-                           &_node(ask, d.node).address, ask.now_ticks, cls.expiry_ticks, 0,
+                           &decide_node(ask, d.node).address, ask.now_ticks, cls.expiry_ticks, 0,
                            &existing) == CACHE_HIT:
-        node = _resolve(ask, &existing.address)
-        if node >= 0 and _serves_established(_state(ask, node)):
+        node = resolve(ask, &existing.address)
+        if node >= 0 and serves_established(decide_state(ask, node)):
             d.node = node
             d.outcome = OUTCOME_HIT
             d.found_in = FOUND_CACHE
@@ -183,104 +145,36 @@ cdef void _claim(const DecideInput* ask, Decision* d) noexcept nogil:
     _record(ask, d)
 
 
-# --- parallel first requests --------------------------------------------------------------
-
-cdef void _fingerprint(const DecideInput* ask, Decision* d) noexcept nogil:
-    cdef SipState state
-    cdef const Head* head = ask.request.head
-    cdef int field
-    cdef Slice value
-    cdef int[2] fields = [FIELD_HOST, FIELD_USER_AGENT]
-    sip_init128(&state, &ask.request.plan.keys[KEY_RESERVATION])
-    sip_update(&state, ask.request.client.ip, 16)
-    for field in fields:
-        if head.first[field] < 0:
-            sip_update_u64(&state, <uint64_t> -1)
-            continue
-        value = head_value(head, ask.request.buf, <uint32_t> head.first[field])
-        sip_update_u64(&state, value.bytes)
-        sip_update(&state, value.at, value.bytes)
-    d.reservation = sip_final128(&state)
-    d.has_reservation = True
-
-
-# A node that the same client's first request, still unanswered or just answered, was given.
-cdef bint _reserved(const DecideInput* ask, Decision* d) noexcept nogil:
-    cdef SessionMap held
-    cdef int32_t node
-    if session_cache_lookup(&ask.reservations[d.reserve_class], &d.reservation, ask.now_ticks, 0,
-                            False, &held) != CACHE_HIT:
-        return False
-    node = _resolve(ask, &held.address)
-    if node < 0 or _state(ask, node) != NODE_UP or _was_tried(d, node):
-        return False
-    d.node = node
-    return True
-
-
-cdef void _join_reservation(Decision* d) noexcept nogil:
-    d.outcome = OUTCOME_RESERVED
-    d.found_in = FOUND_RESERVATION
-    d.established = False
-
-
-cdef void _reserve(const DecideInput* ask, Decision* d) noexcept nogil:
-    cdef const PlanClass* cls = _class(ask, d.reserve_class)
-    cdef uint32_t wait_ms = (ask.request.plan.timeouts.response
-                             + ask.request.plan.timeouts.connect)
-    cdef uint32_t deadline = session_cache_deadline(
-        ask.now_ticks, wait_ms // TICK_MS + cls.reserve_ticks)
-    cdef SessionMap existing
-    if ask.peek:
-        return
-    if session_cache_claim(&ask.reservations[d.reserve_class], &d.reservation,
-                           &_node(ask, d.node).address, ask.now_ticks, 0, deadline,
-                           &existing) == CACHE_NEW:
-        d.holds_reservation = True
-    elif _reserved(ask, d):
-        _join_reservation(d)
-    else:
-        session_cache_store(&ask.reservations[d.reserve_class], &d.reservation,
-                            &_node(ask, d.node).address, ask.now_ticks, deadline, &existing)
-        d.holds_reservation = True
-
-
 cdef void decide_answered(const DecideInput* ask, Decision* d, bint answered) noexcept nogil:
-    cdef const PlanClass* cls
-    cdef SessionMap previous
-    cdef int32_t node
-    if not d.holds_reservation:
-        return
-    d.holds_reservation = False
-    if not answered:
-        # Another request may hold one since this one's node took no more sessions.
-        node = d.node if d.node >= 0 else d.tried[d.tried_count - 1]
-        session_cache_delete(&ask.reservations[d.reserve_class], &d.reservation,
-                             &_node(ask, node).address)
-        return
-    cls = _class(ask, d.reserve_class)
-    session_cache_store(&ask.reservations[d.reserve_class], &d.reservation,
-                        &_node(ask, d.node).address, ask.now_ticks,
-                        session_cache_deadline(ask.now_ticks, cls.reserve_ticks), &previous)
+    if d.holds_reservation:
+        reserve_answered(ask, d, answered)
 
 
 # --- choosing -----------------------------------------------------------------------------
 
-cdef bint _pick(const DecideInput* ask, Decision* d) noexcept nogil:
-    cdef BalanceInput balance
-    cdef bint draining = False
-    cdef uint64_t random = ask.random[0]
+cdef void _balance_input(const DecideInput* ask, const Decision* d,
+                         BalanceInput* balance) noexcept nogil:
     cdef uint32_t i
     balance.plan = ask.request.plan
     balance.pool = ask.pool
     balance.table = ask.table
-    balance.random = &random if ask.peek else ask.random
+    balance.random = ask.random
     balance.now_ms = ask.now_ms
     balance.peek = ask.peek
     balance.tried_count = d.tried_count
     for i in range(d.tried_count):
         balance.tried[i] = d.tried[i]
-    balance.key = _source_key(ask)
+    balance.by_hash = d.has_hash
+    balance.key = d.hash if d.has_hash else _source_key(ask)
+
+
+cdef bint _pick(const DecideInput* ask, Decision* d) noexcept nogil:
+    cdef BalanceInput balance
+    cdef bint draining = False
+    cdef uint64_t random = ask.random[0]
+    _balance_input(ask, d, &balance)
+    if ask.peek:
+        balance.random = &random
     d.node = balance_pick(&balance, &draining)
     d.last_draining = draining
     d.action = ACTION_FORWARD if d.node >= 0 else ACTION_NO_NODE
@@ -298,19 +192,19 @@ cdef void _new_session(const DecideInput* ask, Decision* d) noexcept nogil:
     d.established = False
     _write_cookies(d, True)
     if d.reserve_class >= 0 and ask.request.head != NULL:
-        _fingerprint(ask, d)
-        if _reserved(ask, d):
+        reserve_fingerprint(ask, d)
+        if reserve_take(ask, d):
             d.action = ACTION_FORWARD
             if d.has_previous:
                 _move(ask, d, &d.previous)
             else:
-                _join_reservation(d)
+                reserve_join(d)
                 _record(ask, d)
             return
     if not _pick(ask, d):
         return
     if d.has_reservation:
-        _reserve(ask, d)
+        reserve_hold(ask, d)
     if d.has_previous:
         _move(ask, d, &d.previous)
     else:
@@ -320,7 +214,7 @@ cdef void _new_session(const DecideInput* ask, Decision* d) noexcept nogil:
 # The session's node cannot serve; `outcome` says why.
 cdef void _fail(const DecideInput* ask, Decision* d, const Address* node,
                 int outcome) noexcept nogil:
-    cdef const PlanClass* cls = _class(ask, d.found_class)
+    cdef const PlanClass* cls = decide_class(ask, d.found_class)
     cdef uint32_t i
     d.outcome = <unsigned char> outcome
     d.previous = node[0]
@@ -339,32 +233,65 @@ cdef void _fail(const DecideInput* ask, Decision* d, const Address* node,
 
 # --- the chain ----------------------------------------------------------------------------
 
+cdef inline void _find(const DecideInput* ask, const PlanClass* cls,
+                       Finding* found) noexcept nogil:
+    cdef persist_find_t find = method_find(cls)
+    memset(found, 0, <size_t> (<char*> &found.keys[0] - <char*> found))
+    found.outcome = OUTCOME_NEW
+    find(&ask.request, cls, found)
+
+
+cdef bint _look_up(const DecideInput* ask, Decision* d, int32_t index, Finding* found,
+                   Address* node) noexcept nogil:
+    # The first key that has a map; those before it missed, and will learn its node.
+    cdef SessionMap map
+    cdef uint32_t i
+    cdef int result
+    for i in range(found.key_count):
+        _note_key(d, index, &found.keys[i])
+        result = session_cache_lookup(&ask.caches[index], &found.keys[i], ask.now_ticks,
+                                      decide_class(ask, index).expiry_ticks, not ask.peek, &map)
+        if result == CACHE_HIT:
+            node[0] = map.address
+            d.found_in = FOUND_CACHE
+            return True
+        if result == CACHE_EXPIRED:
+            found.outcome = OUTCOME_EXPIRED
+    return False
+
+
+cdef bint _hash(const DecideInput* ask, Decision* d, uint64_t hash, Address* node) noexcept nogil:
+    cdef BalanceInput balance
+    cdef int32_t owner
+    d.has_hash = True
+    d.hash = hash
+    _balance_input(ask, d, &balance)
+    owner = balance_owner(&balance)
+    if owner < 0:
+        return False
+    node[0] = decide_node(ask, owner).address
+    d.found_in = FOUND_HASH
+    return True
+
+
+# One class of the chain; True when it knows the session's node.
 cdef bint _ask_class(const DecideInput* ask, Decision* d, int32_t index, Finding* found,
                      Address* node) noexcept nogil:
-    # One class of the chain; True when it knows the session's node.
-    cdef const PlanClass* cls = _class(ask, index)
-    cdef SessionMap map
-    cdef int result
-    memset(found, 0, sizeof(Finding))
-    found.outcome = OUTCOME_NEW
-    FINDERS[cls.type](&ask.request, cls, found)
+    cdef const PlanClass* cls = decide_class(ask, index)
+    _find(ask, cls, found)
     _note_cookie(ask, d, index, found)
-    if found.kind == FIND_NODE:
-        node[0] = found.node
-        d.found_in = FOUND_COOKIE
-        return True
-    if found.kind != FIND_KEY:
+    if found.kind == FIND_KEY:
+        return _look_up(ask, d, index, found, node)
+    if found.kind == FIND_HASH:
+        return _hash(ask, d, found.hash, node)
+    if found.kind != FIND_NODE:
         return False
-    _note_key(d, index, &found.key)
-    result = session_cache_lookup(&ask.caches[index], &found.key, ask.now_ticks,
-                                  cls.expiry_ticks, not ask.peek, &map)
-    if result == CACHE_HIT:
-        node[0] = map.address
-        d.found_in = FOUND_CACHE
-        return True
-    if result == CACHE_EXPIRED:
-        found.outcome = OUTCOME_EXPIRED
-    return False
+    if cls.flags & CLASS_LISTED_ONLY and resolve(ask, &found.node) < 0:
+        found.outcome = OUTCOME_UNKNOWN_NODE
+        return False
+    node[0] = found.node
+    d.found_in = FOUND_RULE if cls.type == CLASS_NAMED else FOUND_COOKIE
+    return True
 
 
 # The keys of the classes behind the one that found the session. With `node`, their maps are
@@ -375,16 +302,16 @@ cdef void _keep_fallbacks(const DecideInput* ask, Decision* d, int32_t index,
     cdef Finding found
     cdef SessionMap existing
     cdef const PlanClass* cls
+    cdef uint32_t i
     while index >= 0:
-        cls = _class(ask, index)
-        memset(&found, 0, sizeof(Finding))
-        FINDERS[cls.type](&ask.request, cls, &found)
+        cls = decide_class(ask, index)
+        _find(ask, cls, &found)
         if node == NULL:
             _note_cookie(ask, d, index, &found)
-        if found.kind == FIND_KEY:
-            _note_key(d, index, &found.key)
+        for i in range(found.key_count):
+            _note_key(d, index, &found.keys[i])
             if node != NULL and not ask.peek:
-                session_cache_claim(&ask.caches[index], &found.key, node, ask.now_ticks,
+                session_cache_claim(&ask.caches[index], &found.keys[i], node, ask.now_ticks,
                                     cls.expiry_ticks, 0, &existing)
         index = cls.fallback
 
@@ -394,34 +321,38 @@ cdef void _serve(const DecideInput* ask, Decision* d, const Finding* found, cons
     # The session's node serves; which maps and cookies follow from that.
     cdef ClassCookie* cookie
     cdef uint32_t flags, i
-    cdef bint moved = not address_equal(&_node(ask, d.node).address, node)
+    cdef bint moved = not address_equal(&decide_node(ask, d.node).address, node)
     cdef uint32_t own_keys = d.key_count
     d.established = True
     d.action = ACTION_FORWARD
     d.outcome = OUTCOME_DRAINING if state == NODE_DRAINING else OUTCOME_HIT
+    if d.found_in == FOUND_HASH:
+        d.outcome = OUTCOME_HASHED
     if moved:
         d.outcome = OUTCOME_MOVED
         d.previous = node[0]
         d.has_previous = True
     # Keys noted so far are those that missed, and the one that hit: all learn the node.
-    if moved or own_keys > 1 or (own_keys == 1 and d.found_in == FOUND_COOKIE):
+    if moved or own_keys > 1 or (own_keys == 1 and d.found_in != FOUND_CACHE):
         _record(ask, d)
-    _keep_fallbacks(ask, d, _class(ask, d.found_class).fallback, &_node(ask, d.node).address)
+    _keep_fallbacks(ask, d, decide_class(ask, d.found_class).fallback,
+                    &decide_node(ask, d.node).address)
     for i in range(d.cookie_count):
         cookie = &d.cookies[i]
-        flags = _class(ask, cookie.index).flags
+        flags = decide_class(ask, cookie.index).flags
         if cookie.index == d.found_class:
             cookie.first_seen_s = found.first_seen_s
             cookie.write = moved or found.rewrite or (flags & CLASS_EVERY_RESPONSE) != 0
         else:
-            # It missed, and a fallback knew the session (design.md "A decision").
-            cookie.write = (flags & CLASS_REISSUE) != 0
+            # It missed, and a fallback knew the session (design.md "A decision"). A hash knows
+            # no sessions: where it placed a new one, the cookie is what will remember that.
+            cookie.write = d.found_in == FOUND_HASH or (flags & CLASS_REISSUE) != 0
 
 
 cdef int _failure_outcome(const DecideInput* ask, int32_t node) noexcept nogil:
     if node < 0:
         return OUTCOME_NODE_REMOVED
-    if _state(ask, node) == NODE_DISABLED:
+    if decide_state(ask, node) == NODE_DISABLED:
         return OUTCOME_NODE_DISABLED
     return OUTCOME_NODE_DOWN
 
@@ -451,21 +382,20 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
             break
         if index == d.persistence:
             d.outcome = found.outcome
-        index = _class(ask, index).fallback
+        index = decide_class(ask, index).fallback
     if d.found_class < 0:
         _new_session(ask, d)
         return
-    d.node = _resolve(ask, &node)
-    if d.node >= 0 and _serves_established(_state(ask, d.node)):
-        _serve(ask, d, &found, &node, _state(ask, d.node))
+    d.node = resolve(ask, &node)
+    if d.node >= 0 and serves_established(decide_state(ask, d.node)):
+        _serve(ask, d, &found, &node, decide_state(ask, d.node))
     else:
-        _keep_fallbacks(ask, d, _class(ask, d.found_class).fallback, NULL)
+        _keep_fallbacks(ask, d, decide_class(ask, d.found_class).fallback, NULL)
         _fail(ask, d, &node, _failure_outcome(ask, d.node))
 
 
 cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
-    cdef Address failed = _node(ask, d.node).address
-    cdef SessionMap previous
+    cdef Address failed = decide_node(ask, d.node).address
     if d.tried_count < TRIES_MAX:
         d.tried[d.tried_count] = d.node
         d.tried_count += 1
@@ -476,10 +406,29 @@ cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
     if not _pick(ask, d):
         return
     if d.has_reservation:
-        session_cache_store(&ask.reservations[d.reserve_class], &d.reservation,
-                            &_node(ask, d.node).address, ask.now_ticks,
-                            session_cache_deadline(
-                                ask.now_ticks, _class(ask, d.reserve_class).reserve_ticks
-                                + ask.request.plan.timeouts.response // TICK_MS), &previous)
-        d.holds_reservation = True
+        reserve_move(ask, d)
     _move(ask, d, &failed)
+
+
+cdef void decide_learn(const DecideInput* ask, Decision* d,
+                       const LearnInput* response) noexcept nogil:
+    cdef Learned learned
+    cdef SessionMap previous
+    cdef const PlanClass* cls
+    cdef persist_learn_t learn
+    cdef int32_t index = d.persistence
+    cdef uint32_t i
+    while index >= 0:
+        cls = decide_class(ask, index)
+        if cls.flags & CLASS_LEARNS:
+            learned.ended = False
+            learned.key_count = 0
+            learn = method_learn(cls)
+            learn(response, cls, &learned)
+            if learned.ended:
+                decide_forget(ask, d)
+            for i in range(learned.key_count):
+                session_cache_store(&ask.caches[index], &learned.keys[i],
+                                    &decide_node(ask, d.node).address, ask.now_ticks, 0,
+                                    &previous)
+        index = cls.fallback

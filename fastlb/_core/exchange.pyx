@@ -17,9 +17,9 @@ from fastlb._core.connection cimport (
     STREAM_WRITABLE, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely
-from fastlb._core.decide cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput, decide,
-    decide_again, decision_reset,
+from fastlb._core.decide cimport decide, decide_again, decision_reset
+from fastlb._core.decision cimport (
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput,
 )
 from fastlb._core.exchange_end cimport (
     exchange_abort, exchange_count_load, exchange_reply, exchange_uncount_load,
@@ -82,6 +82,11 @@ cdef Exchange* _allocate(Worker* w, ClientConn* c) noexcept nogil:
 cdef void _decide_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil:
     ask.request.plan = x.snapshot.plan
     ask.request.client = &x.client_address
+    ask.request.local = NULL
+    ask.request.sni = slice_of(NULL, 0)
+    ask.request.key = slice_of(NULL, 0)
+    ask.request.named = NULL
+    ask.request.virtual_server = <uint32_t> (x.server - plan_virtual_server(x.snapshot.plan, 0))
     ask.request.head = &w.request
     ask.request.buf = request_head_at(x)
     ask.request.wall_s = w.wall_s

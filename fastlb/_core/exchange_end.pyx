@@ -10,7 +10,8 @@ from fastlb._core.connection cimport (
     STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
 )
 from fastlb._core.debug cimport BUG_ON
-from fastlb._core.decide cimport DecideInput, decide_answered
+from fastlb._core.decide cimport decide_answered
+from fastlb._core.decision cimport DecideInput
 from fastlb._core.head cimport BODY_NONE
 from fastlb._core.outcome cimport CAUSE_CLIENT_CLOSED, CAUSE_NONE, FOUND_RESERVATION
 from fastlb._core.plan cimport LOG_OFF, plan_class

@@ -26,6 +26,7 @@ cdef enum:
     NODE_IDLE_MAX = 512              # pooled connections of one worker to one node
     CLASSES_MAX = 256
     FALLBACK_DEPTH_MAX = 16          # classes in one chain
+    COOKIE_NAMES_MAX = 16            # virtual servers that write a class's cookie, each its own
     TRIES_MAX = 16                   # nodes tried for one request
 
     # Session caches

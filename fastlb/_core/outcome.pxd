@@ -8,10 +8,13 @@ cdef enum Outcome:
     OUTCOME_HIT                      # session found, its node served
     OUTCOME_DRAINING                 # session found, its draining node served
     OUTCOME_MOVED                    # session found, served by the only node of the same address
+    OUTCOME_HASHED                   # the hash of the request's key names the node
     OUTCOME_RESERVED                 # parallel first request: joined the choice of the first one
     OUTCOME_EXPIRED                  # session too old: the algorithm chose
     OUTCOME_TAMPERED                 # value not authentic: the algorithm chose
     OUTCOME_OTHER_CLASS              # value of another class: the algorithm chose
+    OUTCOME_UNKNOWN_NODE             # value names a node that the pool lacks: the algorithm chose
+    OUTCOME_COOKIE_LOST              # no cookie, but this client was just given one: a new choice
     OUTCOME_NO_KEY                   # the request carries nothing that this class could use
     OUTCOME_NODE_DOWN                # session found, node down: failure mode
     OUTCOME_NODE_DISABLED            # session found, node disabled: failure mode
@@ -24,6 +27,8 @@ cdef enum FoundIn:
     FOUND_COOKIE
     FOUND_CACHE
     FOUND_RESERVATION
+    FOUND_HASH
+    FOUND_RULE
     FOUND_INS
 
 cdef enum Cause:

@@ -1,10 +1,11 @@
 # The words for the numbers of outcome.pxd, in the same order.
 
 cdef const char** OUTCOME_NAMES = [
-    "none", "new", "hit", "draining", "moved", "reserved", "expired", "tampered", "other-class",
-    "no-key", "node-down", "node-disabled", "node-removed", "connect-failed",
+    "none", "new", "hit", "draining", "moved", "hashed", "reserved", "expired", "tampered",
+    "other-class", "unknown-node", "cookie-lost", "no-key", "node-down", "node-disabled",
+    "node-removed", "connect-failed",
 ]
-cdef const char** FOUND_IN_NAMES = ["none", "cookie", "cache", "reservation"]
+cdef const char** FOUND_IN_NAMES = ["none", "cookie", "cache", "reservation", "hash", "rule"]
 cdef const char** CAUSE_NAMES = [
     "", "bad-request", "head-timeout", "body-timeout", "bad-request-body", "body-too-large",
     "client-closed", "client-stalled", "no-node", "connect-failed", "connect-timeout",

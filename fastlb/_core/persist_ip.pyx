@@ -3,7 +3,7 @@
 
 from fastlb._core.address cimport Address, address_cut, address_is_unset
 from fastlb._core.outcome cimport OUTCOME_NO_KEY
-from fastlb._core.persist cimport FIND_KEY, Finding, PersistInput
+from fastlb._core.persist cimport Finding, PersistInput, finding_add_key
 from fastlb._core.plan cimport KEY_SESSION, PlanClass
 from fastlb._core.siphash cimport siphash128
 
@@ -16,5 +16,4 @@ cdef void persist_ip_find(const PersistInput* ask, const PlanClass* cls,
         found.outcome = OUTCOME_NO_KEY
         return
     address_cut(&source, cls.ipv4_bits, cls.ipv6_bits)
-    found.key = siphash128(&ask.plan.keys[KEY_SESSION], source.ip, sizeof(source.ip))
-    found.kind = FIND_KEY
+    finding_add_key(found, siphash128(&ask.plan.keys[KEY_SESSION], source.ip, sizeof(source.ip)))

@@ -1,95 +1,11 @@
-# Reads the class's cookie: the first valid one of that name in all Cookie fields names the
-# node; several are counted, since they betray conflicting Path or Domain attributes.
-#
-# Ages (design.md "Idle and absolute age") are checked against the dates inside the value.
-# A value without dates where ages are limited is taken and gets them; dates that no limit
-# asks for are taken out again. A date more than a day ahead of our clock is no skew any
-# more: the session counts as expired.
+# The session is in a cookie of fastlb's own, `X-Mapping-<8 hex>`: an opaque token that names
+# class and node. All of it is common to the methods that insert a cookie (inserted.pyx).
 
-from libc.stdint cimport uint32_t
-
-from fastlb._core.cookie cimport CookieCursor, CookiePair, cookie_begin, cookie_next
-from fastlb._core.head cimport FIELD_COOKIE, head_next, head_value
-from fastlb._core.outcome cimport (
-    OUTCOME_EXPIRED, OUTCOME_NEW, OUTCOME_OTHER_CLASS, OUTCOME_TAMPERED,
-)
-from fastlb._core.persist cimport FIND_NODE, Finding, PersistInput
-from fastlb._core.plan cimport KEY_TOKEN_MAC, KEY_TOKEN_STREAM, PlanClass, plan_text
-from fastlb._core.slice cimport Slice, slice_equal, slice_of
-from fastlb._core.token cimport Token, token_read
-
-cdef enum:
-    SKEW_S = 24 * 3600
-    REFRESHES_PER_TIMEOUT = 16
-
-
-cdef inline bint _older(uint32_t now_s, uint32_t then_s, uint32_t limit_s) noexcept nogil:
-    if then_s > now_s:
-        return then_s - now_s > SKEW_S
-    return now_s - then_s > limit_s
-
-
-# Whether the session of `token` is too old; else whether its dates have to be written again.
-cdef bint _expired(const PlanClass* cls, const Token* token, uint32_t now_s,
-                   Finding* found) noexcept nogil:
-    cdef bint dated = token.last_seen_s != 0
-    cdef bint limited = cls.timeout_s != 0 or cls.max_lifetime_s != 0
-    cdef uint32_t granule_s = cls.timeout_s // REFRESHES_PER_TIMEOUT
-    found.rewrite = dated != limited
-    if not dated or not limited:
-        return False
-    if cls.timeout_s and _older(now_s, token.last_seen_s, cls.timeout_s):
-        return True
-    if cls.max_lifetime_s and _older(now_s, token.first_seen_s, cls.max_lifetime_s):
-        return True
-    if granule_s < 1:
-        granule_s = 1
-    if cls.timeout_s and now_s > token.last_seen_s and now_s - token.last_seen_s >= granule_s:
-        found.rewrite = True
-    return False
-
-
-cdef bint _take(const PersistInput* ask, const PlanClass* cls, Slice value,
-                Finding* found) noexcept nogil:
-    cdef Token token
-    if token_read(&ask.plan.keys[KEY_TOKEN_MAC], &ask.plan.keys[KEY_TOKEN_STREAM],
-                  value.at, value.bytes, &token) < 0:
-        found.outcome = OUTCOME_TAMPERED
-        return False
-    if token.class_id != cls.id:
-        found.outcome = OUTCOME_OTHER_CLASS
-        return False
-    if _expired(cls, &token, ask.wall_s, found):
-        found.outcome = OUTCOME_EXPIRED
-        return False
-    found.kind = FIND_NODE
-    found.node = token.node
-    found.first_seen_s = token.first_seen_s
-    found.last_seen_s = token.last_seen_s
-    return True
+from fastlb._core.inserted cimport inserted_find, inserted_take_token
+from fastlb._core.persist cimport Finding, PersistInput
+from fastlb._core.plan cimport PlanClass
 
 
 cdef void persist_transparent_find(const PersistInput* ask, const PlanClass* cls,
                                    Finding* found) noexcept nogil:
-    cdef Slice name = slice_of(plan_text(ask.plan, cls.cookie_name), cls.cookie_name.bytes)
-    cdef CookieCursor cursor
-    cdef CookiePair pair
-    cdef Slice value
-    cdef int field
-    found.outcome = OUTCOME_NEW
-    if ask.head == NULL:
-        return
-    field = ask.head.first[FIELD_COOKIE]
-    while field >= 0:
-        value = head_value(ask.head, ask.buf, <uint32_t> field)
-        cookie_begin(&cursor, value.at, value.bytes)
-        while cookie_next(&cursor, &pair):
-            if not slice_equal(pair.name, name):
-                continue
-            found.duplicates = found.cookie_seen
-            found.cookie_seen = True
-            if found.kind != FIND_NODE:
-                _take(ask, cls, pair.value, found)
-        field = head_next(ask.head, field)
-    if found.kind != FIND_NODE:
-        found.rewrite = False
+    inserted_find(ask, cls, found, inserted_take_token)

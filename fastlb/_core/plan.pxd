@@ -13,7 +13,7 @@ from fastlb._core.siphash cimport SipKey
 
 cdef enum:
     PLAN_MAGIC = 0x464C4250          # "FLBP"
-    PLAN_LAYOUT = 1
+    PLAN_LAYOUT = 2
     PLAN_KEYS = 4                    # how many of them
 
 cdef enum:                           # PlanKeyUse: index in Plan.keys
@@ -39,7 +39,16 @@ cdef enum Algorithm:
 
 cdef enum ClassType:
     CLASS_IP = 0
+    CLASS_UNIVERSAL
+    CLASS_NAMED
     CLASS_TRANSPARENT
+    CLASS_COOKIE_INSERT
+    CLASS_COOKIE
+    CLASS_J2EE
+    CLASS_ASP
+    CLASS_X_ZEUS
+    CLASS_SSL
+    CLASS_HASH
     CLASS_TYPES
 
 cdef enum FailureMode:
@@ -57,6 +66,26 @@ cdef enum PlanFlags:
     CLASS_PRESERVE = 16
     CLASS_REISSUE = 32
     CLASS_HAS_CACHE = 64
+    CLASS_INSERTS_COOKIE = 128       # fastlb sets a cookie for it
+    CLASS_LISTED_ONLY = 256          # a node that it names and the pool lacks counts as no session
+    CLASS_LEARNS = 512               # responses name its keys
+    CLASS_WRITES_EXPIRES = 1024      # its cookie has an Expires date, computed per response
+    CLASS_FOLLOWS_PATH = 2048        # attributes that its cookie takes over from the application's
+    CLASS_FOLLOWS_DOMAIN = 4096
+    CLASS_FOLLOWS_SECURE = 8192
+    CLASS_FOLLOWS_SAME_SITE = 16384
+    CLASS_FOLLOWS_AGE = 32768
+
+cdef enum KeyPartKind:               # where a declared key, or a part of it, is found
+    KEY_PART_HEADER = 0
+    KEY_PART_COOKIE
+    KEY_PART_QUERY
+    KEY_PART_PATH
+    KEY_PART_HOST
+    KEY_PART_SNI
+    KEY_PART_SOURCE
+    KEY_PART_DESTINATION
+    KEY_PART_KINDS
 
 ctypedef struct Text:
     uint32_t offset
@@ -108,6 +137,19 @@ ctypedef struct PlanNode:
     uint64_t hash_seed               # from the address alone, so that order does not matter
     Text name                        # "10.0.0.1:8080"
 
+ctypedef struct PlanKeyPart:
+    uint32_t kind                    # KeyPartKind
+    uint32_t number                  # path: the segment, 1 is the first
+    Text name                        # header (lower case), cookie, or query parameter
+
+ctypedef struct PlanCookieName:
+    Text name
+    int32_t virtual_server           # the one that writes it; -1: all do
+
+ctypedef struct PlanPassphrase:
+    uint8_t cipher_key[64]           # AES-256-SIV
+    SipKey mark                      # tells in front whether the cipher text can be ours
+
 ctypedef struct PlanClass:
     Text name
     uint32_t id                      # first 4 bytes of SHA-256 of the name
@@ -116,6 +158,7 @@ ctypedef struct PlanClass:
     int32_t fallback                 # PlanClass index, -1: none
     uint32_t failure_mode
     uint32_t flags
+    uint32_t chain_flags             # of the class and all its fallbacks
     Text redirect_url
     # ip
     uint32_t ipv4_bits
@@ -130,8 +173,20 @@ ctypedef struct PlanClass:
     uint64_t reservations_bytes
     uint32_t timeout_s               # idle; 0: none
     uint32_t max_lifetime_s          # absolute; 0: none
-    Text cookie_name
+    uint32_t cookie_names            # first PlanCookieName
+    uint32_t cookie_name_count
     Text cookie_tail                 # all that follows the value: "; Path=/; HttpOnly"
+    uint32_t passphrases             # first PlanPassphrase; the first one writes
+    uint32_t passphrase_count
+    # universal, hash
+    uint32_t key_parts               # first PlanKeyPart
+    uint32_t key_part_count          # 0: a rule sets the key
+    uint32_t learn_parts
+    uint32_t learn_part_count
+    # cookie, j2ee, asp
+    Text session_cookie              # the application's
+    Text session_parameter           # j2ee: of the path
+    Text route_separators            # j2ee: the id ends before the first of these bytes
 
 ctypedef struct PlanLimits:
     uint32_t max_connections
@@ -177,6 +232,10 @@ ctypedef struct Plan:
     uint32_t routes
     uint32_t route_count
     uint32_t networks
+    uint32_t cookie_names
+    uint32_t key_parts
+    uint32_t passphrases
+    uint32_t needs_local             # some key has the address that the client connected to
     uint64_t node_table_offset       # region in the segment
     uint64_t epoch_ms                # CLOCK_BOOTTIME at tick 0 of the session caches
     PlanLimits limits
@@ -214,6 +273,20 @@ cdef inline const PlanRoute* plan_routes(const Plan* plan) noexcept nogil:
 
 cdef inline const PlanNetwork* plan_networks(const Plan* plan) noexcept nogil:
     return <const PlanNetwork*> (<const char*> plan + plan.networks)
+
+
+cdef inline const PlanCookieName* plan_cookie_names(const Plan* plan,
+                                                    const PlanClass* cls) noexcept nogil:
+    return <const PlanCookieName*> (<const char*> plan + plan.cookie_names) + cls.cookie_names
+
+
+cdef inline const PlanKeyPart* plan_key_parts(const Plan* plan) noexcept nogil:
+    return <const PlanKeyPart*> (<const char*> plan + plan.key_parts)
+
+
+cdef inline const PlanPassphrase* plan_passphrases(const Plan* plan,
+                                                   const PlanClass* cls) noexcept nogil:
+    return <const PlanPassphrase*> (<const char*> plan + plan.passphrases) + cls.passphrases
 
 
 # 0 when the blob is a whole plan of this build, else a negative number.

@@ -3,11 +3,11 @@
 # The builder collects tables of structs and one pool of texts, and lays them out at the end;
 # nothing here knows the configuration file (that is fastlb/plan.py's).
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastlb._core.address cimport Address, address_from_text, address_is_ipv4
-from fastlb._core.limits cimport NODES_MAX, WORKERS_MAX
+from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, NODES_MAX, WORKERS_MAX
 from fastlb._core.siphash cimport sip_key_load
 from fastlb._core.stats cimport WorkerStats
 
@@ -60,7 +60,17 @@ PROTOCOL_NUMBERS = {
 FAILURE_MODE_NUMBERS = {
     "new-node": FAILURE_NEW_NODE, "redirect": FAILURE_REDIRECT, "close": FAILURE_CLOSE,
 }
-CLASS_TYPE_NUMBERS = {"ip": CLASS_IP, "transparent": CLASS_TRANSPARENT}
+CLASS_TYPE_NUMBERS = {
+    "ip": CLASS_IP, "universal": CLASS_UNIVERSAL, "named": CLASS_NAMED,
+    "transparent": CLASS_TRANSPARENT, "cookie-insert": CLASS_COOKIE_INSERT,
+    "cookie": CLASS_COOKIE, "j2ee": CLASS_J2EE, "asp": CLASS_ASP, "x-zeus": CLASS_X_ZEUS,
+    "ssl": CLASS_SSL, "hash": CLASS_HASH,
+}
+KEY_PART_NUMBERS = {
+    "header": KEY_PART_HEADER, "cookie": KEY_PART_COOKIE, "query": KEY_PART_QUERY,
+    "path": KEY_PART_PATH, "host": KEY_PART_HOST, "sni": KEY_PART_SNI,
+    "source": KEY_PART_SOURCE, "destination": KEY_PART_DESTINATION,
+}
 LOG_FORMAT_NUMBERS = {"off": LOG_OFF, "json": LOG_JSON, "combined": LOG_COMBINED}
 KEY_NAMES = ("session", "token mac", "token stream", "reservation")
 
@@ -81,6 +91,7 @@ cdef class PlanBuilder:
     cdef bytearray texts
     cdef dict text_offsets
     cdef list listeners, servers, pools, nodes, classes, routes, networks, schedules
+    cdef list cookie_names, key_parts, passphrases
     cdef Plan head
 
     def __init__(self):
@@ -94,6 +105,9 @@ cdef class PlanBuilder:
         self.routes = []
         self.networks = []
         self.schedules = []
+        self.cookie_names = []
+        self.key_parts = []
+        self.passphrases = []
         memset(&self.head, 0, sizeof(Plan))
 
     cdef Text _text(self, str text) except *:
@@ -234,8 +248,16 @@ cdef class PlanBuilder:
                   failure_mode: str, redirect_url: str, flags: int, ipv4_bits: int = 0,
                   ipv6_bits: int = 0, cache: tuple = (0, 0), expiry_ticks: int = 0,
                   reserve_ticks: int = 0, reservations: tuple = (0, 0), timeout_s: int = 0,
-                  max_lifetime_s: int = 0, cookie_name: str = "", cookie_tail: str = "") -> int:
-        """`fallback` -1: none; `flags`: of CLASS_FLAGS; caches: (offset, bytes) in the segment."""
+                  max_lifetime_s: int = 0, cookie_names: object = (), cookie_tail: str = "",
+                  passphrases: object = (), key: object = (), learn: object = (),
+                  session_cookie: str = "", session_parameter: str = "",
+                  route_separators: str = "") -> int:
+        """`fallback` -1: none; `flags`: of CLASS_FLAGS; caches: (offset, bytes) in the segment.
+
+        `cookie_names`: pairs of a name and the index of the virtual server that writes it (-1:
+        all do); `passphrases`: pairs of a 64-byte cipher key and a 16-byte mark key; `key` and
+        `learn`: pairs of a kind (KEY_PART_NUMBERS) and a name or number.
+        """
         cdef PlanClass entry
         memset(&entry, 0, sizeof(entry))
         entry.name = self._text(name)
@@ -254,10 +276,52 @@ cdef class PlanBuilder:
         entry.reservations_offset, entry.reservations_bytes = reservations
         entry.timeout_s = timeout_s
         entry.max_lifetime_s = max_lifetime_s
-        entry.cookie_name = self._text(cookie_name)
+        entry.cookie_names, entry.cookie_name_count = self._add_cookie_names(cookie_names)
         entry.cookie_tail = self._text(cookie_tail)
+        entry.passphrases, entry.passphrase_count = self._add_passphrases(passphrases)
+        entry.key_parts, entry.key_part_count = self._add_key_parts(key)
+        entry.learn_parts, entry.learn_part_count = self._add_key_parts(learn)
+        entry.session_cookie = self._text(session_cookie)
+        entry.session_parameter = self._text(session_parameter)
+        entry.route_separators = self._text(route_separators)
         self.classes.append((<char*> &entry)[:sizeof(entry)])
         return len(self.classes) - 1
+
+    def _add_cookie_names(self, names):
+        cdef PlanCookieName entry
+        first = len(self.cookie_names)
+        for name, server in names:
+            memset(&entry, 0, sizeof(entry))
+            entry.name = self._text(name)
+            entry.virtual_server = server
+            self.cookie_names.append((<char*> &entry)[:sizeof(entry)])
+        return first, len(names)
+
+    def _add_passphrases(self, passphrases):
+        cdef PlanPassphrase entry
+        cdef bytes cipher_key, mark
+        first = len(self.passphrases)
+        for cipher_key, mark in passphrases:
+            if len(cipher_key) != sizeof(entry.cipher_key) or len(mark) != 16:
+                raise ValueError("plan: a passphrase's keys have 64 and 16 bytes")
+            memcpy(entry.cipher_key, <const char*> cipher_key, sizeof(entry.cipher_key))
+            sip_key_load(&entry.mark, <const uint8_t*> <const char*> mark)
+            self.passphrases.append((<char*> &entry)[:sizeof(entry)])
+        return first, len(passphrases)
+
+    def _add_key_parts(self, parts):
+        cdef PlanKeyPart entry
+        first = len(self.key_parts)
+        for kind, name in parts:
+            memset(&entry, 0, sizeof(entry))
+            entry.kind = KEY_PART_NUMBERS[kind]
+            if entry.kind == KEY_PART_PATH:
+                entry.number = int(name)
+            else:
+                entry.name = self._text(name.lower() if entry.kind == KEY_PART_HEADER else name)
+            self.head.needs_local |= entry.kind == KEY_PART_DESTINATION
+            self.key_parts.append((<char*> &entry)[:sizeof(entry)])
+        return first, len(parts)
 
     def finish(self) -> bytes:
         """Lay everything out; the builder is not to be used after that."""
@@ -288,11 +352,16 @@ cdef class PlanBuilder:
         head.routes = place(self.routes)
         head.route_count = len(self.routes)
         head.networks = place(self.networks)
+        head.cookie_names = place(self.cookie_names)
+        head.key_parts = place(self.key_parts)
+        head.passphrases = place(self.passphrases)
         schedules = place(self.schedules)
         texts = place([bytes(self.texts)])
         head.bytes = len(blob)
         memcpy(<char*> blob, head, sizeof(Plan))
         _move_offsets(blob, schedules, texts)
+        _move_method_offsets(blob, texts, len(self.cookie_names), len(self.key_parts))
+        _note_chains(blob)
         return bytes(blob)
 
 
@@ -316,11 +385,43 @@ cdef void _move_offsets(bytearray blob, uint32_t schedules, uint32_t texts) exce
     for i in range(plan.class_count):
         cls[i].name.offset += texts
         cls[i].redirect_url.offset += texts
-        cls[i].cookie_name.offset += texts
         cls[i].cookie_tail.offset += texts
+        cls[i].session_cookie.offset += texts
+        cls[i].session_parameter.offset += texts
+        cls[i].route_separators.offset += texts
     for i in range(plan.route_count):
         route[i].host.offset += texts
         route[i].path.offset += texts
+
+
+cdef void _move_method_offsets(bytearray blob, uint32_t texts, uint32_t cookie_names,
+                               uint32_t key_parts) except *:
+    cdef char* base = blob
+    cdef Plan* plan = <Plan*> base
+    cdef PlanCookieName* name = <PlanCookieName*> (base + plan.cookie_names)
+    cdef PlanKeyPart* part = <PlanKeyPart*> (base + plan.key_parts)
+    cdef uint32_t i
+    for i in range(cookie_names):
+        name[i].name.offset += texts
+    for i in range(key_parts):
+        part[i].name.offset += texts
+
+
+cdef void _note_chains(bytearray blob) except *:
+    # What any class of a chain asks for, so that a request looks at one word.
+    cdef char* base = blob
+    cdef Plan* plan = <Plan*> base
+    cdef PlanClass* cls = <PlanClass*> (base + plan.classes)
+    cdef uint32_t i
+    cdef int _depth
+    cdef int32_t at
+    for i in range(plan.class_count):
+        at = <int32_t> i
+        for _depth in range(FALLBACK_DEPTH_MAX):
+            if at < 0:
+                break
+            cls[i].chain_flags |= cls[at].flags
+            at = cls[at].fallback
 
 
 CLASS_FLAGS = {
@@ -331,4 +432,13 @@ CLASS_FLAGS = {
     "preserve": CLASS_PRESERVE,
     "reissue": CLASS_REISSUE,
     "has_cache": CLASS_HAS_CACHE,
+    "inserts_cookie": CLASS_INSERTS_COOKIE,
+    "listed_only": CLASS_LISTED_ONLY,
+    "learns": CLASS_LEARNS,
+    "writes_expires": CLASS_WRITES_EXPIRES,
+    "follows_path": CLASS_FOLLOWS_PATH,
+    "follows_domain": CLASS_FOLLOWS_DOMAIN,
+    "follows_secure": CLASS_FOLLOWS_SECURE,
+    "follows_same_site": CLASS_FOLLOWS_SAME_SITE,
+    "follows_age": CLASS_FOLLOWS_AGE,
 }

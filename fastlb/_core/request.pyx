@@ -24,13 +24,17 @@ from fastlb._core.head cimport (
     HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field, Head, HeadLimits,
     head_next, head_reset, request_head_parse,
 )
-from fastlb._core.limits cimport FALLBACK_DEPTH_MAX
+from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX
 from fastlb._core.plan cimport (
-    CLASS_HIDE_COOKIE, CLASS_TRANSPARENT, PROTOCOL_HTTPS, Plan, PlanClass, PlanNode, plan_class,
-    plan_nodes, plan_text,
+    CLASS_HIDE_COOKIE, PROTOCOL_HTTPS, Plan, PlanClass, PlanCookieName, PlanNode, plan_class,
+    plan_cookie_names, plan_nodes, plan_text,
 )
 from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at
 from fastlb._core.slice cimport Slice, slice_of
+
+
+cdef enum:
+    HIDDEN_NAMES_MAX = FALLBACK_DEPTH_MAX * COOKIE_NAMES_MAX
 
 
 cdef void request_reload(Worker* w, Exchange* x) noexcept nogil:
@@ -112,17 +116,20 @@ cdef bint _known_absent(const Exchange* x, int32_t index) noexcept nogil:
 cdef int _hide_cookies(Worker* w, Exchange* x, const char* buf) noexcept nogil:
     cdef const Plan* plan = x.snapshot.plan
     cdef const PlanClass* cls
-    cdef Slice[FALLBACK_DEPTH_MAX] names
-    cdef uint32_t count = 0
+    cdef const PlanCookieName* own
+    cdef Slice[HIDDEN_NAMES_MAX] names
+    cdef uint32_t i, count = 0
     cdef int32_t index = x.decision.persistence
     if not w.request.flags & HEAD_HAS_COOKIE:
         return 0
     while index >= 0:
         cls = plan_class(plan, <uint32_t> index)
-        if cls.type == CLASS_TRANSPARENT and cls.flags & CLASS_HIDE_COOKIE \
-                and not _known_absent(x, index):
-            names[count] = slice_of(plan_text(plan, cls.cookie_name), cls.cookie_name.bytes)
-            count += 1
+        own = plan_cookie_names(plan, cls)
+        if cls.flags & CLASS_HIDE_COOKIE and not _known_absent(x, index):
+            for i in range(cls.cookie_name_count):
+                BUG_ON(count >= HIDDEN_NAMES_MAX)
+                names[count] = slice_of(plan_text(plan, own[i].name), own[i].name.bytes)
+                count += 1
         index = cls.fallback
     if count == 0:
         return 0

@@ -5,22 +5,24 @@ from libc.string cimport strlen
 
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.cookie cimport SetCookie, set_cookie_expired, set_cookie_parse
-from fastlb._core.decide cimport ClassCookie, DecideInput, decide_forget
+from fastlb._core.decide cimport decide_forget
+from fastlb._core.decision cimport ClassCookie, DecideInput
 from fastlb._core.edit cimport EDIT_FULL, edit_cut
 from fastlb._core.head cimport (
     FIELD_CACHE_CONTROL, FIELD_ETAG, FIELD_EXPIRES, FIELD_LAST_MODIFIED, FIELD_SET_COOKIE, Head,
     METHOD_GET, METHOD_HEAD, head_next, head_value,
 )
+from fastlb._core.methods cimport method_write
+from fastlb._core.persist cimport COOKIE_VALUE_BYTES_MAX, persist_write_t
 from fastlb._core.plan cimport (
-    CLASS_PRESERVE, CLASS_PROTECT_CACHE, CLASS_TRANSPARENT, KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan,
-    PlanClass, PlanNode, plan_class, plan_nodes, plan_text,
+    CLASS_INSERTS_COOKIE, CLASS_PRESERVE, CLASS_PROTECT_CACHE, Plan, PlanClass, PlanCookieName,
+    plan_class, plan_cookie_names, plan_nodes, plan_text, plan_virtual_server,
 )
 from fastlb._core.scratch cimport scratch_add
 from fastlb._core.slice cimport (
     Slice, ascii_lower, slice_equal, slice_equal_fold, slice_of, slice_trim,
 )
 from fastlb._core.stats cimport ClassStats
-from fastlb._core.token cimport TOKEN_TEXT_BYTES_MAX, Token, token_write
 
 cdef const char* EXPIRED = "; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0\r\n"
 
@@ -31,18 +33,27 @@ cdef enum OwnName:                   # the node's own Set-Cookie of a class's co
     OWN_NAME_ENDED                   # passed on: the application ended the session
 
 
+cdef bint _is_ours(const Plan* plan, const PlanClass* cls, Slice name) noexcept nogil:
+    cdef const PlanCookieName* names = plan_cookie_names(plan, cls)
+    cdef uint32_t i
+    for i in range(cls.cookie_name_count):
+        if slice_equal(name, slice_of(plan_text(plan, names[i].name), names[i].name.bytes)):
+            return True
+    return False
+
+
 # An OwnName, or EDIT_FULL.
 cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf, const PlanClass* cls,
                           ClassStats* stats) noexcept nogil:
     cdef const Head* head = &w.response
-    cdef Slice name = slice_of(plan_text(x.snapshot.plan, cls.cookie_name), cls.cookie_name.bytes)
     cdef SetCookie cookie
     cdef Slice value
     cdef int i = head.first[FIELD_SET_COOKIE]
     cdef int silent = OWN_NAME_NONE
     while i >= 0:
         value = head_value(head, buf, <uint32_t> i)
-        if set_cookie_parse(&cookie, value.at, value.bytes) and slice_equal(cookie.name, name):
+        if set_cookie_parse(&cookie, value.at, value.bytes) \
+                and _is_ours(x.snapshot.plan, cls, cookie.name):
             if set_cookie_expired(&cookie, w.wall_s):
                 stats.ended += 1
                 silent = OWN_NAME_ENDED
@@ -56,35 +67,46 @@ cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf, const PlanCla
     return silent
 
 
-cdef bint _write_cookie(Worker* w, Exchange* x, const PlanClass* cls,
-                        uint32_t first_seen_s) noexcept nogil:
+cdef bint _add_name(Worker* w, const Plan* plan, const PlanClass* cls,
+                    uint32_t virtual_server) noexcept nogil:
+    # "Set-Cookie: " and the name that this virtual server writes, with its "=".
+    cdef const PlanCookieName* names = plan_cookie_names(plan, cls)
+    cdef uint32_t i, own = 0
+    for i in range(cls.cookie_name_count):
+        if names[i].virtual_server < 0 or names[i].virtual_server == <int32_t> virtual_server:
+            own = i
+            break
+    return (scratch_add(w, "Set-Cookie: ", 12)
+            and scratch_add(w, plan_text(plan, names[own].name), names[own].name.bytes)
+            and scratch_add(w, "=", 1))
+
+
+# 1 when it is written, 0 when there can't be a value now, EDIT_FULL.
+cdef int _write_cookie(Worker* w, Exchange* x, const PlanClass* cls,
+                       uint32_t first_seen_s) noexcept nogil:
     cdef const Plan* plan = x.snapshot.plan
-    cdef const PlanNode* node = plan_nodes(plan, x.pool) + x.decision.node
-    cdef bint dated = cls.timeout_s != 0 or cls.max_lifetime_s != 0
-    cdef char[TOKEN_TEXT_BYTES_MAX] text
-    cdef Token token
-    cdef uint32_t count
-    token.node = node.address
-    token.class_id = cls.id
-    token.first_seen_s = 0
-    token.last_seen_s = 0
-    if dated:
-        token.last_seen_s = w.wall_s
-        token.first_seen_s = first_seen_s if first_seen_s else w.wall_s
-    count = token_write(&plan.keys[KEY_TOKEN_MAC], &plan.keys[KEY_TOKEN_STREAM], &token, text)
-    return (scratch_add(w, "Set-Cookie: ", 12)
-            and scratch_add(w, plan_text(plan, cls.cookie_name), cls.cookie_name.bytes)
-            and scratch_add(w, "=", 1)
-            and scratch_add(w, text, count)
+    cdef persist_write_t write = method_write(cls)
+    cdef char[COOKIE_VALUE_BYTES_MAX] value
+    cdef uint32_t count = write(plan, cls, &(plan_nodes(plan, x.pool) + x.decision.node).address,
+                                first_seen_s, w.wall_s, value)
+    if count == 0:
+        return 0
+    if (_add_name(w, plan, cls, _server_index(x))
+            and scratch_add(w, value, count)
             and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
-            and scratch_add(w, "\r\n", 2))
+            and scratch_add(w, "\r\n", 2)):
+        return 1
+    return EDIT_FULL
 
 
-cdef bint _expire(Worker* w, const Plan* plan, const PlanClass* cls) noexcept nogil:
+cdef inline uint32_t _server_index(const Exchange* x) noexcept nogil:
+    return <uint32_t> (x.server - plan_virtual_server(x.snapshot.plan, 0))
+
+
+cdef bint _expire(Worker* w, Exchange* x, const PlanClass* cls) noexcept nogil:
     # The last attribute of a name counts (RFC 6265 5.3), so these two win over the tail's.
-    return (scratch_add(w, "Set-Cookie: ", 12)
-            and scratch_add(w, plan_text(plan, cls.cookie_name), cls.cookie_name.bytes)
-            and scratch_add(w, "=", 1)
+    cdef const Plan* plan = x.snapshot.plan
+    return (_add_name(w, plan, cls, _server_index(x))
             and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
             and scratch_add(w, EXPIRED, <uint32_t> strlen(EXPIRED)))
 
@@ -94,7 +116,7 @@ cdef bint set_cookie_expire(Worker* w, Exchange* x) noexcept nogil:
     cdef uint32_t i
     for i in range(x.decision.cookie_count):
         if x.decision.cookies[i].expire and not _expire(
-                w, plan, plan_class(plan, <uint32_t> x.decision.cookies[i].index)):
+                w, x, plan_class(plan, <uint32_t> x.decision.cookies[i].index)):
             return False
     return True
 
@@ -223,10 +245,10 @@ cdef int _edit_one(Worker* w, Exchange* x, const char* buf, int32_t index) noexc
             _ended_by_application(w, x)
     if silent or cookie == NULL or not cookie.write:
         return 0
-    if not _write_cookie(w, x, cls, cookie.first_seen_s):
-        return EDIT_FULL
-    stats.cookies_set += 1
-    return 1
+    silent = _write_cookie(w, x, cls, cookie.first_seen_s)
+    if silent > 0:
+        stats.cookies_set += 1
+    return silent
 
 
 cdef int set_cookie_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil:
@@ -236,7 +258,7 @@ cdef int set_cookie_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil
     cdef int written
     while index >= 0:
         cls = plan_class(x.snapshot.plan, <uint32_t> index)
-        if cls.type == CLASS_TRANSPARENT:
+        if cls.flags & CLASS_INSERTS_COOKIE:
             written = _edit_one(w, x, buf, index)
             if written < 0:
                 return written

@@ -15,6 +15,8 @@ from fastlb.plan import schedule
 
 KEYS = [bytes(range(i, i + 16)) for i in (0, 16, 32, 48)]
 TAIL = "; Path=/; HttpOnly"
+CACHED = ("ip", "universal", "j2ee", "asp", "ssl")
+INSERTED = ("transparent", "cookie-insert", "cookie")
 
 
 def seed(ip: str, port: int) -> int:
@@ -54,6 +56,13 @@ class Class:
     timeout_s: int = 0
     max_lifetime_s: int = 0
     tail: str = TAIL
+    key: list[tuple[str, str]] = field(default_factory=list)
+    learn: list[tuple[str, str]] = field(default_factory=list)
+    session_cookie: str = ""
+    session_parameter: str = "jsessionid"
+    route_separators: str = ".!:"
+    names: list[tuple[str, int]] | None = None  # of its cookie, and the virtual server of each
+    passphrases: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @property
     def id(self) -> int:
@@ -88,9 +97,13 @@ class Setting:
         for index, one in enumerate(self.classes):
             cache = reservations = (0, 0)
             flags = sum(CLASS_FLAGS[flag] for flag in one.flags)
-            if one.type == "ip" and segment is not None:
+            if one.type in CACHED and segment is not None:
                 cache = make_cache(segment, f"cache-{index}", one.size)
                 flags |= CLASS_FLAGS["has_cache"]
+            if one.type in INSERTED:
+                flags |= CLASS_FLAGS["inserts_cookie"]
+            if one.learn or one.type in ("j2ee", "asp"):
+                flags |= CLASS_FLAGS["learns"]
             if one.reserve_ticks and segment is not None:
                 reservations = make_cache(segment, f"reserved-{index}", one.size)
             builder.add_class(
@@ -100,8 +113,10 @@ class Setting:
                 ipv4_bits=one.ipv4_prefix, ipv6_bits=one.ipv6_prefix, cache=cache,
                 expiry_ticks=one.expiry_ticks, reserve_ticks=one.reserve_ticks,
                 reservations=reservations, timeout_s=one.timeout_s,
-                max_lifetime_s=one.max_lifetime_s, cookie_name=one.cookie_name,
-                cookie_tail=one.tail,
+                max_lifetime_s=one.max_lifetime_s, cookie_tail=one.tail,
+                cookie_names=one.names or [(one.cookie_name, -1)], key=one.key, learn=one.learn,
+                session_cookie=one.session_cookie, session_parameter=one.session_parameter,
+                route_separators=one.route_separators, passphrases=one.passphrases,
             )  # fmt: skip
 
     def blob(self, segment: Segment | None = None) -> bytes:

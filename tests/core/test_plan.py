@@ -90,15 +90,15 @@ def test_nodes(image: core.PlanImage) -> None:
 
 def test_classes(image: core.PlanImage) -> None:
     shop, by_ip = image.classes()
-    assert (shop["name"], shop["type"], shop["fallback"], shop["failure_mode"]) == ("shop", 1, 1, 1)
+    assert (shop["name"], shop["type"], shop["fallback"], shop["failure_mode"]) == ("shop", 3, 1, 1)
     assert shop["id"] == FULL.classes[0].id
     assert shop["redirect_url"] == "/entschuldigung/ä"
     assert (shop["timeout_s"], shop["max_lifetime_s"]) == (1800, 86400)
-    assert shop["cookie_name"] == FULL.classes[0].cookie_name
+    assert shop["cookie_names"] == [(FULL.classes[0].cookie_name, -1)]
     assert shop["cookie_tail"] == "; Path=/; HttpOnly"
     assert (by_ip["fallback"], by_ip["failure_mode"], by_ip["expiry_ticks"]) == (-1, 2, 18000)
     assert (by_ip["ipv4_bits"], by_ip["ipv6_bits"]) == (24, 56)
-    assert by_ip["flags"] == sum(CLASS_FLAGS.values()) == 127
+    assert by_ip["flags"] == sum(CLASS_FLAGS.values()) == 0xFFFF
 
 
 def test_several_pools_have_their_own_nodes_and_schedules() -> None:
@@ -151,7 +151,7 @@ def test_another_magic_is_refused(at: int) -> None:
     assert core.check(bytes(blob)) < 0
 
 
-@pytest.mark.parametrize("layout", [0, 2, 0xFFFFFFFF])
+@pytest.mark.parametrize("layout", [0, 1, 3, 0xFFFFFFFF])
 def test_another_layout_is_refused(layout: int) -> None:
     blob = bytearray(FULL.blob())
     struct.pack_into("<I", blob, 4, layout)

@@ -26,7 +26,8 @@ from fastlb._core.stats import read_node, read_virtual_server, read_worker
 from fastlb.channel import Kind, Message
 from fastlb.check import check_text
 from fastlb.config import Config as CheckedConfig
-from fastlb.plan import Place, compile_plan, seal
+from fastlb.plan import compile_plan, seal
+from fastlb.plan_class import Place
 from fastlb.segment import SharedSegment
 from fastlb.slots import Slots, listener_keys
 

@@ -1,0 +1,122 @@
+# Ages (design.md "Idle and absolute age") are checked against the dates inside the value.
+# A value without dates where ages are limited is taken and gets them; dates that no limit
+# asks for are taken out again. A date more than a day ahead of our clock is no skew any
+# more: the session counts as expired.
+
+from libc.stdint cimport uint32_t
+
+from fastlb._core.address cimport Address
+from fastlb._core.cookie cimport CookieCursor, CookiePair, cookie_begin, cookie_next
+from fastlb._core.head cimport FIELD_COOKIE, head_next, head_value
+from fastlb._core.outcome cimport (
+    OUTCOME_EXPIRED, OUTCOME_NEW, OUTCOME_OTHER_CLASS, OUTCOME_TAMPERED,
+)
+from fastlb._core.persist cimport FIND_NODE, Finding, PersistInput
+from fastlb._core.plan cimport (
+    KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass, PlanCookieName, plan_cookie_names, plan_text,
+)
+from fastlb._core.slice cimport Slice, slice_equal, slice_of
+from fastlb._core.token cimport Token, token_read, token_write
+
+cdef enum:
+    SKEW_S = 24 * 3600
+    REFRESHES_PER_TIMEOUT = 16
+
+
+cdef inline bint _older(uint32_t now_s, uint32_t then_s, uint32_t limit_s) noexcept nogil:
+    if then_s > now_s:
+        return then_s - now_s > SKEW_S
+    return now_s - then_s > limit_s
+
+
+cdef bint inserted_expired(const PlanClass* cls, uint32_t first_seen_s, uint32_t last_seen_s,
+                           uint32_t now_s, Finding* found) noexcept nogil:
+    cdef bint dated = last_seen_s != 0
+    cdef bint limited = cls.timeout_s != 0 or cls.max_lifetime_s != 0
+    cdef uint32_t granule_s = cls.timeout_s // REFRESHES_PER_TIMEOUT
+    found.rewrite = dated != limited
+    if not dated or not limited:
+        return False
+    if cls.timeout_s and _older(now_s, last_seen_s, cls.timeout_s):
+        return True
+    if cls.max_lifetime_s and _older(now_s, first_seen_s, cls.max_lifetime_s):
+        return True
+    if granule_s < 1:
+        granule_s = 1
+    if cls.timeout_s and now_s > last_seen_s and now_s - last_seen_s >= granule_s:
+        found.rewrite = True
+    return False
+
+
+cdef bint inserted_take_token(const PersistInput* ask, const PlanClass* cls, Slice value,
+                              Finding* found) noexcept nogil:
+    cdef Token token
+    if token_read(&ask.plan.keys[KEY_TOKEN_MAC], &ask.plan.keys[KEY_TOKEN_STREAM],
+                  value.at, value.bytes, &token) < 0:
+        found.outcome = OUTCOME_TAMPERED
+        return False
+    if token.class_id != cls.id:
+        found.outcome = OUTCOME_OTHER_CLASS
+        return False
+    if inserted_expired(cls, token.first_seen_s, token.last_seen_s, ask.wall_s, found):
+        found.outcome = OUTCOME_EXPIRED
+        return False
+    found.node = token.node
+    found.first_seen_s = token.first_seen_s
+    found.last_seen_s = token.last_seen_s
+    return True
+
+
+cdef uint32_t inserted_write_token(const Plan* plan, const PlanClass* cls, const Address* node,
+                                   uint32_t first_seen_s, uint32_t wall_s,
+                                   char* out) noexcept nogil:
+    cdef Token token
+    token.node = node[0]
+    token.class_id = cls.id
+    token.first_seen_s = 0
+    token.last_seen_s = 0
+    if cls.timeout_s != 0 or cls.max_lifetime_s != 0:
+        token.last_seen_s = wall_s
+        token.first_seen_s = first_seen_s if first_seen_s else wall_s
+    return token_write(&plan.keys[KEY_TOKEN_MAC], &plan.keys[KEY_TOKEN_STREAM], &token, out)
+
+
+# Which of the class's names this is; -1: none.
+cdef inline int _name_index(const PersistInput* ask, const PlanClass* cls,
+                            Slice name) noexcept nogil:
+    cdef const PlanCookieName* names = plan_cookie_names(ask.plan, cls)
+    cdef int i
+    for i in range(<int> cls.cookie_name_count):
+        if slice_equal(name, slice_of(plan_text(ask.plan, names[i].name), names[i].name.bytes)):
+            return i
+    return -1
+
+
+cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* found,
+                        inserted_take_t take) noexcept nogil:
+    cdef const PlanCookieName* names = plan_cookie_names(ask.plan, cls)
+    cdef CookieCursor cursor
+    cdef CookiePair pair
+    cdef Slice value
+    cdef int field, name
+    found.outcome = OUTCOME_NEW
+    if ask.head == NULL:
+        return
+    field = ask.head.first[FIELD_COOKIE]
+    while field >= 0:
+        value = head_value(ask.head, ask.buf, <uint32_t> field)
+        cookie_begin(&cursor, value.at, value.bytes)
+        while cookie_next(&cursor, &pair):
+            name = _name_index(ask, cls, pair.name)
+            if name < 0:
+                continue
+            found.duplicates |= found.cookie_seen
+            found.cookie_seen = True
+            if found.kind != FIND_NODE and take(ask, cls, pair.value, found):
+                found.kind = FIND_NODE
+                if names[name].virtual_server >= 0 \
+                        and names[name].virtual_server != <int> ask.virtual_server:
+                    found.rewrite = True
+        field = head_next(ask.head, field)
+    if found.kind != FIND_NODE:
+        found.rewrite = False
