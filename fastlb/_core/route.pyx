@@ -1,5 +1,6 @@
 # Routes (design.md "routes"). A host is exact or "*.name", which matches every name below;
-# case does not count (RFC 9110 4.2.3). A path is a prefix, compared byte for byte.
+# case does not count (RFC 9110 4.2.3), nor does the dot of a fully qualified name (RFC 1034
+# 3.1). A path is a prefix, compared byte for byte.
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
@@ -14,6 +15,8 @@ cdef Slice route_host(Slice authority) noexcept nogil:
         i -= 1
     if i > 0 and authority.at[i - 1] == c':':
         authority.bytes = i - 1
+    if authority.bytes > 1 and authority.at[authority.bytes - 1] == c'.':
+        authority.bytes -= 1
     return authority
 
 
