@@ -6,7 +6,7 @@ from libc.string cimport strlen
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.cookie cimport SetCookie, set_cookie_expired, set_cookie_parse
 from fastlb._core.decide cimport decide_forget
-from fastlb._core.decision cimport ClassCookie, DecideInput
+from fastlb._core.decision cimport ClassCookie, DecideInput, decision_node
 from fastlb._core.edit cimport EDIT_FULL, edit_cut
 from fastlb._core.head cimport (
     FIELD_CACHE_CONTROL, FIELD_ETAG, FIELD_EXPIRES, FIELD_LAST_MODIFIED, FIELD_SET_COOKIE, Head,
@@ -16,7 +16,7 @@ from fastlb._core.methods cimport method_write
 from fastlb._core.persist cimport COOKIE_VALUE_BYTES_MAX, persist_write_t
 from fastlb._core.plan cimport (
     CLASS_INSERTS_COOKIE, CLASS_PRESERVE, CLASS_PROTECT_CACHE, Plan, PlanClass, PlanCookieName,
-    plan_class, plan_cookie_names, plan_nodes, plan_text, plan_virtual_server,
+    plan_class, plan_cookie_names, plan_text, plan_virtual_server,
 )
 from fastlb._core.scratch cimport scratch_add
 from fastlb._core.slice cimport (
@@ -87,7 +87,7 @@ cdef int _write_cookie(Worker* w, Exchange* x, const PlanClass* cls,
     cdef const Plan* plan = x.snapshot.plan
     cdef persist_write_t write = method_write(cls)
     cdef char[COOKIE_VALUE_BYTES_MAX] value
-    cdef uint32_t count = write(plan, cls, &(plan_nodes(plan, x.pool) + x.decision.node).address,
+    cdef uint32_t count = write(plan, cls, &decision_node(plan, x.pool, &x.decision).address,
                                 first_seen_s, w.wall_s, value)
     if count == 0:
         return 0
