@@ -164,6 +164,16 @@ FALLBACKS_TOO_DEEP = _error(
 COOKIE_TOO_LONG = _error(
     47, "the cookie's name and attributes are {found} bytes; expected at most {expected}"
 )
+NAMED_WITHOUT_NETWORKS = _error(
+    55, '"any" needs allow_named_networks: the networks of the nodes that a rule may name'
+)
+NETWORKS_WITHOUT_NAMED = _error(56, 'needs allow_named = "any"; else only listed nodes are named')
+UNKNOWN_PLACEHOLDER = _error(57, 'unknown placeholder "{found}"; expected "%{{path}}"{suggestion}')
+PLACEHOLDER_OUTSIDE_QUERY = _error(
+    58,
+    '"%{{path}}" outside of the query: each redirect would have a longer path; expected it behind '
+    'a "?", like "/sorry?from=%{{path}}"',
+)
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
 # What will work, but perhaps not as meant
@@ -180,6 +190,9 @@ COOKIE_AGE_NOT_ENFORCED = _warning(
 )
 UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
 ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
+NAMED_BY_NOBODY = _warning(
+    69, "no virtual server that uses it has rules: nothing will ever name a node"
+)
 FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')
 
 

@@ -110,6 +110,7 @@ def _pool(
         retries=pool.retries,
         refuse_last_draining=pool.drain_last == "refuse",
         schedule=schedule([node.weight for node in pool.nodes]),
+        named=builder.add_networks(_networks(pool.allow_named_networks)),
     )
 
 

@@ -136,11 +136,7 @@ USES = {
     "pools.*.tls": WEB + "tls = { verify = false }\n",
     "pools.*.proxy_protocol": WEB + 'proxy_protocol = "v1"\n',
     "pools.*.retry_budget": WEB + "retry_budget = 10\n",
-    "pools.*.allow_named": WEB + 'allow_named = "any"\n',
-    "pools.*.allow_named_networks": WEB + 'allow_named_networks = ["10.0.0.0/8"]\n',
     "persistence.*.type": CLASS + 'type = "universal"\n',
-    "persistence.*.redirect_url": CLASS
-    + 'type = "ip"\nfailure_mode = "redirect"\nredirect_url = "/sorry?from=%{path}"\n',
 }
 
 
