@@ -124,11 +124,14 @@ cdef void cookie_begin(CookieCursor* cursor, const char* value, uint32_t count) 
 
 # The next piece that is not empty, whatever its name: pair.start, end and separator.
 cdef inline bint _piece_next(CookieCursor* cursor, CookiePair* pair) noexcept nogil:
+    # Of several separators in a row a semicolon counts: not every comma separates.
     cdef const char* p = cursor.at
     cdef const char* end = cursor.end
+    cdef bint semicolon = False
     while p < end and (_is_white(p[0]) or p[0] == c';' or p[0] == c','):
-        if not _is_white(p[0]):
+        if p[0] == c';' or (p[0] == c',' and not semicolon):
             cursor.separator = p
+            semicolon |= p[0] == c';'
         p += 1
     pair.start = p
     pair.separator = cursor.separator
