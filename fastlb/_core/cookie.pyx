@@ -186,6 +186,17 @@ cdef bint cookie_next(CookieCursor* cursor, CookiePair* pair) noexcept nogil:
     return False
 
 
+cdef bint cookie_next_named(
+    CookieCursor* cursor, Slice name, CookiePair* pair
+) noexcept nogil:
+    while _piece_next(cursor, pair):
+        if _is_named(pair.start, pair.end, name) and not _is_old_attribute(pair):
+            _pair_split(pair)
+            _join_attributes(cursor, pair)
+            return True
+    return False
+
+
 cdef int cookie_find(
     const Head* head, const char* buf, Slice name, uint32_t nth, CookiePair* pair
 ) noexcept nogil:
@@ -195,12 +206,8 @@ cdef int cookie_find(
     while field >= 0:
         value = head_value(head, buf, field)
         cookie_begin(&cursor, value.at, value.bytes)
-        while _piece_next(&cursor, pair):
-            if not _is_named(pair.start, pair.end, name) or _is_old_attribute(pair):
-                continue
+        while cookie_next_named(&cursor, name, pair):
             if nth == 0:
-                _pair_split(pair)
-                _join_attributes(&cursor, pair)
                 return field
             nth -= 1
         field = head_next(head, field)
