@@ -352,9 +352,10 @@ class UniversalClass(CacheClass, frozen=True, kw_only=True):
 
     key: Annotated[tuple[KeyPart, ...], Key(*KEY_KINDS)] = ()
     """Where the key is found; a list is joined, and a missing part makes no key. Absent: a rule
-    sets it."""
+    sets it. A rule's key goes before this one."""
     learn: Annotated[tuple[KeyPart, ...], Key("header", "cookie", many=False)] = ()
-    """Where a response names the key of a new session."""
+    """Where a response names the key of a session too; the key that a request brings makes a map
+    all the same."""
 
 
 class NamedClass(PersistenceClass, frozen=True, kw_only=True):
@@ -430,7 +431,7 @@ class HashClass(PersistenceClass, frozen=True, kw_only=True):
     on: Annotated[tuple[KeyPart, ...], Key(*KEY_KINDS, "source+destination")] = (
         KeyPart("source", ""),
     )
-    """What is hashed."""
+    """What is hashed: a missing part makes no key, and a key that a rule sets goes before this."""
 
 
 CLASS_TYPES: dict[str, type[PersistenceClass]] = {

@@ -216,11 +216,11 @@ cdef bint _feed(const PersistInput* ask, const PlanClass* cls, Finding* found,
                 SipState* state) noexcept nogil:
     cdef const PlanKeyPart* part = plan_key_parts(ask.plan) + cls.key_parts
     cdef Slice value
-    cdef uint32_t i
+    cdef uint32_t _i
     if ask.key.at != NULL:
         sip_update(state, ask.key.at, ask.key.bytes)
         return ask.key.bytes != 0
-    for i in range(cls.key_part_count):
+    for _i in range(cls.key_part_count):
         BUG_ON(part.kind >= KEY_PART_KINDS)
         value = PARTS[part.kind](
             ask, slice_of(plan_text(ask.plan, part.name), part.name.bytes), part, found)
@@ -292,8 +292,8 @@ cdef void key_learn(const LearnInput* response, const PlanClass* cls,
                     Learned* learned) noexcept nogil:
     cdef const PlanKeyPart* part = plan_key_parts(response.plan) + cls.learn_parts
     cdef Slice name
-    cdef uint32_t i
-    for i in range(cls.learn_part_count):
+    cdef uint32_t _i
+    for _i in range(cls.learn_part_count):
         name = slice_of(plan_text(response.plan, part.name), part.name.bytes)
         if part.kind == KEY_PART_HEADER:
             _learn_header(response, name, learned)
