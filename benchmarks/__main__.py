@@ -103,8 +103,7 @@ def _run_case(
 
 def _about(peers: dict[Peer, str], rounds: int, durations: Durations) -> dict[str, object]:
     return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        **machine.description(),
+        **machine.about(),
         "layout": {f"{workers} worker(s)": machine.layout(workers).text for workers in (1, 2)},
         "peers": {peer.name: version for peer, version in peers.items()},
         "rounds": rounds,

@@ -1,12 +1,12 @@
 /* Consistent hashing: the proxy's algorithm beside those that could stand in its place.
  *
  *   hashing ALGORITHM time  NODES WEIGHTS LOOKUPS        ns per look-up, ns to make, bytes
- *   hashing ALGORITHM count NODES WEIGHTS KEYS FIRST     keys of each node, one line each
- *   hashing ALGORITHM move  NODES WEIGHTS KEYS CHANGE    keys moved, and those that need not have
+ *   hashing ALGORITHM count NODES WEIGHTS KEYS FIRST [SALT]     keys of each node, a line each
+ *   hashing ALGORITHM move  NODES WEIGHTS KEYS CHANGE [SALT]    keys moved, and moved needlessly
  *   hashing ALGORITHM picks < "seed weight" lines, an empty line, keys     nodes of the keys
  *
  * WEIGHTS is a list that is repeated over the nodes: "1" or "1,2,3,4". CHANGE is "add" (one more
- * at the end), "last" or "middle" (that one is taken out, of the list too).
+ * at the end), "last" or "middle" (that one is taken out, of the list too). SALT makes other nodes.
  *
  *   rendezvous  as the proxy has it (rendezvous.pxd): a draw of each node, log2 / weight
  *   pruned      the same nodes: no logarithm for a draw that could not win
@@ -45,6 +45,7 @@ static uint16_t *table;                /* slots, maglev */
 static uint32_t *list, list_count;     /* jump, modulo */
 static struct point *ring;
 static uint32_t ring_count, points_per_weight;
+static uint64_t salt;                  /* another one makes other nodes */
 static size_t bytes;                   /* of what was made */
 
 static uint64_t now_ns(void)
@@ -273,7 +274,7 @@ static void nodes_make(uint32_t wanted, const char *weight_list)
     count = wanted;
     for (uint32_t i = 0; i < count; i++) {
         char *end;
-        nodes[i] = (struct node){mix(i + 1) * 0x9e3779b97f4a7c15u, (uint32_t)strtoul(at, &end, 10)};
+        nodes[i] = (struct node){mix(salt + i + 1) * 0x9e3779b97f4a7c15u, (uint32_t)strtoul(at, &end, 10)};
         at = *end ? end + 1 : weight_list;
     }
 }
@@ -373,6 +374,8 @@ int main(int argc, char **argv)
         picks_print(algorithm);
         return 0;
     }
+    if (argc > 7)
+        salt = strtoull(argv[7], NULL, 10) * NODES_MAX;
     nodes_make((uint32_t)strtoul(argv[3], NULL, 10), argv[4]);
     uint64_t number = strtoull(argv[5], NULL, 10);
     if (!strcmp(argv[2], "time"))

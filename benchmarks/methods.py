@@ -328,13 +328,6 @@ def text(methods: Sequence[Method], results: Results) -> str:
     return "\n".join([*lines, "", *_verdicts(methods, results)]) + "\n"
 
 
-def markdown(methods: Sequence[Method], results: Results, about: dict[str, object]) -> str:
-    lines = [f"- {name}: {value}" for name, value in about.items()]
-    lines += ["", *report.markdown_table(_rows(methods, results)), ""]
-    lines += [f"- {line}" for line in _verdicts(methods, results)]
-    return "\n".join(lines) + "\n"
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.methods",
@@ -392,7 +385,7 @@ def _write(
         whole = {"about": about, **dataclasses.asdict(results)}
         arguments.json.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     if arguments.markdown:
-        page = markdown(methods, results, about)
+        page = report.markdown_page(about, [_rows(methods, results)], _verdicts(methods, results))
         report.markdown_write(arguments.markdown, page, "methods")
 
 
@@ -407,13 +400,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             measure(methods, Path(root), arguments.rounds, arguments.requests, results)
         if arguments.instructions:
             count_instructions(methods, Path(root), 2000, results, arguments.callgrind)
-    about: dict[str, object] = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        **machine.description(),
-        "layout": machine.layout(1).text,
-        "rounds": f"{arguments.rounds} of {arguments.requests} requests for each method",
-        "took seconds": round(time.monotonic() - started),
-    }
+    about = machine.about(
+        layout=machine.layout(1).text,
+        rounds=f"{arguments.rounds} of {arguments.requests} requests for each method",
+        took_seconds=round(time.monotonic() - started),
+    )
     print("\n".join(f"{name}: {value}" for name, value in about.items()))
     print(text(methods, results))
     _write(arguments, methods, results, about)

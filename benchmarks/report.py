@@ -184,6 +184,16 @@ def markdown_table(rows: Sequence[Row]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in whole]
 
 
+def markdown_page(
+    about: Mapping[str, object], tables: Sequence[Sequence[Row]], lines: Sequence[str] = ()
+) -> str:
+    """What was measured where, tables, and lines below them."""
+    page = [f"- {name.replace('_', ' ')}: {value}" for name, value in about.items()]
+    for table in tables:
+        page += ["", *markdown_table(table)]
+    return "\n".join([*page, "", *(f"- {line}" for line in lines)]).rstrip() + "\n"
+
+
 def text(results: Results, cases: Sequence[Case]) -> str:
     lines = []
     for case in cases:
