@@ -241,3 +241,8 @@ def test_the_map_decides_and_not_the_suffix(shop: World) -> None:
     for suffix in (".node1", ".node2", ""):
         assert shop.decide(CLIENT, get(cookie(f"a{suffix}"))).node == moved.node
     assert len(shop.maps(0)) == 1
+
+
+def test_duplicates_reach_the_decision(shop: World) -> None:
+    assert shop.decide(CLIENT, get(cookie("a; JSESSIONID=b"))).duplicates is True
+    assert shop.decide(CLIENT, get(cookie("a"))).duplicates is False
