@@ -396,6 +396,13 @@ class J2eeClass(CacheClass, frozen=True, kw_only=True):
     type: ClassVar[str] = "j2ee"
     protocols: ClassVar[tuple[str, ...]] = ("http", "https")
 
+    cookie: CookieName = "JSESSIONID"
+    """Name of the container's session cookie."""
+    parameter: Annotated[
+        str,
+        Pattern(r"[A-Za-z0-9._~!$&'()*+,:@-]+", 'the name of a path parameter, like "jsessionid"'),
+    ] = "jsessionid"
+    """Name of the path parameter that carries the id where there is no cookie."""
     route_separators: Annotated[
         str, Pattern(r"[!-/:-@\[-`{-~]*", "punctuation characters, each a separator")
     ] = ".!:"
@@ -407,6 +414,9 @@ class AspClass(CacheClass, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "asp"
     protocols: ClassVar[tuple[str, ...]] = ("http", "https")
+
+    cookie: CookieName = "ASP.NET_SessionId"
+    """Name of the session cookie of ASP.NET; the names of classic ASP are fixed."""
 
 
 class XZeusClass(PersistenceClass, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from fastlb._core.plan import CLASS_FLAGS
 from fastlb.class_id import class_hex
 from fastlb.config import (
     AppCookieClass,
+    AspClass,
     CacheClass,
     Config,
     CookieClass,
@@ -96,10 +97,14 @@ def _method(cls: PersistenceClass, values: Values) -> set[str]:
             return {"learns"} if cls.learn else set()
         case HashClass():
             values["key"] = _parts(cls.on)
-        case AppCookieClass():
+        case AppCookieClass() | AspClass():
             values["session_cookie"] = cls.cookie
         case J2eeClass():
-            values["route_separators"] = cls.route_separators
+            values |= {
+                "session_cookie": cls.cookie,
+                "session_parameter": cls.parameter,
+                "route_separators": cls.route_separators,
+            }
         case CookieInsertClass():
             return set() if cls.passphrase_file else {"listed_only"}
         case XZeusClass():
