@@ -164,6 +164,9 @@ FALLBACKS_TOO_DEEP = _error(
 COOKIE_TOO_LONG = _error(
     47, "the cookie's name and attributes are {found} bytes; expected at most {expected}"
 )
+NAME_OF_SESSION_COOKIE = _error(
+    57, '"{found}" is the application\'s own cookie; expected another name, or none'
+)
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
 # What will work, but perhaps not as meant
@@ -180,6 +183,11 @@ COOKIE_AGE_NOT_ENFORCED = _warning(
 )
 UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
 ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
+TYPE_DEPRECATED = _warning(
+    69,
+    'type "{type}" is deprecated: anybody can write its cookie, and so choose the node; have the '
+    "application set a cookie of its own and use {instead}",
+)
 FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')
 
 
