@@ -168,11 +168,19 @@ NAMED_WITHOUT_NETWORKS = _error(
     55, '"any" needs allow_named_networks: the networks of the nodes that a rule may name'
 )
 NETWORKS_WITHOUT_NAMED = _error(56, 'needs allow_named = "any"; else only listed nodes are named')
-UNKNOWN_PLACEHOLDER = _error(57, 'unknown placeholder "{found}"; expected "%{{path}}"{suggestion}')
+UNKNOWN_PLACEHOLDER = _error(59, 'unknown placeholder "{found}"; expected "%{{path}}"{suggestion}')
 PLACEHOLDER_OUTSIDE_QUERY = _error(
     58,
     '"%{{path}}" outside of the query: each redirect would have a longer path; expected it behind '
     'a "?", like "/sorry?from=%{{path}}"',
+)
+LEARN_NEEDS_ONE_VALUE = _error(
+    52,
+    "key = {found} is never equal to the value that is learned; expected one place that has it, "
+    '"header:...", "cookie:...", "query:..." or "path:..."',
+)
+NAME_OF_SESSION_COOKIE = _error(
+    57, '"{found}" is the application\'s own cookie; expected another name, or none'
 )
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
@@ -191,7 +199,18 @@ COOKIE_AGE_NOT_ENFORCED = _warning(
 UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
 ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
 NAMED_BY_NOBODY = _warning(
-    69, "no virtual server that uses it has rules: nothing will ever name a node"
+    82, "no virtual server that uses it has rules: nothing will ever name a node"
+)
+KEY_NEVER_SET = _warning(
+    80, "no key: it has none, and [virtual_servers.{name}] has no rules that could set one"
+)
+KEY_NEVER_FOUND = _warning(
+    81, '"{found}" is never found with protocol "{protocol}" of [virtual_servers.{name}]'
+)
+TYPE_DEPRECATED = _warning(
+    69,
+    'type "{type}" is deprecated: anybody can write its cookie, and so choose the node; have the '
+    "application set a cookie of its own and use {instead}",
 )
 FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')
 

@@ -35,10 +35,7 @@ UNAVAILABLE: tuple[Feature, ...] = (
     Feature("pools.*.tls", None, "TLS towards the nodes"),
     Feature("pools.*.proxy_protocol", "v1|v2", "the PROXY protocol"),
     Feature("pools.*.retry_budget", None, "a retry budget"),
-    Feature("persistence.*.type", "universal|hash", "persistence type {value}"),
     Feature("persistence.*.type", "cookie-insert", "persistence type {value}"),
-    Feature("persistence.*.type", "cookie|x-zeus", "persistence type {value}"),
-    Feature("persistence.*.type", "j2ee|asp", "persistence type {value}"),
 )
 
 

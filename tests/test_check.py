@@ -136,7 +136,7 @@ USES = {
     "pools.*.tls": WEB + "tls = { verify = false }\n",
     "pools.*.proxy_protocol": WEB + 'proxy_protocol = "v1"\n',
     "pools.*.retry_budget": WEB + "retry_budget = 10\n",
-    "persistence.*.type": CLASS + 'type = "universal"\n',
+    "persistence.*.type": CLASS + 'type = "cookie-insert"\n',
 }
 
 

@@ -158,6 +158,10 @@ cdef class World:
         """The nodes of many keys."""
         return [self.pick(pool, [], key)[0] for key in keys]
 
+    def placed(self, list requests):
+        """The nodes of many requests."""
+        return [(<Made>Made(self, "192.0.2.1", data, 0, False)).d.node for data in requests]
+
     # ---- session maps ----
 
     def maps(self, uint32_t index, bint reserved=False):
@@ -259,7 +263,7 @@ cdef class Made:
     """A decision with the request that it is about."""
 
     def __init__(self, World world, str client, object data, uint32_t pool, bint peek,
-                 str named, int named_port):
+                 str named=None, int named_port=0):
         cdef DecideInput ask
         self.world = world
         self.client = _parsed(client, 4711)

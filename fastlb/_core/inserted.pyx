@@ -9,14 +9,14 @@ from fastlb._core.address cimport Address
 from fastlb._core.cookie cimport CookieCursor, CookiePair, cookie_begin, cookie_next
 from fastlb._core.head cimport FIELD_COOKIE, head_next, head_value
 from fastlb._core.outcome cimport (
-    OUTCOME_EXPIRED, OUTCOME_NEW, OUTCOME_OTHER_CLASS, OUTCOME_TAMPERED, OUTCOME_UNKNOWN_NODE,
+    OUTCOME_EXPIRED, OUTCOME_NEW, OUTCOME_OTHER_CLASS, OUTCOME_TAMPERED,
 )
 from fastlb._core.persist cimport FIND_NODE, Finding, PersistInput
 from fastlb._core.plan cimport (
-    CLASS_LISTED_ONLY, KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass, PlanCookieName,
+    KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass, PlanCookieName,
     plan_cookie_names, plan_text,
 )
-from fastlb._core.resolve cimport resolve_listed
+from fastlb._core.resolve cimport resolve_may_name
 from fastlb._core.slice cimport Slice, slice_equal, slice_of
 from fastlb._core.token cimport Token, token_read, token_write
 
@@ -94,18 +94,6 @@ cdef inline int _name_index(const PersistInput* ask, const PlanClass* cls,
     return -1
 
 
-# A value that anybody could have written is obeyed for nodes of the pool only; for another one,
-# the next cookie of the name gets its chance.
-cdef bint _may_name(const PersistInput* ask, const PlanClass* cls, Finding* found) noexcept nogil:
-    if not cls.flags & CLASS_LISTED_ONLY or ask.pool == NULL \
-            or resolve_listed(ask.plan, ask.pool, &found.node) >= 0:
-        return True
-    found.outcome = OUTCOME_UNKNOWN_NODE
-    found.first_seen_s = 0
-    found.last_seen_s = 0
-    return False
-
-
 cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* found,
                         inserted_take_t take) noexcept nogil:
     cdef const PlanCookieName* names = plan_cookie_names(ask.plan, cls)
@@ -127,7 +115,7 @@ cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* 
             found.duplicates |= found.cookie_seen
             found.cookie_seen = True
             if found.kind != FIND_NODE and take(ask, cls, pair.value, found) \
-                    and _may_name(ask, cls, found):
+                    and resolve_may_name(ask, cls, found):
                 found.kind = FIND_NODE
                 if names[name].virtual_server >= 0 \
                         and names[name].virtual_server != <int> ask.virtual_server:

@@ -6,6 +6,7 @@ from fastlb._core.address cimport Address
 from fastlb._core.debug cimport unlikely
 from fastlb._core.decision cimport NODE_UNLISTED, DecideInput, Decision
 from fastlb._core.node cimport NODE_DRAINING, NODE_UP
+from fastlb._core.persist cimport Finding, PersistInput
 from fastlb._core.plan cimport Plan, PlanClass, PlanNode, PlanPool, plan_class, plan_nodes
 
 
@@ -37,6 +38,11 @@ cdef int32_t resolve_listed(const Plan* plan, const PlanPool* pool,
 # The same for what a rule named, port 0: any. NODE_UNLISTED where the pool allows it; then the
 # node is in the decision. Fills in the port of a node that was named without.
 cdef int32_t resolve_named(const DecideInput* ask, Decision* d, Address* a) noexcept nogil
+# Whether the class may name `found.node`: a value that anybody could have written
+# (CLASS_LISTED_ONLY) is obeyed for nodes of the pool only. If not, `found` says why; a later
+# cookie of the name gets its chance.
+cdef bint resolve_may_name(const PersistInput* ask, const PlanClass* cls,
+                           Finding* found) noexcept nogil
 # Whether this request tried the node before.
 cdef bint resolve_was_tried(const Decision* d, int32_t node) noexcept nogil
 

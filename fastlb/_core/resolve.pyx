@@ -6,7 +6,11 @@ from libc.string cimport memset
 from fastlb._core.address cimport Address, address_equal, address_same_ip
 from fastlb._core.decision cimport NODE_UNLISTED, DecideInput, Decision
 from fastlb._core.limits cimport NODE_SLOT_UNLISTED
-from fastlb._core.plan cimport Plan, PlanNode, PlanPool, plan_network_has, plan_nodes
+from fastlb._core.outcome cimport OUTCOME_UNKNOWN_NODE
+from fastlb._core.persist cimport Finding, PersistInput
+from fastlb._core.plan cimport (
+    CLASS_LISTED_ONLY, Plan, PlanClass, PlanNode, PlanPool, plan_network_has, plan_nodes,
+)
 
 
 cdef int32_t resolve_listed(const Plan* plan, const PlanPool* pool,
@@ -38,6 +42,17 @@ cdef int32_t resolve_named(const DecideInput* ask, Decision* d, Address* a) noex
     d.unlisted.slot = NODE_SLOT_UNLISTED
     d.unlisted.weight = 1
     return NODE_UNLISTED
+
+
+cdef bint resolve_may_name(const PersistInput* ask, const PlanClass* cls,
+                           Finding* found) noexcept nogil:
+    if not cls.flags & CLASS_LISTED_ONLY or ask.pool == NULL \
+            or resolve_listed(ask.plan, ask.pool, &found.node) >= 0:
+        return True
+    found.outcome = OUTCOME_UNKNOWN_NODE
+    found.first_seen_s = 0
+    found.last_seen_s = 0
+    return False
 
 
 cdef bint resolve_was_tried(const Decision* d, int32_t node) noexcept nogil:
