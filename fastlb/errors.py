@@ -169,6 +169,9 @@ LEARN_NEEDS_ONE_VALUE = _error(
     "key = {found} is never equal to the value that is learned; expected one place that has it, "
     '"header:...", "cookie:...", "query:..." or "path:..."',
 )
+NAME_OF_SESSION_COOKIE = _error(
+    57, '"{found}" is the application\'s own cookie; expected another name, or none'
+)
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
 # What will work, but perhaps not as meant
@@ -190,6 +193,11 @@ KEY_NEVER_SET = _warning(
 )
 KEY_NEVER_FOUND = _warning(
     81, '"{found}" is never found with protocol "{protocol}" of [virtual_servers.{name}]'
+)
+TYPE_DEPRECATED = _warning(
+    69,
+    'type "{type}" is deprecated: anybody can write its cookie, and so choose the node; have the '
+    "application set a cookie of its own and use {instead}",
 )
 FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')
 

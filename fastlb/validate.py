@@ -46,6 +46,7 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _keys(cfg, document, report)
     _failure_modes(cfg, document, report)
     _cookies(cfg, report)
+    _deprecated(cfg, report)
     _cookie_names(cfg, report)
     _cookie_lengths(cfg, report)
     _limits(cfg, report)
@@ -296,6 +297,13 @@ def _cookies(cfg: Config, report: Report) -> None:
             report(errors.COOKIE_AGE_NOT_ENFORCED, (*path, key))
 
 
+def _deprecated(cfg: Config, report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        if isinstance(cls, config.XZeusClass):
+            path = ("persistence", name, "type")
+            report(errors.TYPE_DEPRECATED, path, type=cls.type, instead='type = "cookie"')
+
+
 def _plain_http(cfg: Config, server: str) -> bool:
     return cfg.virtual_servers[server].protocol == "http"
 
@@ -304,7 +312,7 @@ def _wrong_directives(cls: CookieClass) -> Iterator[tuple[str, str]]:
     """Each part of `directives` that cannot be appended, and why (RFC 6265 4.1.1)."""
     if not cls.directives:
         return
-    ours = {"path": "path", "httponly": "http_only" if cls.http_only else ""}
+    ours = {"path": "path" if cls.path else "", "httponly": "http_only" if cls.http_only else ""}
     ours["secure"] = "secure" if cls.secure else ""
     ours["samesite"] = "same_site" if cls.same_site else ""
     ours["domain"] = "domain" if cls.domain else ""
@@ -341,6 +349,9 @@ def _cookie_names(cfg: Config, report: Report) -> None:
         elif (cookie := _cookie_name(cls)) and (other := cookies.setdefault(cookie, name)) != name:
             path = ("persistence", name, "name")
             report(errors.SAME_COOKIE_NAME, path, found=cookie, other=other)
+        if isinstance(cls, config.AppCookieClass) and cls.cookie_name == cls.cookie:
+            path = ("persistence", name, "name")
+            report(errors.NAME_OF_SESSION_COOKIE, path, found=cls.cookie)
 
 
 def _cookie_name(cls: PersistenceClass) -> str | None:

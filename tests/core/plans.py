@@ -16,6 +16,7 @@ from fastlb.plan import schedule
 KEYS = [bytes(range(i, i + 16)) for i in (0, 16, 32, 48)]
 TAIL = "; Path=/; HttpOnly"
 CACHED = ("ip", "universal", "j2ee", "asp", "ssl")
+SESSION_COOKIES = {"j2ee": "JSESSIONID", "asp": "ASP.NET_SessionId"}  # unless the class says
 INSERTED = ("transparent", "cookie-insert", "cookie")
 
 
@@ -116,7 +117,8 @@ class Setting:
                 reservations=reservations, timeout_s=one.timeout_s,
                 max_lifetime_s=one.max_lifetime_s, cookie_tail=one.tail,
                 cookie_names=one.names or [(one.cookie_name, -1)], key=one.key, learn=one.learn,
-                session_cookie=one.session_cookie, session_parameter=one.session_parameter,
+                session_cookie=one.session_cookie or SESSION_COOKIES.get(one.type, ""),
+                session_parameter=one.session_parameter,
                 route_separators=one.route_separators, passphrases=one.passphrases,
             )  # fmt: skip
 
