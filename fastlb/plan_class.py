@@ -23,7 +23,7 @@ from fastlb.config import (
     UniversalClass,
     XZeusClass,
 )
-from fastlb.cookie_tail import cookie_tail
+from fastlb.cookie_tail import cookie_tail, follows
 from fastlb.segment import TICK_MS
 from fastlb.slots import Slots
 from fastlb.units import KeyPart
@@ -84,7 +84,8 @@ def _cookie(cfg: Config, cls: CookieClass, name: str, place: Place, values: Valu
         values["reserve_ticks"] = ticks(cls.reserve_ms)
         values["reservations"] = place.reservations[name]
     options = ("every_response", "hide_cookie", "protect_cache", "preserve", "reissue")
-    return {"inserts_cookie"} | {option for option in options if getattr(cls, option)}
+    flags = {"inserts_cookie"} | {option for option in options if getattr(cls, option)}
+    return flags | {f"follows_{attribute}" for attribute in follows(cls)}
 
 
 def _method(cls: PersistenceClass, values: Values) -> set[str]:

@@ -389,6 +389,8 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
         _new_session(ask, d)
         return
     d.node = resolve(ask, &node)
+    if d.node >= 0 and node.port == 0:
+        node = decide_node(ask, d.node).address  # named by its address alone
     if d.node >= 0 and serves_established(decide_state(ask, d.node)):
         _serve(ask, d, &found, &node, decide_state(ask, d.node))
     else:

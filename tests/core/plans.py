@@ -90,6 +90,7 @@ class Setting:
     protocol: str = "http"
     log_format: str = "json"
     timeouts: dict[str, int] = field(default_factory=dict)
+    keys: list[bytes] = field(default_factory=lambda: KEYS)
 
     def index(self, name: str) -> int:
         return [one.name for one in self.classes].index(name)
@@ -125,7 +126,7 @@ class Setting:
         builder = PlanBuilder()
         builder.set_global(
             generation=7, workers=self.workers, log_format=self.log_format,
-            node_table_offset=4096, epoch_ms=12345, keys=KEYS,
+            node_table_offset=4096, epoch_ms=12345, keys=self.keys,
         )  # fmt: skip
         builder.set_limits(
             max_connections=1000, request_line_bytes=8192, head_bytes=32768, field_count=200,
