@@ -31,9 +31,10 @@ cdef int _read_at(Followed* followed, const char* at, uint32_t count, uint32_t w
 
 
 cdef int _read(Followed* followed, bytes set_cookie, uint32_t wall_s) except -1:
-    cdef const char* at = arena_place(set_cookie, len(set_cookie))
     cdef uint32_t count = <uint32_t>len(set_cookie)
-    return _read_at(followed, at, count, wall_s)
+    cdef const char* at = arena_place(set_cookie, count)
+    _read_at(followed, at, count, wall_s)
+    return 0
 
 
 def read(bytes set_cookie, uint32_t wall_s=1800000000):
@@ -47,10 +48,11 @@ def text(bytes set_cookie, uint32_t flags, uint32_t wall_s=1800000000, uint32_t 
     """The attributes as a class with these flags writes them, `later_s` after they were read."""
     cdef Followed followed
     out = bytearray(b"#" * (FOLLOWED_TEXT_BYTES_MAX + GUARD_BYTES))
+    cdef char* room = out
     cdef uint32_t count
     _read(&followed, set_cookie, wall_s)
     followed_limit(&followed, flags)
-    count = followed_text(&followed, flags, wall_s + later_s, out)
+    count = followed_text(&followed, flags, wall_s + later_s, room)
     if out[FOLLOWED_TEXT_BYTES_MAX:] != b"#" * GUARD_BYTES:
         raise AssertionError("written beyond the room")
     return bytes(out[:count])
