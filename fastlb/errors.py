@@ -164,6 +164,12 @@ FALLBACKS_TOO_DEEP = _error(
 COOKIE_TOO_LONG = _error(
     47, "the cookie's name and attributes are {found} bytes; expected at most {expected}"
 )
+PASSPHRASE_FILE = _error(80, "passphrase file {path}: {reason}")
+TWO_COOKIES_OF_SERVER = _error(
+    81,
+    '[virtual_servers.{server}] would set two cookies "{found}": this one and that of '
+    "[persistence.{other}]; give one of the two classes a `name`",
+)
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
 # What will work, but perhaps not as meant
@@ -180,6 +186,14 @@ COOKIE_AGE_NOT_ENFORCED = _warning(
 )
 UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
 ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
+SHORT_PASSPHRASE = _warning(
+    82,
+    "passphrase file {path}: the passphrase in line {line} has {found} bytes and is soon guessed; "
+    "expected at least {expected}",
+)
+PASSPHRASE_FILE_OPEN = _warning(
+    83, "passphrase file {path} has mode {mode}, so others may read it: chmod 600 {path}"
+)
 FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')
 
 
@@ -269,7 +283,12 @@ WORKERS_FAIL = _start(50, "no worker gets ready: the last one {how}; nothing is 
 NOT_RUNNING = _start(60, "no fastlb is running with state directory {path}")
 NO_ANSWER = _start(61, "the fastlb with state directory {path} does not answer: {reason}")
 
+PASSPHRASE_FILE_UNUSABLE = _start(90, "[persistence.{name}] passphrase file {path}: {reason}")
+
 # Running
+HOOK_FAILED = _start(
+    91, "{what} failed, cookies of encrypted classes are not read or written: {reason}"
+)
 NEEDS_RESTART = _running(70, "{key} has changed: it takes effect at the next start")
 WORKER_DIED = _running(71, "worker {index} (pid {pid}) {how}; a new one is started")
 WORKER_BACKOFF = _running(72, "worker {index} {why}; the next one starts in {delay:g} s")

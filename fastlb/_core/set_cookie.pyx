@@ -1,6 +1,6 @@
 # Inserted cookies in responses (design.md "Inserted cookies", semantics A and E).
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport strlen
 
 from fastlb._core.connection cimport Exchange, Worker
@@ -12,11 +12,12 @@ from fastlb._core.head cimport (
     FIELD_CACHE_CONTROL, FIELD_ETAG, FIELD_EXPIRES, FIELD_LAST_MODIFIED, FIELD_SET_COOKIE, Head,
     METHOD_GET, METHOD_HEAD, head_next, head_value,
 )
+from fastlb._core.http_date cimport HTTP_DATE_BYTES, http_date_write
 from fastlb._core.methods cimport method_write
 from fastlb._core.persist cimport COOKIE_VALUE_BYTES_MAX, persist_write_t
 from fastlb._core.plan cimport (
-    CLASS_INSERTS_COOKIE, CLASS_PRESERVE, CLASS_PROTECT_CACHE, Plan, PlanClass, PlanCookieName,
-    plan_class, plan_cookie_names, plan_nodes, plan_text, plan_virtual_server,
+    CLASS_INSERTS_COOKIE, CLASS_PRESERVE, CLASS_PROTECT_CACHE, CLASS_WRITES_EXPIRES, Plan,
+    PlanClass, PlanCookieName, plan_class, plan_cookie_names, plan_nodes, plan_text, plan_virtual_server,
 )
 from fastlb._core.scratch cimport scratch_add
 from fastlb._core.slice cimport (
@@ -81,6 +82,18 @@ cdef bint _add_name(Worker* w, const Plan* plan, const PlanClass* cls,
             and scratch_add(w, "=", 1))
 
 
+# The date until when the browser keeps the cookie: absolute, so each response has its own.
+cdef bint _add_expires(Worker* w, const PlanClass* cls) noexcept nogil:
+    cdef char[HTTP_DATE_BYTES] date
+    cdef uint32_t age_s = cls.timeout_s
+    if not cls.flags & CLASS_WRITES_EXPIRES:
+        return True
+    if 0 < cls.max_lifetime_s < age_s:
+        age_s = cls.max_lifetime_s
+    http_date_write(<uint64_t> w.wall_s + age_s, date)
+    return scratch_add(w, "; Expires=", 10) and scratch_add(w, date, HTTP_DATE_BYTES)
+
+
 # 1 when it is written, 0 when there can't be a value now, EDIT_FULL.
 cdef int _write_cookie(Worker* w, Exchange* x, const PlanClass* cls,
                        uint32_t first_seen_s) noexcept nogil:
@@ -94,6 +107,7 @@ cdef int _write_cookie(Worker* w, Exchange* x, const PlanClass* cls,
     if (_add_name(w, plan, cls, _server_index(x))
             and scratch_add(w, value, count)
             and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
+            and _add_expires(w, cls)
             and scratch_add(w, "\r\n", 2)):
         return 1
     return EDIT_FULL
