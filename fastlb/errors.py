@@ -164,11 +164,16 @@ FALLBACKS_TOO_DEEP = _error(
 COOKIE_TOO_LONG = _error(
     47, "the cookie's name and attributes are {found} bytes; expected at most {expected}"
 )
-PASSPHRASE_FILE = _error(80, "passphrase file {path}: {reason}")
+PASSPHRASE_FILE = _error(80, "passphrase file {file}: {reason}")
 TWO_COOKIES_OF_SERVER = _error(
     81,
     '[virtual_servers.{server}] would set two cookies "{found}": this one and that of '
     "[persistence.{other}]; give one of the two classes a `name`",
+)
+TOO_MANY_COOKIE_NAMES = _error(
+    84,
+    "{found} virtual servers write its cookie, each under a name of its own; expected at most "
+    "{expected}, or one `name` for all",
 )
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
@@ -188,11 +193,11 @@ UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` nee
 ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
 SHORT_PASSPHRASE = _warning(
     82,
-    "passphrase file {path}: the passphrase in line {line} has {found} bytes and is soon guessed; "
+    "passphrase file {file}: the passphrase in line {line} has {found} bytes and is soon guessed; "
     "expected at least {expected}",
 )
 PASSPHRASE_FILE_OPEN = _warning(
-    83, "passphrase file {path} has mode {mode}, so others may read it: chmod 600 {path}"
+    83, "passphrase file {file} has mode {mode}, so others may read it: chmod 600 {file}"
 )
 FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')
 

@@ -66,10 +66,13 @@ assert encrypt(bytes(range(64)), b"x") == b"" == decrypt(bytes(range(64)), bytes
 assert seal([(bytes(range(64)), bytes(16))], "10.0.0.1", 80, 1) == b""
 assert acquisitions() == 4
 """
-SILENCED = """
+SILENCED = (
+    """
 import sys
 sys.modules["fastlb.errors"] = None
-""" + BROKEN
+"""
+    + BROKEN
+)
 
 
 @pytest.mark.parametrize(("code", "lines"), [(BROKEN, 1), (SILENCED, 0)])
