@@ -25,6 +25,9 @@ from fastlb._core.slice cimport (
 )
 from fastlb._core.stats cimport ClassStats
 
+cdef enum:
+    EXPIRE_OTHERS_BYTES = 6 * 1024   # leaves room for the own cookies of a whole chain
+
 cdef const char* EXPIRED = "; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0\r\n"
 
 
@@ -68,17 +71,23 @@ cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf, const PlanCla
     return silent
 
 
-cdef bint _add_name(Worker* w, const Plan* plan, const PlanClass* cls,
-                    uint32_t virtual_server) noexcept nogil:
-    # "Set-Cookie: " and the name that this virtual server writes, with its "=".
+cdef uint32_t _own_name(const Plan* plan, const PlanClass* cls,
+                        uint32_t virtual_server) noexcept nogil:
+    # Which of the names this virtual server writes; inserted.pyx finds it in the same way.
     cdef const PlanCookieName* names = plan_cookie_names(plan, cls)
-    cdef uint32_t i, own = 0
+    cdef uint32_t i
     for i in range(cls.cookie_name_count):
         if names[i].virtual_server < 0 or names[i].virtual_server == <int32_t> virtual_server:
-            own = i
-            break
+            return i
+    return 0
+
+
+cdef bint _add_name(Worker* w, const Plan* plan, const PlanClass* cls,
+                    uint32_t name) noexcept nogil:
+    # "Set-Cookie: " and the name, with its "=".
+    cdef const PlanCookieName* one = plan_cookie_names(plan, cls) + name
     return (scratch_add(w, "Set-Cookie: ", 12)
-            and scratch_add(w, plan_text(plan, names[own].name), names[own].name.bytes)
+            and scratch_add(w, plan_text(plan, one.name), one.name.bytes)
             and scratch_add(w, "=", 1))
 
 
@@ -104,7 +113,7 @@ cdef int _write_cookie(Worker* w, Exchange* x, const PlanClass* cls,
                                 first_seen_s, w.wall_s, value)
     if count == 0:
         return 0
-    if (_add_name(w, plan, cls, _server_index(x))
+    if (_add_name(w, plan, cls, _own_name(plan, cls, _server_index(x)))
             and scratch_add(w, value, count)
             and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
             and _add_expires(w, cls)
@@ -117,12 +126,26 @@ cdef inline uint32_t _server_index(const Exchange* x) noexcept nogil:
     return <uint32_t> (x.server - plan_virtual_server(x.snapshot.plan, 0))
 
 
-cdef bint _expire(Worker* w, Exchange* x, const PlanClass* cls) noexcept nogil:
+cdef bint _expire_name(Worker* w, const Plan* plan, const PlanClass* cls,
+                       uint32_t name) noexcept nogil:
     # The last attribute of a name counts (RFC 6265 5.3), so these two win over the tail's.
-    cdef const Plan* plan = x.snapshot.plan
-    return (_add_name(w, plan, cls, _server_index(x))
+    return (_add_name(w, plan, cls, name)
             and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
             and scratch_add(w, EXPIRED, <uint32_t> strlen(EXPIRED)))
+
+
+# Under each of its names: a cookie of another virtual server would bring the session back.
+cdef bint _expire(Worker* w, Exchange* x, const PlanClass* cls) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    cdef uint32_t own = _own_name(plan, cls, _server_index(x))
+    cdef uint32_t i
+    if not _expire_name(w, plan, cls, own):
+        return False
+    for i in range(cls.cookie_name_count):
+        if i != own and w.scratch_used < EXPIRE_OTHERS_BYTES \
+                and not _expire_name(w, plan, cls, i):
+            return False
+    return True
 
 
 cdef bint set_cookie_expire(Worker* w, Exchange* x) noexcept nogil:
