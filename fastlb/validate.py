@@ -16,7 +16,15 @@ from fastlb.config import Config, CookieClass
 from fastlb.cookie_tail import EXPIRES_BYTES, cookie_tail, writes_expires
 from fastlb.decode import Report, directive_names
 from fastlb.passphrases import read_passphrases, why
-from fastlb.units import BYTES, TOKEN, InetAddress, UnixAddress, written_quantity
+from fastlb.units import (
+    BYTES,
+    TOKEN,
+    InetAddress,
+    Key,
+    KeyPart,
+    UnixAddress,
+    written_quantity,
+)
 
 NOUNS = {
     "pools": "pool",
@@ -36,8 +44,10 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _protocol_keys(cfg, report)
     _fallbacks(cfg, report)
     _class_protocols(cfg, report)
+    _keys(cfg, document, report)
     _failure_modes(cfg, document, report)
     _cookies(cfg, report)
+    _deprecated(cfg, report)
     _cookie_names(cfg, report)
     _cookie_lengths(cfg, report)
     _passphrases(cfg, report)
@@ -197,7 +207,7 @@ def _protocol_keys(cfg: Config, report: Report) -> None:
 def _fallbacks(cfg: Config, report: Report) -> None:
     in_cycle: set[str] = set()
     for start, cls in cfg.persistence.items():
-        if cls.fallback and cls.type == "hash":
+        if cls.fallback and _always_hashed(cfg, start):
             report(errors.FALLBACK_NOT_ASKED, ("persistence", start, "fallback"), type=cls.type)
         chain = [start]
         while (following := cfg.persistence[chain[-1]].fallback) in cfg.persistence:
@@ -208,6 +218,50 @@ def _fallbacks(cfg: Config, report: Report) -> None:
             in_cycle.update(chain)
             shown = " -> ".join([*chain, start])
             report(errors.FALLBACK_CYCLE, ("persistence", start, "fallback"), chain=shown)
+
+
+def _always_hashed(cfg: Config, name: str) -> bool:
+    """Whether each request has what the class hashes. Behind a unix socket there are no
+    addresses, and a client of HTTP/1.0 need not name a host."""
+    cls = cfg.persistence[name]
+    if not isinstance(cls, config.HashClass):
+        return False
+    listen = [cfg.virtual_servers[used].listen for other, used, _ in _uses(cfg) if other == name]
+    unix = any(isinstance(address, UnixAddress) for addresses in listen for address in addresses)
+    return not unix and all(part.kind in ("source", "destination") for part in cls.on)
+
+
+FOUND_WITH = {  # the parts of a key that a protocol has
+    "http": {"header", "cookie", "query", "path", "host", "source", "destination"},
+    "https": {"header", "cookie", "query", "path", "host", "sni", "source", "destination"},
+    "tls": {"sni", "source", "destination"},
+    "tcp": {"source", "destination"},
+}
+
+
+def _keys(cfg: Config, document: dict[str, Any], report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        if isinstance(cls, config.UniversalClass) and cls.learn and not _may_be_learned(cls.key):
+            path = ("persistence", name, "learn")
+            report(errors.LEARN_NEEDS_ONE_VALUE, path, found=Key(*config.KEY_KINDS).write(cls.key))
+    for name, server in dict.fromkeys((name, server) for name, server, _ in _uses(cfg)):
+        cls, protocol = cfg.persistence[name], cfg.virtual_servers[server].protocol
+        written = _table(document, "persistence")[name]
+        unset = isinstance(cls, config.UniversalClass) and "key" not in written
+        if unset and not cfg.virtual_servers[server].rules:
+            report(errors.KEY_NEVER_SET, ("persistence", name), name=server)
+        for key in ("key", "on", "learn"):
+            for part in getattr(cls, key, ()):
+                if part.kind not in FOUND_WITH.get(protocol, {part.kind}):
+                    path = ("persistence", name, key)
+                    found = {"found": part, "protocol": protocol, "name": server}
+                    report(errors.KEY_NEVER_FOUND, path, **found)
+
+
+def _may_be_learned(key: tuple[KeyPart, ...]) -> bool:
+    """Whether a response can name it; an empty one is a rule's affair."""
+    texts = ("header", "cookie", "query", "path")
+    return not key or (len(key) == 1 and key[0].kind in texts)
 
 
 def _class_protocols(cfg: Config, report: Report) -> None:
@@ -256,6 +310,13 @@ def _cookies(cfg: Config, report: Report) -> None:
             report(errors.COOKIE_AGE_NOT_ENFORCED, (*path, key))
 
 
+def _deprecated(cfg: Config, report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        if isinstance(cls, config.XZeusClass):
+            path = ("persistence", name, "type")
+            report(errors.TYPE_DEPRECATED, path, type=cls.type, instead='type = "cookie"')
+
+
 def _plain_http(cfg: Config, server: str) -> bool:
     return cfg.virtual_servers[server].protocol == "http"
 
@@ -264,7 +325,7 @@ def _wrong_directives(cls: CookieClass) -> Iterator[tuple[str, str]]:
     """Each part of `directives` that cannot be appended, and why (RFC 6265 4.1.1)."""
     if not cls.directives:
         return
-    ours = {"path": "path", "httponly": "http_only" if cls.http_only else ""}
+    ours = {"path": "path" if cls.path else "", "httponly": "http_only" if cls.http_only else ""}
     ours["secure"] = "secure" if cls.secure else ""
     ours["samesite"] = "same_site" if cls.same_site else ""
     ours["domain"] = "domain" if cls.domain else ""
@@ -290,7 +351,7 @@ def _wrong_directives(cls: CookieClass) -> Iterator[tuple[str, str]]:
 def _cookie_names(cfg: Config, report: Report) -> None:
     hexes: dict[str, str] = {}
     cookies: dict[str, tuple[str, str | None]] = {}  # class, and virtual server
-    for name in cfg.persistence:
+    for name, cls in cfg.persistence.items():
         if (other := hexes.setdefault(class_hex(name), name)) != name:
             report(
                 errors.CLASS_HEX_COLLISION,
@@ -308,8 +369,8 @@ def _cookie_names(cfg: Config, report: Report) -> None:
             if server is None or others_server is None:
                 report(errors.SAME_COOKIE_NAME, ("persistence", name, "name"), **values)
             else:
-                path = ("persistence", name)
-                report(errors.TWO_COOKIES_OF_SERVER, path, server=server, **values)
+                place = ("persistence", name)
+                report(errors.TWO_COOKIES_OF_SERVER, place, server=server, **values)
         if len(names) > config.COOKIE_NAMES_MAX:
             report(
                 errors.TOO_MANY_COOKIE_NAMES,
@@ -317,6 +378,9 @@ def _cookie_names(cfg: Config, report: Report) -> None:
                 found=len(names),
                 expected=config.COOKIE_NAMES_MAX,
             )
+        if isinstance(cls, config.AppCookieClass) and cls.cookie_name == cls.cookie:
+            path = ("persistence", name, "name")
+            report(errors.NAME_OF_SESSION_COOKIE, path, found=cls.cookie)
 
 
 def _cookie_lengths(cfg: Config, report: Report) -> None:

@@ -72,8 +72,8 @@ def test_every_message_is_shown_by_a_test() -> None:
         for code in re.findall("FLB-C...", file.read_text())
     }
     shown |= {"FLB-C001", "FLB-C003", "FLB-C005", "FLB-C006", "FLB-C041", "FLB-C045"}  # below
-    shown |= {"FLB-C084"}  # below
-    shown |= {"FLB-C080", "FLB-C082", "FLB-C083"}  # of other files: test_passphrases.py
+    shown |= {"FLB-C092"}  # below
+    shown |= {"FLB-C090", "FLB-C093", "FLB-C094"}  # of other files: test_passphrases.py
     assert {message.code for message in catalogue()} == shown
 
 
@@ -112,7 +112,7 @@ def test_too_many_names_of_one_cookie() -> None:
         for n in range(COOKIE_NAMES_MAX + 1)
     ]
     (problem,) = check_text("".join(servers) + WEB + cookie, Path("x")).errors
-    assert problem.code == "FLB-C084"
+    assert problem.code == "FLB-C092"
     assert check_text("".join(servers[1:]) + WEB + cookie, Path("x")).errors == []
     named = "".join(servers) + WEB + cookie + 'name = "N"\n'
     assert check_text(named, Path("x")).errors == []
@@ -153,7 +153,7 @@ USES = {
     "pools.*.retry_budget": WEB + "retry_budget = 10\n",
     "pools.*.allow_named": WEB + 'allow_named = "any"\n',
     "pools.*.allow_named_networks": WEB + 'allow_named_networks = ["10.0.0.0/8"]\n',
-    "persistence.*.type": CLASS + 'type = "universal"\n',
+    "persistence.*.type": CLASS + 'type = "ssl"\n',
     "persistence.*.redirect_url": CLASS
     + 'type = "ip"\nfailure_mode = "redirect"\nredirect_url = "/sorry?from=%{path}"\n',
 }

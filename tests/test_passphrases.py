@@ -70,7 +70,7 @@ def test_one_passphrase_per_line(file: Path, data: bytes, found: list[bytes]) ->
 def test_what_is_no_passphrase_file_is_refused(file: Path, data: bytes, reason: str) -> None:
     file.write_bytes(data)
     (line,) = said(file)
-    assert line.startswith("FLB-C080 x:9: [persistence.c] passphrase_file: passphrase file ")
+    assert line.startswith("FLB-C090 x:9: [persistence.c] passphrase_file: passphrase file ")
     assert str(file) in line
     assert reason in line
 
@@ -78,7 +78,7 @@ def test_what_is_no_passphrase_file_is_refused(file: Path, data: bytes, reason: 
 def test_what_cannot_be_read_is_refused_and_named(file: Path, tmp_path: Path) -> None:
     file.unlink()
     assert said(file) == [
-        f"FLB-C080 x:9: [persistence.c] passphrase_file: passphrase file {file}: "
+        f"FLB-C090 x:9: [persistence.c] passphrase_file: passphrase file {file}: "
         "No such file or directory"
     ]
     os.mkfifo(file)  # would make who opens it wait
@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_refused_and_named(file: Path, tmp_path: Path) ->
 def test_a_file_that_others_may_read_is_doubted(file: Path, mode: int) -> None:
     file.chmod(mode)
     (line,) = said(file)
-    assert line.startswith("FLB-C083 ")
+    assert line.startswith("FLB-C094 ")
     assert f"has mode {mode:04o}" in line
     assert f"chmod 600 {file}" in line
     file.chmod(0o600)
@@ -100,7 +100,7 @@ def test_a_file_that_others_may_read_is_doubted(file: Path, mode: int) -> None:
 def test_a_short_passphrase_is_doubted_without_showing_it(file: Path) -> None:
     file.write_bytes(b"# c\n" + GOOD + b"\nhunter2\n")
     (line,) = said(file)
-    assert line.startswith("FLB-C082 ")
+    assert line.startswith("FLB-C093 ")
     assert "in line 3 has 7 bytes" in line
     assert "hunter2" not in line
 
