@@ -35,7 +35,6 @@ UNAVAILABLE: tuple[Feature, ...] = (
     Feature("pools.*.tls", None, "TLS towards the nodes"),
     Feature("pools.*.proxy_protocol", "v1|v2", "the PROXY protocol"),
     Feature("pools.*.retry_budget", None, "a retry budget"),
-    Feature("persistence.*.type", "cookie-insert", "persistence type {value}"),
 )
 
 

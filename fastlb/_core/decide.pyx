@@ -205,6 +205,7 @@ cdef bint _look_up(const DecideInput* ask, Decision* d, int32_t index, Finding* 
     cdef SessionMap map
     cdef uint32_t i
     cdef int result
+    d.several_ids |= found.key_count > 1
     for i in range(found.key_count):
         maps_note(d, index, &found.keys[i])
         result = session_cache_lookup(&ask.caches[index], &found.keys[i], ask.now_ticks,
@@ -252,9 +253,9 @@ cdef bint _ask_class(const DecideInput* ask, Decision* d, int32_t index, Finding
     return True
 
 
-# Keys and cookies of the classes behind the one that found the session. With `node`, their maps
-# are kept alive too, so that they know the session on the day when the client loses its cookie;
-# a map that names another node stays (many users may share one source address).
+# The keys of the classes behind the one that found the session. With `node`, their maps are
+# kept alive too, so that they know the session on the day when the client loses its cookie; a
+# map that names another node stays (many users may share one source address).
 cdef void _keep_fallbacks(const DecideInput* ask, Decision* d, int32_t index,
                           const Address* node) noexcept nogil:
     cdef Finding found
@@ -264,13 +265,24 @@ cdef void _keep_fallbacks(const DecideInput* ask, Decision* d, int32_t index,
     while index >= 0:
         cls = decide_class(ask, index)
         _find(ask, cls, &found)
-        _note_cookie(ask, d, index, &found)
+        d.several_ids |= found.key_count > 1
         for i in range(found.key_count):
             maps_note(d, index, &found.keys[i])
             if node != NULL and not ask.peek:
                 session_cache_claim(&ask.caches[index], &found.keys[i], node, ask.now_ticks,
                                     cls.expiry_ticks, 0, &existing)
         index = cls.fallback
+
+
+# The session fails: what its classes' cookies say, of those behind the finder too.
+cdef void _note_cookies_behind(const DecideInput* ask, Decision* d) noexcept nogil:
+    cdef Finding found
+    cdef int32_t index = decide_class(ask, d.found_class).fallback
+    while index >= 0:
+        if decide_class(ask, index).flags & CLASS_INSERTS_COOKIE:
+            _find(ask, decide_class(ask, index), &found)
+            _note_cookie(ask, d, index, &found)
+        index = decide_class(ask, index).fallback
 
 
 # A hash knows no sessions: where it placed a new one, the cookies of the classes before it are
@@ -376,6 +388,7 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
         _serve(ask, d, &found, &node, decide_state(ask, d.node))
     else:
         _keep_fallbacks(ask, d, decide_class(ask, d.found_class).fallback, NULL)
+        _note_cookies_behind(ask, d)
         _fail(ask, d, &node, _failure_outcome(ask, d.node))
 
 
@@ -385,6 +398,7 @@ cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
         d.tried[d.tried_count] = d.node
         d.tried_count += 1
     if d.established:
+        _note_cookies_behind(ask, d)
         _fail(ask, d, &failed, OUTCOME_CONNECT_FAILED)
         d.established = False
         return
@@ -411,7 +425,8 @@ cdef void decide_learn(const DecideInput* ask, Decision* d,
             learned.key_count = 0
             learn = method_learn(cls)
             learn(response, cls, &learned)
-            if learned.ended:
+            # Which of several ended is not known here; the others must live, and it will expire.
+            if learned.ended and not d.several_ids:
                 decide_forget(ask, d)
             for i in range(learned.key_count):
                 session_cache_store(&ask.caches[index], &learned.keys[i],
