@@ -66,11 +66,11 @@ cdef class Walk:
     def step(self, uint32_t count) -> bool:
         """Looks at up to `count` more maps; False: that was the last of them."""
         cdef SessionMap found
-        cdef uint32_t i
+        cdef uint32_t _i
         cdef bint more = True
         self.of.segment.header()
         with nogil:
-            for i in range(count):
+            for _i in range(count):
                 more = session_cache_next(&self.of.cache, &self.cursor, &found)
                 if not more:
                     break
