@@ -90,9 +90,7 @@ def test_the_census_of_an_empty_cache(cache: tuple[Cache, Probe]) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 2, 10, 99, 100, 5000])
-def test_the_most_recently_used_are_kept_in_order(
-    cache: tuple[Cache, Probe], most: int
-) -> None:
+def test_the_most_recently_used_are_kept_in_order(cache: tuple[Cache, Probe], most: int) -> None:
     of, probe = cache
     used = list(range(100))
     random.Random(most).shuffle(used)
