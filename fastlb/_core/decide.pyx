@@ -53,6 +53,7 @@ cdef void _note_cookie(const DecideInput* ask, Decision* d, int32_t index,
                        const Finding* found) noexcept nogil:
     cdef const PlanClass* cls = decide_class(ask, index)
     cdef ClassCookie* cookie
+    d.duplicates |= found.duplicates
     if not cls.flags & CLASS_INSERTS_COOKIE:
         return
     BUG_ON(d.cookie_count >= FALLBACK_DEPTH_MAX)
@@ -64,7 +65,6 @@ cdef void _note_cookie(const DecideInput* ask, Decision* d, int32_t index,
     cookie.session_seen = found.session_seen
     cookie.write = False
     cookie.expire = False
-    d.duplicates |= found.duplicates
     if d.reserve_class < 0 and cls.reserve_ticks:
         d.reserve_class = index
 
@@ -247,6 +247,7 @@ cdef bint _look_up(const DecideInput* ask, Decision* d, int32_t index, Finding* 
     cdef SessionMap map
     cdef uint32_t i
     cdef int result
+    d.several_ids |= found.key_count > 1
     for i in range(found.key_count):
         _note_key(d, index, &found.keys[i])
         result = session_cache_lookup(&ask.caches[index], &found.keys[i], ask.now_ticks,
@@ -308,6 +309,7 @@ cdef void _keep_fallbacks(const DecideInput* ask, Decision* d, int32_t index,
         _find(ask, cls, &found)
         if node == NULL:
             _note_cookie(ask, d, index, &found)
+        d.several_ids |= found.key_count > 1
         for i in range(found.key_count):
             _note_key(d, index, &found.keys[i])
             if node != NULL and not ask.peek:
@@ -387,6 +389,8 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
         _new_session(ask, d)
         return
     d.node = resolve(ask, &node)
+    if d.node >= 0 and node.port == 0:
+        node = decide_node(ask, d.node).address  # named by its address alone
     if d.node >= 0 and serves_established(decide_state(ask, d.node)):
         _serve(ask, d, &found, &node, decide_state(ask, d.node))
     else:
@@ -425,7 +429,8 @@ cdef void decide_learn(const DecideInput* ask, Decision* d,
             learned.key_count = 0
             learn = method_learn(cls)
             learn(response, cls, &learned)
-            if learned.ended:
+            # Which of several ended is not known here; the others must live, and it will expire.
+            if learned.ended and not d.several_ids:
                 decide_forget(ask, d)
             for i in range(learned.key_count):
                 session_cache_store(&ask.caches[index], &learned.keys[i],
