@@ -57,6 +57,7 @@ class Method:
     name: str
     persistence: dict[str, str]  # keys of the class; empty: none
     cookie: str = "SESSIONID"  # the application's
+    given: bool = False  # the node sets it, at a client's first request; else clients bring it
     target: str = "/shop/catalogue/item/4711?ref=home"
     aim: bool = False
 
@@ -65,27 +66,31 @@ class Method:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
 
+_SESSION = "cookie:SESSIONID"
 METHODS = (
     Method(REFERENCE, {}),
     Method(CONTROL, {}),
     Method("ip", {"type": "ip"}),
     Method("universal, header", {"type": "universal", "key": "header:X-User"}, aim=True),
-    Method("universal, cookie", {"type": "universal", "key": "cookie:SESSIONID"}, aim=True),
+    Method("universal, cookie", {"type": "universal", "key": _SESSION}, aim=True),
+    Method(
+        "universal, learned", {"type": "universal", "key": _SESSION, "learn": _SESSION}, given=True
+    ),
     Method("transparent", {"type": "transparent"}, aim=True),
     Method("cookie-insert", {"type": "cookie-insert"}),
     Method(
         "cookie-insert, passphrase", {"type": "cookie-insert", "passphrase_file": "passphrases"}
     ),
-    Method("cookie", {"type": "cookie", "cookie": "PHPSESSID"}, cookie="PHPSESSID"),
-    Method("j2ee, cookie", {"type": "j2ee"}, cookie="JSESSIONID"),
+    Method("cookie", {"type": "cookie", "cookie": "PHPSESSID"}, "PHPSESSID", given=True),
+    Method("j2ee, cookie", {"type": "j2ee"}, "JSESSIONID", given=True),
     Method(
         "j2ee, URL",
         {"type": "j2ee"},
         cookie="",
         target="/shop/catalogue/item/4711;jsessionid=@?ref=home",
     ),
-    Method("asp", {"type": "asp"}, cookie="ASP.NET_SessionId"),
-    Method("x-zeus", {"type": "x-zeus"}, cookie="X-Zeus-Backend"),
+    Method("asp", {"type": "asp"}, "ASP.NET_SessionId", given=True),
+    Method("x-zeus", {"type": "x-zeus"}, "X-Zeus-Backend", given=True),
     Method("hash, source", {"type": "hash", "on": "source"}),
 )
 
@@ -193,7 +198,8 @@ def _generator(
 ) -> contextlib.AbstractContextManager[Generator]:
     """Clients of the method's own, each with its own address."""
     arguments = ["-f", str(index * _SLOTS), "-n", str(requests)]
-    arguments += ["-e", "X-User: @", "-u", method.target, "-S", method.cookie]
+    arguments += ["-e", "X-User: @", "-u", method.target]
+    arguments += ["-S" if method.given else "-J", method.cookie]
     return session.generator(Task(), Load(slots=_SLOTS, own_sources=True), *arguments, port=port)
 
 
