@@ -231,7 +231,7 @@ INSERTED = [
         "cookie", Kind.COOKIE, {"type": "cookie", "cookie": "PHPSESSID"},
         ByApplicationCookie("PHPSESSID"),
         app.sets_cookie(lambda _: "PHPSESSID", app.hex_id, "PHPSESSID"),
-        ours=r"K-PHPSESSID-[0-9a-f]{8}",
+        needs_key=True, ours=r"K-PHPSESSID-[0-9a-f]{8}",
     ),
 ]  # fmt: skip
 SESSION_IDS = [

@@ -445,9 +445,14 @@ def with_fallback(slot: Slot, config: Config) -> None:
 
 
 def fallback_found(slot: Slot) -> None:
-    """A client that lost what the method goes by, on requests that start no session."""
-    for user, home in [slot.settled() for _ in range(4)]:
-        stays(user, home, 1)
+    """A client that lost what the method goes by, on requests that start no session.
+
+    Every other one has another address by then: its requests until then have taught the fallback.
+    """
+    for number, (user, home) in enumerate([slot.settled() for _ in range(4)]):
+        if number % 2:
+            user.move()
+        stays(user, home, 1 if slot.method.keys["type"] != "ip" else 0)
         user.carrier.lose(user)
         answer = user.visit(quiet=True)
         by = "cookie" if slot.method.keys["type"] == "ip" else "cache"
@@ -511,7 +516,6 @@ SITUATIONS = [
     Situation("node down, close, keep", kept, fails("close", False)),
     Situation("node removed", removed),
     Situation("node removed, close, keep", removed_and_kept, fails("close", False)),
-    Situation("map expired", expired, ages, early=begin_early),
     Situation("cache full", cache_full, lambda _method: {"size": 16}),
     Situation("cookie tampered", altered),
     Situation("cookie of another class", other_class, more=another_class),
@@ -521,4 +525,5 @@ SITUATIONS = [
         keys=lambda _method: {"fallback": FALLBACK},
     ),
     Situation("two pools with one class", two_pools, more=second_pool),
+    Situation("map expired", expired, ages, early=begin_early),
 ]  # fmt: skip
