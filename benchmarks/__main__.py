@@ -22,7 +22,7 @@ from .cases import CASES, Case, Kind
 from .measure import FULL, QUICK, Durations, measure
 from .peers import PEERS, Peer
 from .results import Results
-from .session import RunFailed
+from .session import RunFailed, leave
 
 _ROUNDS_FULL, _ROUNDS_QUICK = 5, 1
 
@@ -101,15 +101,9 @@ def _run_case(
     print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
 
 
-def _leave(signal_number: int, frame: object) -> None:
-    """TERM ends the runner as Ctrl-C does: by way of every `finally`."""
-    raise KeyboardInterrupt
-
-
 def _about(peers: dict[Peer, str], rounds: int, durations: Durations) -> dict[str, object]:
     return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        **machine.description(),
+        **machine.about(),
         "layout": {f"{workers} worker(s)": machine.layout(workers).text for workers in (1, 2)},
         "peers": {peer.name: version for peer, version in peers.items()},
         "rounds": rounds,
@@ -153,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +53,16 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError("no free ports")
 
 
+def compile_program(name: str, directory: Path, *libraries: str) -> None:
+    """Compiles `name`.c of this package into `directory`."""
+    command = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(directory / name)]
+    subprocess.run([*command, str(HERE / f"{name}.c"), *libraries], check=True)
+
+
 def build(directory: Path) -> None:
-    """Compiles the programs of this package into `directory`."""
+    """The programs that every run with a proxy needs."""
     for name in PROGRAMS:
-        source = HERE / f"{name}.c"
-        command = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(directory / name)]
-        subprocess.run([*command, str(source)], check=True)
+        compile_program(name, directory)
 
 
 def description() -> dict[str, str | int]:
@@ -72,3 +77,8 @@ def description() -> dict[str, str | int]:
         "kernel": platform.release(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "Linux"),
     }
+
+
+def about(**more: object) -> dict[str, object]:
+    """What stands above a table: when, where, and what the caller adds."""
+    return {"date": time.strftime("%Y-%m-%d", time.gmtime()), **description(), **more}

@@ -81,6 +81,13 @@ Cidr = Annotated[Network, Networks()]
 CookieName = Annotated[
     str, Pattern(TOKEN, "a cookie name: letters, digits and any of !#$%&'*+-.^_`|~ (RFC 6265)")
 ]
+CookiePath = Annotated[
+    str | None, Pattern(r"/[!-:<-~]*", 'a path that begins with "/", without ";"')
+]
+CookieDomain = Annotated[
+    str | None, Pattern(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", "a domain name")
+]
+SameSite = Literal["lax", "strict", "none"] | None
 SessionTimeout = Annotated[int, Duration("1s", "8760h", zero="none")]
 
 
@@ -310,13 +317,11 @@ class CookieClass(PersistenceClass, frozen=True, kw_only=True):
     """Write `HttpOnly`: scripts in the page do not see the cookie."""
     secure: bool | None = None
     """Write `Secure`: the browser sends the cookie over TLS only. Absent: on `https`."""
-    same_site: Literal["lax", "strict", "none"] | None = None
+    same_site: SameSite = None
     """Write `SameSite`; absent: it is not written. `"none"` needs `secure`."""
-    domain: Annotated[
-        str | None, Pattern(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", "a domain name")
-    ] = None
+    domain: CookieDomain = None
     """Write `Domain`; absent: the cookie is for the very host only."""
-    path: Annotated[str, Pattern(r"/[!-:<-~]*", 'a path that begins with "/", without ";"')] = "/"
+    path: CookiePath = "/"
     """Write `Path`."""
     directives: str = ""
     """More directives, appended as written, like `"Partitioned; Priority=High"`."""
@@ -352,9 +357,10 @@ class UniversalClass(CacheClass, frozen=True, kw_only=True):
 
     key: Annotated[tuple[KeyPart, ...], Key(*KEY_KINDS)] = ()
     """Where the key is found; a list is joined, and a missing part makes no key. Absent: a rule
-    sets it."""
+    sets it. A rule's key goes before this one."""
     learn: Annotated[tuple[KeyPart, ...], Key("header", "cookie", many=False)] = ()
-    """Where a response names the key of a new session."""
+    """Where a response names the key of a session too; the key that a request brings makes a map
+    all the same."""
 
 
 class NamedClass(PersistenceClass, frozen=True, kw_only=True):
@@ -387,6 +393,14 @@ class AppCookieClass(CookieClass, frozen=True, kw_only=True):
 
     cookie: CookieName
     """Name of the application's session cookie."""
+    path: CookiePath = None
+    """Write `Path`; absent: the one of the application's cookie."""
+    domain: CookieDomain = None
+    """Write `Domain`; absent: the one of the application's cookie, if it has one."""
+    secure: bool | None = None
+    """Write `Secure`; absent: if the application's cookie has it."""
+    same_site: SameSite = None
+    """Write `SameSite`; absent: the one of the application's cookie, if it has one."""
 
 
 class J2eeClass(CacheClass, frozen=True, kw_only=True):
@@ -395,6 +409,13 @@ class J2eeClass(CacheClass, frozen=True, kw_only=True):
     type: ClassVar[str] = "j2ee"
     protocols: ClassVar[tuple[str, ...]] = ("http", "https")
 
+    cookie: CookieName = "JSESSIONID"
+    """Name of the container's session cookie."""
+    parameter: Annotated[
+        str,
+        Pattern(r"[A-Za-z0-9._~!$&'()*+,:@-]+", 'the name of a path parameter, like "jsessionid"'),
+    ] = "jsessionid"
+    """Name of the path parameter that carries the id where there is no cookie."""
     route_separators: Annotated[
         str, Pattern(r"[!-/:-@\[-`{-~]*", "punctuation characters, each a separator")
     ] = ".!:"
@@ -406,6 +427,9 @@ class AspClass(CacheClass, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "asp"
     protocols: ClassVar[tuple[str, ...]] = ("http", "https")
+
+    cookie: CookieName = "ASP.NET_SessionId"
+    """Name of the session cookie of ASP.NET; the names of classic ASP are fixed."""
 
 
 class XZeusClass(PersistenceClass, frozen=True, kw_only=True):
@@ -430,7 +454,7 @@ class HashClass(PersistenceClass, frozen=True, kw_only=True):
     on: Annotated[tuple[KeyPart, ...], Key(*KEY_KINDS, "source+destination")] = (
         KeyPart("source", ""),
     )
-    """What is hashed."""
+    """What is hashed: a missing part makes no key, and a key that a rule sets goes before this."""
 
 
 CLASS_TYPES: dict[str, type[PersistenceClass]] = {

@@ -1,17 +1,19 @@
 """The attributes of an inserted cookie: all that follows its value (RFC 6265 4.1).
 
 The core appends the text as it is to each cookie of the class. Max-Age lets the browser drop
-what has ended; the dates inside the value are what decides.
+what has ended; the dates inside the value are what decides. What a cookie takes over from the
+application's is left out here: the core writes it, for each cookie anew (followed.pxd).
 """
 
-from fastlb.config import CookieClass
+from fastlb.config import AppCookieClass, CookieClass
+from fastlb.decode import directive_names
 
 SAME_SITE = {"lax": "Lax", "strict": "Strict", "none": "None"}
 
 
 def cookie_tail(cls: CookieClass, secure: bool) -> str:
     """The text, beginning with "; "; `secure` is what an absent `secure` means."""
-    parts = [f"Path={cls.path}"]
+    parts = [f"Path={cls.path}"] if cls.path else []
     if cls.domain:
         parts.append(f"Domain={cls.domain}")
     if cls.timeout_ms:
@@ -19,9 +21,26 @@ def cookie_tail(cls: CookieClass, secure: bool) -> str:
         parts.append(f"Max-Age={-(-min(ages) // 1000)}")
     if cls.http_only:
         parts.append("HttpOnly")
-    if secure if cls.secure is None else cls.secure:
+    if secure and "secure" not in follows(cls) if cls.secure is None else cls.secure:
         parts.append("Secure")
     if cls.same_site:
         parts.append(f"SameSite={SAME_SITE[cls.same_site]}")
     parts += [part.strip() for part in cls.directives.split(";") if part.strip()]
     return "".join(f"; {part}" for part in parts)
+
+
+def follows(cls: CookieClass) -> set[str]:
+    """The attributes that the class's cookie takes over from the application's cookie."""
+    if not isinstance(cls, AppCookieClass):
+        return set()
+    written = {
+        "path": cls.path is not None,
+        "domain": cls.domain is not None,
+        "secure": cls.secure is not None,
+        "same_site": cls.same_site is not None,
+        "age": cls.timeout_ms != 0,
+    }
+    by_directive = {"samesite": "same_site", "max-age": "age", "expires": "age"}
+    for name in directive_names(cls.directives):
+        written[by_directive.get(name, name)] = True
+    return {attribute for attribute, ours in written.items() if not ours}

@@ -164,6 +164,14 @@ FALLBACKS_TOO_DEEP = _error(
 COOKIE_TOO_LONG = _error(
     47, "the cookie's name and attributes are {found} bytes; expected at most {expected}"
 )
+LEARN_NEEDS_ONE_VALUE = _error(
+    52,
+    "key = {found} is never equal to the value that is learned; expected one place that has it, "
+    '"header:...", "cookie:...", "query:..." or "path:..."',
+)
+NAME_OF_SESSION_COOKIE = _error(
+    57, '"{found}" is the application\'s own cookie; expected another name, or none'
+)
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
 # What will work, but perhaps not as meant
@@ -180,6 +188,17 @@ COOKIE_AGE_NOT_ENFORCED = _warning(
 )
 UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
 ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
+KEY_NEVER_SET = _warning(
+    80, "no key: it has none, and [virtual_servers.{name}] has no rules that could set one"
+)
+KEY_NEVER_FOUND = _warning(
+    81, '"{found}" is never found with protocol "{protocol}" of [virtual_servers.{name}]'
+)
+TYPE_DEPRECATED = _warning(
+    69,
+    'type "{type}" is deprecated: anybody can write its cookie, and so choose the node; have the '
+    "application set a cookie of its own and use {instead}",
+)
 FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')
 
 

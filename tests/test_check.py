@@ -138,7 +138,7 @@ USES = {
     "pools.*.retry_budget": WEB + "retry_budget = 10\n",
     "pools.*.allow_named": WEB + 'allow_named = "any"\n',
     "pools.*.allow_named_networks": WEB + 'allow_named_networks = ["10.0.0.0/8"]\n',
-    "persistence.*.type": CLASS + 'type = "universal"\n',
+    "persistence.*.type": CLASS + 'type = "ssl"\n',
     "persistence.*.redirect_url": CLASS
     + 'type = "ip"\nfailure_mode = "redirect"\nredirect_url = "/sorry?from=%{path}"\n',
 }

@@ -79,7 +79,7 @@ def test_values_are_resolved(everything: Config) -> None:
     assert everything.timeouts.keep_alive_ms == 60_000
     assert everything.limits.buffers_bytes == 256 << 20
     api: Any = everything.persistence["api"]
-    assert api.key == (KeyPart("source", ""), KeyPart("header", "User-Agent"))
+    assert api.key == (KeyPart("header", "X-Session"),)
     assert list(everything.persistence)[:2] == ["shop", "by-ip"]
     assert everything.cluster is not None
     assert len(everything.cluster.datacenters["dc2"]) == 2

@@ -157,6 +157,10 @@ cdef class World:
         """The nodes of many keys."""
         return [self.pick(pool, [], key)[0] for key in keys]
 
+    def placed(self, list requests):
+        """The nodes of many requests."""
+        return [(<Made>Made(self, "192.0.2.1", data, 0, False)).d.node for data in requests]
+
     # ---- session maps ----
 
     def maps(self, uint32_t index, bint reserved=False):

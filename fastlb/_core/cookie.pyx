@@ -124,11 +124,14 @@ cdef void cookie_begin(CookieCursor* cursor, const char* value, uint32_t count) 
 
 # The next piece that is not empty, whatever its name: pair.start, end and separator.
 cdef inline bint _piece_next(CookieCursor* cursor, CookiePair* pair) noexcept nogil:
+    # Of several separators in a row a semicolon counts: not every comma separates.
     cdef const char* p = cursor.at
     cdef const char* end = cursor.end
+    cdef bint semicolon = False
     while p < end and (_is_white(p[0]) or p[0] == c';' or p[0] == c','):
-        if not _is_white(p[0]):
+        if p[0] == c';' or (p[0] == c',' and not semicolon):
             cursor.separator = p
+            semicolon |= p[0] == c';'
         p += 1
     pair.start = p
     pair.separator = cursor.separator
@@ -183,6 +186,17 @@ cdef bint cookie_next(CookieCursor* cursor, CookiePair* pair) noexcept nogil:
     return False
 
 
+cdef bint cookie_next_named(
+    CookieCursor* cursor, Slice name, CookiePair* pair
+) noexcept nogil:
+    while _piece_next(cursor, pair):
+        if _is_named(pair.start, pair.end, name) and not _is_old_attribute(pair):
+            _pair_split(pair)
+            _join_attributes(cursor, pair)
+            return True
+    return False
+
+
 cdef int cookie_find(
     const Head* head, const char* buf, Slice name, uint32_t nth, CookiePair* pair
 ) noexcept nogil:
@@ -192,12 +206,8 @@ cdef int cookie_find(
     while field >= 0:
         value = head_value(head, buf, field)
         cookie_begin(&cursor, value.at, value.bytes)
-        while _piece_next(&cursor, pair):
-            if not _is_named(pair.start, pair.end, name) or _is_old_attribute(pair):
-                continue
+        while cookie_next_named(&cursor, name, pair):
             if nth == 0:
-                _pair_split(pair)
-                _join_attributes(&cursor, pair)
                 return field
             nth -= 1
         field = head_next(head, field)

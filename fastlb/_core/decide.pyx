@@ -53,6 +53,7 @@ cdef void _note_cookie(const DecideInput* ask, Decision* d, int32_t index,
                        const Finding* found) noexcept nogil:
     cdef const PlanClass* cls = decide_class(ask, index)
     cdef ClassCookie* cookie
+    d.duplicates |= found.duplicates
     if not cls.flags & CLASS_INSERTS_COOKIE:
         return
     BUG_ON(d.cookie_count >= FALLBACK_DEPTH_MAX)
@@ -64,7 +65,6 @@ cdef void _note_cookie(const DecideInput* ask, Decision* d, int32_t index,
     cookie.session_seen = found.session_seen
     cookie.write = False
     cookie.expire = False
-    d.duplicates |= found.duplicates
     if d.reserve_class < 0 and cls.reserve_ticks:
         d.reserve_class = index
 
@@ -387,6 +387,8 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
         _new_session(ask, d)
         return
     d.node = resolve(ask, &node)
+    if d.node >= 0 and node.port == 0:
+        node = decide_node(ask, d.node).address  # named by its address alone
     if d.node >= 0 and serves_established(decide_state(ask, d.node)):
         _serve(ask, d, &found, &node, decide_state(ask, d.node))
     else:

@@ -8,6 +8,7 @@ from libc.stdlib cimport calloc
 from libc.string cimport memset
 
 from fastlb._core cimport system
+from fastlb._core.address cimport Address, address_from_sockaddr
 from fastlb._core.answer cimport ANSWER_ALIVE, ANSWER_NODE_LOST, answer_pump, answer_tunnel
 from fastlb._core.body cimport body_start
 from fastlb._core.buffer cimport Buffer, buffer_return
@@ -79,10 +80,22 @@ cdef Exchange* _allocate(Worker* w, ClientConn* c) noexcept nogil:
     return x
 
 
+cdef const Address* _local_address(ClientConn* c) noexcept nogil:
+    cdef system.sockaddr_storage sockaddr
+    cdef system.socklen_t size = sizeof(sockaddr)
+    if not c.local_known:
+        c.local_known = True
+        if system.getsockname(c.stream.fd, <system.sockaddr*> &sockaddr, &size) == 0:
+            address_from_sockaddr(&c.local, &sockaddr)
+    return &c.local
+
+
 cdef void _decide_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil:
     ask.request.plan = x.snapshot.plan
     ask.request.client = &x.client_address
     ask.request.local = NULL
+    if x.snapshot.plan.needs_local:
+        ask.request.local = _local_address(x.client)
     ask.request.sni = slice_of(NULL, 0)
     ask.request.key = slice_of(NULL, 0)
     ask.request.named = NULL

@@ -19,6 +19,9 @@ cdef enum:
     EDIT_INSERTS_MAX = 16
     EDIT_IOVECS_MAX = 97             # EDIT_CUTS_MAX + 1 pieces, each insertion splits one
 
+    # Persistence
+    SESSION_ID_BYTES_MAX = 256       # of an application; a longer one is none
+
     # Workers and nodes
     WORKERS_MAX = 64                 # columns of the per-worker load table
     NODES_MAX = 4096                 # slots of the node table, over all pools

@@ -4,17 +4,13 @@
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
+from fastlb._core.authority cimport authority_host
 from fastlb._core.plan cimport Plan, PlanRoute, PlanVirtualServer, plan_routes, plan_text
 from fastlb._core.slice cimport Slice, slice_equal_fold
 
 
 cdef Slice route_host(Slice authority) noexcept nogil:
-    cdef uint32_t i = authority.bytes
-    while i > 0 and c'0' <= authority.at[i - 1] <= c'9':
-        i -= 1
-    if i > 0 and authority.at[i - 1] == c':':
-        authority.bytes = i - 1
-    return authority
+    return authority_host(authority)
 
 
 cdef bint _host_matches(const char* pattern, uint32_t count, Slice host) noexcept nogil:
