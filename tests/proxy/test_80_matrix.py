@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +78,9 @@ def test_the_rows_that_are_absent_are_declared() -> None:
 def test_rows_need_rules_only_while_there_are_none() -> None:
     without_rules = any(one.what == "running rules" for one in features.UNAVAILABLE)
     assert bool(NEEDS_RULES) == without_rules
+
+
+def test_the_table_in_the_docs_has_the_same_situations() -> None:
+    page = Path(__file__).parents[2] / "docs/internals/decisions.md"
+    rows = [line.split("|")[1].strip() for line in page.read_text().splitlines() if "|" in line]
+    assert rows == ["situation", "---", *(one.name for one in SITUATIONS)]

@@ -165,7 +165,7 @@ class Method:
         """Outcomes of a newcomer's request."""
         if self.kind is Kind.HASH:
             return {"hashed"}
-        return {"new", "no-key"} if self.needs_key else {"new"}
+        return {"no-key"} if self.needs_key else {"new"}
 
     @property
     def again(self) -> tuple[str, str]:

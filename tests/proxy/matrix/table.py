@@ -18,9 +18,7 @@ Cell = tuple[Method, Situation]
 NEEDS_RULES = {"named"}
 
 # Rows whose type `fastlb check` may still refuse. One that it takes runs, listed or not.
-NOT_LANDED = {
-    "universal", "cookie-insert", "cookie", "j2ee", "asp", "x-zeus", "hash",
-}  # fmt: skip
+NOT_LANDED = {"cookie-insert"}
 
 # What the issue lists, each as a pattern of the situations that show it.
 WANTED = {
