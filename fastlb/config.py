@@ -37,6 +37,7 @@ NODES_MAX = 4096
 VIRTUAL_SERVERS_MAX = 256
 CLASSES_MAX = 256
 FALLBACK_DEPTH_MAX = 16  # classes in one chain
+COOKIE_NAMES_MAX = 16  # virtual servers that write a class's cookie, each under its own name
 HEADER_COUNT_MAX = 256
 HEAD_BYTES_MAX = 60 << 10  # of HEAD_BYTES_MAX; the rest is room for the fields that are added
 
@@ -376,14 +377,16 @@ class TransparentClass(CookieClass, frozen=True, kw_only=True):
 
 
 class CookieInsertClass(CookieClass, frozen=True, kw_only=True):
-    """A cookie `NSC_<id of the virtual server>` with the node's address and port."""
+    """A cookie `NSC_<id of the virtual server>` with the node's address and port, as the NetScaler
+    appliance writes it. `name` makes it one name for all virtual servers."""
 
     type: ClassVar[str] = "cookie-insert"
 
     version: Annotated[int, Meta(ge=0, le=1)] = 1
     """0 writes `Expires`, 1 writes `Max-Age`; with `timeout = "0s"` neither is written."""
     passphrase_file: File | None = None
-    """Passphrases, one per line: the first encrypts, all decrypt. Absent: no encryption."""
+    """Passphrases, one per line: the first encrypts, all decrypt; lines that begin with `#` are
+    comments. A reload reads the file again. Absent: no encryption."""
 
 
 class AppCookieClass(CookieClass, frozen=True, kw_only=True):
@@ -479,7 +482,8 @@ class Limits(Table, frozen=True, kw_only=True):
     """Bounds on what clients and nodes may make fastlb hold."""
 
     max_connections: Annotated[int, Meta(ge=1, le=10_000_000)] = 50000
-    """Client connections open at one time, of all workers together."""
+    """Client connections open at one time, of all workers together; while this is the default,
+    fewer where the limit of open descriptors allows no more."""
     request_line_bytes: Annotated[int, Size("64B", "60KiB")] = 8 << 10
     """The request line; a longer one is answered 414."""
     headers_bytes: Annotated[int, Size("256B", "60KiB")] = 32 << 10
@@ -579,3 +583,8 @@ class Config(Table, frozen=True, kw_only=True):
     """Several proxies."""
     file: Path = Path("fastlb.toml")
     """The file that was read; no key of it."""
+    connections_given: bool = True
+    """Whether `limits.max_connections` is the operator's number; no key of the file."""
+
+
+NO_KEYS = ("file", "connections_given")  # fields of Config that stand for no table

@@ -247,6 +247,7 @@ cdef bint _look_up(const DecideInput* ask, Decision* d, int32_t index, Finding* 
     cdef SessionMap map
     cdef uint32_t i
     cdef int result
+    d.several_ids |= found.key_count > 1
     for i in range(found.key_count):
         _note_key(d, index, &found.keys[i])
         result = session_cache_lookup(&ask.caches[index], &found.keys[i], ask.now_ticks,
@@ -308,6 +309,7 @@ cdef void _keep_fallbacks(const DecideInput* ask, Decision* d, int32_t index,
         _find(ask, cls, &found)
         if node == NULL:
             _note_cookie(ask, d, index, &found)
+        d.several_ids |= found.key_count > 1
         for i in range(found.key_count):
             _note_key(d, index, &found.keys[i])
             if node != NULL and not ask.peek:
@@ -427,7 +429,8 @@ cdef void decide_learn(const DecideInput* ask, Decision* d,
             learned.key_count = 0
             learn = method_learn(cls)
             learn(response, cls, &learned)
-            if learned.ended:
+            # Which of several ended is not known here; the others must live, and it will expire.
+            if learned.ended and not d.several_ids:
                 decide_forget(ask, d)
             for i in range(learned.key_count):
                 session_cache_store(&ask.caches[index], &learned.keys[i],

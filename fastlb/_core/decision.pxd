@@ -51,6 +51,7 @@ ctypedef struct Decision:
     uint8_t established              # the node was a session's, not the algorithm's
     uint8_t has_previous             # `previous` is the session's node, which could not serve
     uint8_t duplicates               # a class's cookie stood in the request more than once
+    uint8_t several_ids              # a class found more than one session id in the request
     uint8_t last_draining            # a new session went to a draining node: none other was left
     uint8_t has_reservation          # `reservation` is this client's fingerprint
     uint8_t holds_reservation        # and the choice behind it is this request's own

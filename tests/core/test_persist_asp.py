@@ -208,3 +208,10 @@ def test_a_failed_node_moves_all_that_were_on_it(shop: World) -> None:
 def test_the_end_of_the_only_session(shop: World) -> None:
     shop.decide(CLIENT, get(f"Cookie: {NET}=n")).learn(answer(f"Set-Cookie: {NET}=; Max-Age=0"))
     assert shop.maps(0) == {}
+
+
+@pytest.mark.parametrize("order", [f"{A}=x; {NET}=n", f"{B}=gone; {NET}=n; {A}=x"])
+def test_the_end_of_one_session_is_not_that_of_another_application_s(shop: World, order) -> None:
+    shop.decide(CLIENT, get(f"Cookie: {A}=x; {NET}=n"))
+    shop.decide(CLIENT, get(f"Cookie: {order}")).learn(answer(f"Set-Cookie: {NET}=; Max-Age=0"))
+    assert shop.decide(CLIENT, get(f"Cookie: {A}=x")).outcome == "hit"
