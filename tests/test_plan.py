@@ -29,7 +29,7 @@ access_log_format = "combined"
 [virtual_servers.shop]
 listen = ["127.0.0.1:80", "[::1]:80", "unix:/run/a.sock"]
 pool = "web"
-routes = [{ host = "API.example.com", path = "/v1/", pool = "api" },
+routes = [{ host = "API.example.com.", path = "/v1/", pool = "api" },
           { host = "*.b.c", pool = "api" }]
 trusted_proxies = ["10.0.0.0/8", "2001:db8::/32"]
 decision_header = ["127.0.0.0/8"]
