@@ -37,6 +37,7 @@ NODES_MAX = 4096
 VIRTUAL_SERVERS_MAX = 256
 CLASSES_MAX = 256
 FALLBACK_DEPTH_MAX = 16  # classes in one chain
+COOKIE_NAMES_MAX = 16  # virtual servers that write a class's cookie, each under its own name
 HEADER_COUNT_MAX = 256
 HEAD_BYTES_MAX = 60 << 10  # of HEAD_BYTES_MAX; the rest is room for the fields that are added
 
@@ -376,14 +377,16 @@ class TransparentClass(CookieClass, frozen=True, kw_only=True):
 
 
 class CookieInsertClass(CookieClass, frozen=True, kw_only=True):
-    """A cookie `NSC_<id of the virtual server>` with the node's address and port."""
+    """A cookie `NSC_<id of the virtual server>` with the node's address and port, as the NetScaler
+    appliance writes it. `name` makes it one name for all virtual servers."""
 
     type: ClassVar[str] = "cookie-insert"
 
     version: Annotated[int, Meta(ge=0, le=1)] = 1
     """0 writes `Expires`, 1 writes `Max-Age`; with `timeout = "0s"` neither is written."""
     passphrase_file: File | None = None
-    """Passphrases, one per line: the first encrypts, all decrypt. Absent: no encryption."""
+    """Passphrases, one per line: the first encrypts, all decrypt; lines that begin with `#` are
+    comments. A reload reads the file again. Absent: no encryption."""
 
 
 class AppCookieClass(CookieClass, frozen=True, kw_only=True):

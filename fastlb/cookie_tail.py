@@ -1,13 +1,15 @@
 """The attributes of an inserted cookie: all that follows its value (RFC 6265 4.1).
 
 The core appends the text as it is to each cookie of the class. Max-Age lets the browser drop
-what has ended; the dates inside the value are what decides. What a cookie takes over from the
-application's is left out here: the core writes it, for each cookie anew (followed.pxd).
+what has ended; the dates inside the value are what decides. The core writes what each cookie has
+anew: what it takes over from the application's (followed.pxd), and the date in Expires where the
+class writes that instead.
 """
 
-from fastlb.config import AppCookieClass, CookieClass
+from fastlb.config import AppCookieClass, CookieClass, CookieInsertClass
 from fastlb.decode import directive_names
 
+EXPIRES_BYTES = len("; Expires=Sun, 06 Nov 1994 08:49:37 GMT")
 SAME_SITE = {"lax": "Lax", "strict": "Strict", "none": "None"}
 
 
@@ -16,7 +18,7 @@ def cookie_tail(cls: CookieClass, secure: bool) -> str:
     parts = [f"Path={cls.path}"] if cls.path else []
     if cls.domain:
         parts.append(f"Domain={cls.domain}")
-    if cls.timeout_ms:
+    if cls.timeout_ms and not writes_expires(cls):
         ages = [age for age in (cls.timeout_ms, cls.max_lifetime_ms) if age]
         parts.append(f"Max-Age={-(-min(ages) // 1000)}")
     if cls.http_only:
@@ -27,6 +29,11 @@ def cookie_tail(cls: CookieClass, secure: bool) -> str:
         parts.append(f"SameSite={SAME_SITE[cls.same_site]}")
     parts += [part.strip() for part in cls.directives.split(";") if part.strip()]
     return "".join(f"; {part}" for part in parts)
+
+
+def writes_expires(cls: CookieClass) -> bool:
+    """Whether the cookie has a date, computed for each response."""
+    return isinstance(cls, CookieInsertClass) and cls.version == 0 and cls.timeout_ms > 0
 
 
 def follows(cls: CookieClass) -> set[str]:

@@ -164,6 +164,17 @@ FALLBACKS_TOO_DEEP = _error(
 COOKIE_TOO_LONG = _error(
     47, "the cookie's name and attributes are {found} bytes; expected at most {expected}"
 )
+PASSPHRASE_FILE = _error(90, "passphrase file {file}: {reason}")
+TWO_COOKIES_OF_SERVER = _error(
+    91,
+    '[virtual_servers.{server}] would set two cookies "{found}": this one and that of '
+    "[persistence.{other}]; give one of the two classes a `name`",
+)
+TOO_MANY_COOKIE_NAMES = _error(
+    92,
+    "{found} virtual servers write its cookie, each under a name of its own; expected at most "
+    "{expected}, or one `name` for all",
+)
 LEARN_NEEDS_ONE_VALUE = _error(
     52,
     "key = {found} is never equal to the value that is learned; expected one place that has it, "
@@ -188,6 +199,14 @@ COOKIE_AGE_NOT_ENFORCED = _warning(
 )
 UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
 ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
+SHORT_PASSPHRASE = _warning(
+    93,
+    "passphrase file {file}: the passphrase in line {line} has {found} bytes and is soon guessed; "
+    "expected at least {expected}",
+)
+PASSPHRASE_FILE_OPEN = _warning(
+    94, "passphrase file {file} has mode {mode}, so others may read it: chmod 600 {file}"
+)
 KEY_NEVER_SET = _warning(
     80, "no key: it has none, and [virtual_servers.{name}] has no rules that could set one"
 )
@@ -288,7 +307,12 @@ WORKERS_FAIL = _start(50, "no worker gets ready: the last one {how}; nothing is 
 NOT_RUNNING = _start(60, "no fastlb is running with state directory {path}")
 NO_ANSWER = _start(61, "the fastlb with state directory {path} does not answer: {reason}")
 
+PASSPHRASE_FILE_UNUSABLE = _start(90, "[persistence.{name}] passphrase file {path}: {reason}")
+
 # Running
+HOOK_FAILED = _start(
+    91, "{what} failed, cookies of encrypted classes are not read or written: {reason}"
+)
 NEEDS_RESTART = _running(70, "{key} has changed: it takes effect at the next start")
 WORKER_DIED = _running(71, "worker {index} (pid {pid}) {how}; a new one is started")
 WORKER_BACKOFF = _running(72, "worker {index} {why}; the next one starts in {delay:g} s")

@@ -37,7 +37,6 @@ UNAVAILABLE: tuple[Feature, ...] = (
     Feature("pools.*.retry_budget", None, "a retry budget"),
     Feature("pools.*.allow_named", "any", "a node that is not listed"),
     Feature("pools.*.allow_named_networks", None, "a node that is not listed"),
-    Feature("persistence.*.type", "cookie-insert", "persistence type {value}"),
     Feature("persistence.*.type", "named|ssl", "persistence type {value}"),
     Feature("persistence.*.redirect_url", r".*%\{.*", "a placeholder in redirect_url"),
 )

@@ -18,6 +18,7 @@ from fastlb._core.session_store import StateFileError
 from fastlb.config import Config
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Listeners
+from fastlb.passphrases import Keys, Passphrases
 from fastlb.plan import compile_plan, seal
 from fastlb.plan_class import Place
 from fastlb.segment import SharedSegment, Store, Stores
@@ -57,6 +58,7 @@ class Prepared:
     taken: Taken
     stores: Stores
     added: list[Address]
+    passphrases: dict[str, list[Keys]]  # by class
 
 
 class InForce:
@@ -71,6 +73,8 @@ class InForce:
         self.segment = SharedSegment(workers)
         self.slots = Slots()
         self.listeners = Listeners(workers)
+        self.passphrases = Passphrases()
+        self.class_keys: dict[str, list[Keys]] = {}  # by class, of the passphrases in force
         self.reader = Reader(self.segment, self.slots)
         self.changes = Changes()
         self.generation = 0
@@ -88,6 +92,7 @@ class InForce:
         except OverflowError as error:
             raise StartError(errors.NO_ROOM, reason=error) from None
         stores, added = Stores({}, {}), list[Address]()
+        class_keys: dict[str, list[Keys]] = {}
         try:
             stores = self.segment.prepare(cfg)
         except StartError as error:
@@ -96,12 +101,16 @@ class InForce:
             added = self.listeners.add(listener_keys(cfg))
         except StartError as error:
             wrong.append(error)
+        try:
+            class_keys = self.passphrases.load(cfg)
+        except StartError as error:
+            wrong.append(error)
         if wrong:
             self.listeners.close(added)
             self.segment.discard(stores)
             self.slots.give_back(taken)
             raise StartError.of_all(wrong)
-        return Prepared(cfg, taken, stores, added)
+        return Prepared(cfg, taken, stores, added, class_keys)
 
     def discard(self, prepared: Prepared) -> None:
         """Gives back what was prepared and is not put in force after all."""
@@ -128,6 +137,7 @@ class InForce:
         self.reader.begin(prepared.taken)
         self._set_nodes(cfg, before, set(prepared.taken.nodes))
         self.cfg = cfg
+        self.class_keys = prepared.passphrases
 
     def send(self) -> None:
         """The workers' half: each gets the plan of the configuration adopted last."""
@@ -138,6 +148,7 @@ class InForce:
             self.segment.epoch_ms,
             {name: store.place for name, store in self.segment.stores.caches.items()},
             {name: store.place for name, store in self.segment.stores.reservations.items()},
+            self.class_keys,
         )
         blob = compile_plan(
             self.cfg,

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastlb import config, errors
-from fastlb.class_id import class_hex
-from fastlb.config import Config, CookieClass, PersistenceClass
-from fastlb.cookie_tail import cookie_tail
+from fastlb.class_id import class_hex, server_cookie_name
+from fastlb.config import Config, CookieClass
+from fastlb.cookie_tail import EXPIRES_BYTES, cookie_tail, writes_expires
 from fastlb.decode import Report, directive_names
+from fastlb.passphrases import read_passphrases, why
 from fastlb.units import (
     BYTES,
     TOKEN,
@@ -49,6 +50,7 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _deprecated(cfg, report)
     _cookie_names(cfg, report)
     _cookie_lengths(cfg, report)
+    _passphrases(cfg, report)
     _limits(cfg, report)
     _counts(cfg, report)
     _user(cfg, report)
@@ -67,6 +69,17 @@ def classes_of(cfg: Config, pool: str) -> list[str]:
         chain.append(name)
         name = cfg.persistence[name].fallback
     return chain
+
+
+def cookie_names_of(cfg: Config, name: str) -> dict[str, str | None]:
+    """The names of a class's cookie, and which virtual server writes each; None: all do."""
+    cls = cfg.persistence[name]
+    if isinstance(cls, CookieClass) and cls.cookie_name is not None:
+        return {cls.cookie_name: None}
+    if isinstance(cls, config.CookieInsertClass):
+        servers = {server for used, server, _ in _uses(cfg) if used == name}
+        return {server_cookie_name(one): one for one in cfg.virtual_servers if one in servers}
+    return {}
 
 
 def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -337,7 +350,7 @@ def _wrong_directives(cls: CookieClass) -> Iterator[tuple[str, str]]:
 
 def _cookie_names(cfg: Config, report: Report) -> None:
     hexes: dict[str, str] = {}
-    cookies: dict[str, str] = {}
+    cookies: dict[str, tuple[str, str | None]] = {}  # class, and virtual server
     for name, cls in cfg.persistence.items():
         if (other := hexes.setdefault(class_hex(name), name)) != name:
             report(
@@ -346,22 +359,36 @@ def _cookie_names(cfg: Config, report: Report) -> None:
                 found=class_hex(name),
                 other=other,
             )
-        elif (cookie := _cookie_name(cls)) and (other := cookies.setdefault(cookie, name)) != name:
-            path = ("persistence", name, "name")
-            report(errors.SAME_COOKIE_NAME, path, found=cookie, other=other)
+            continue
+        names = cookie_names_of(cfg, name)
+        for cookie, server in names.items():
+            other, others_server = cookies.setdefault(cookie, (name, server))
+            if other == name:
+                continue
+            values = {"found": cookie, "other": other}
+            if server is None or others_server is None:
+                report(errors.SAME_COOKIE_NAME, ("persistence", name, "name"), **values)
+            else:
+                place = ("persistence", name)
+                report(errors.TWO_COOKIES_OF_SERVER, place, server=server, **values)
+        if len(names) > config.COOKIE_NAMES_MAX:
+            report(
+                errors.TOO_MANY_COOKIE_NAMES,
+                ("persistence", name),
+                found=len(names),
+                expected=config.COOKIE_NAMES_MAX,
+            )
         if isinstance(cls, config.AppCookieClass) and cls.cookie_name == cls.cookie:
             path = ("persistence", name, "name")
             report(errors.NAME_OF_SESSION_COOKIE, path, found=cls.cookie)
 
 
-def _cookie_name(cls: PersistenceClass) -> str | None:
-    return cls.cookie_name if isinstance(cls, CookieClass) else None
-
-
 def _cookie_lengths(cfg: Config, report: Report) -> None:
     for name, cls in cfg.persistence.items():
         if isinstance(cls, CookieClass):
-            count = len((cls.cookie_name or "").encode()) + len(cookie_tail(cls, True).encode())
+            longest_name = max(map(len, cookie_names_of(cfg, name)), default=0)
+            count = longest_name + len(cookie_tail(cls, True).encode())
+            count += EXPIRES_BYTES if writes_expires(cls) else 0
             if count > config.COOKIE_BYTES_MAX:
                 longest = max(("cookie_name", "path", "domain", "directives"), key=_length_in(cls))
                 report(
@@ -370,6 +397,21 @@ def _cookie_lengths(cfg: Config, report: Report) -> None:
                     found=count,
                     expected=config.COOKIE_BYTES_MAX,
                 )
+
+
+def _passphrases(cfg: Config, report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        if not isinstance(cls, config.CookieInsertClass) or cls.passphrase_file is None:
+            continue
+        place = ("persistence", name, "passphrase_file")
+        file = cls.passphrase_file
+        try:
+            doubts = read_passphrases(file).doubts
+        except (OSError, ValueError) as error:
+            report(errors.PASSPHRASE_FILE, place, file=file, reason=why(error))
+            continue
+        for message, values in doubts:
+            report(message, place, file=file, **values)
 
 
 def _length_in(cls: CookieClass) -> Callable[[str], int]:

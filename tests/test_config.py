@@ -11,7 +11,7 @@ import pytest
 
 from fastlb import config, features
 from fastlb.check import check_file, check_text
-from fastlb.class_id import class_hex
+from fastlb.class_id import class_hex, server_cookie_name
 from fastlb.config import Config, CookieClass, IpClass, Proxy, TransparentClass
 from fastlb.units import InetAddress, KeyPart, UnixAddress
 
@@ -125,6 +125,11 @@ def test_secret_file_follows_state_dir() -> None:
     assert cfg.proxy.secret_file == Path("/srv/lb/secret")
 
 
+def test_a_virtual_servers_cookie_is_named_as_the_appliance_does() -> None:
+    assert server_cookie_name("lb_test") == "NSC_mc_uftu"
+    assert server_cookie_name("Az-zZ.09") == "NSC_Ba-aA.09"
+
+
 def test_class_hex_is_the_start_of_sha256() -> None:
     assert class_hex("abc") == "ba7816bf"  # FIPS 180-2, B.1
 
@@ -157,6 +162,7 @@ def test_bounds_are_those_of_the_core() -> None:
     assert core["VIRTUAL_SERVERS_MAX"] == config.VIRTUAL_SERVERS_MAX
     assert core["CLASSES_MAX"] == config.CLASSES_MAX
     assert core["FALLBACK_DEPTH_MAX"] == config.FALLBACK_DEPTH_MAX
+    assert core["COOKIE_NAMES_MAX"] == config.COOKIE_NAMES_MAX
     assert core["HEAD_FIELDS_MAX"] == config.HEADER_COUNT_MAX
     assert core["HEAD_BYTES_MAX"] > config.HEAD_BYTES_MAX
 

@@ -15,7 +15,7 @@ from fastlb._core._testing_plan_read import network_has, read_plan
 from fastlb._core.plan import CLASS_FLAGS
 from fastlb.check import check_file, check_text
 from fastlb.class_id import class_hex
-from fastlb.config import Config, IpClass, TransparentClass
+from fastlb.config import Config, CookieClass, IpClass, TransparentClass
 from fastlb.cookie_tail import cookie_tail
 from fastlb.plan import compile_plan, schedule, seal
 from fastlb.plan_class import Place, seconds, ticks
@@ -74,16 +74,18 @@ def served(text: str) -> Config:
     return checked.config
 
 
-def compiled(cfg: Config, slots: Slots | None = None) -> bytes:
+def compiled(
+    cfg: Config, slots: Slots | None = None, passphrases: dict[str, Any] | None = None
+) -> bytes:
     slots = slots or Slots()
     slots.take(cfg)
     caches = {name: (4096, 64) for name, c in cfg.persistence.items() if isinstance(c, IpClass)}
     reserved = {
         name: (8192, 128)
         for name, c in cfg.persistence.items()
-        if isinstance(c, TransparentClass) and c.reserve_ms
+        if isinstance(c, CookieClass) and c.reserve_ms
     }
-    place = Place(slots, 49152, 123456, caches, reserved)
+    place = Place(slots, 49152, 123456, caches, reserved, passphrases or {})
     return compile_plan(cfg, place, keys=KEYS, generation=7, workers=3)
 
 
@@ -181,6 +183,72 @@ def test_classes(shop: dict[str, Any]) -> None:
             "inserts_cookie",
         )
     )
+
+
+COOKIES = """
+[virtual_servers.lb_test]
+listen = "127.0.0.1:80"
+pool = "web"
+[virtual_servers.else]
+listen = "127.0.0.1:81"
+pool = "other"
+[virtual_servers.third]
+listen = "127.0.0.1:82"
+pool = "other"
+routes = [{ path = "/a/", pool = "web" }]
+[pools.web]
+nodes = ["10.0.0.1:80"]
+persistence = "first"
+[pools.other]
+nodes = ["10.0.0.2:80"]
+[persistence.first]
+type = "transparent"
+fallback = "insert"
+[persistence.insert]
+type = "cookie-insert"
+"""
+
+
+def insert_class(keys: str = "") -> dict[str, Any]:
+    return read_plan(compiled(served(COOKIES + keys)))["classes"][1]
+
+
+def test_an_inserted_cookie_has_a_name_for_each_virtual_server_that_may_ask_for_it() -> None:
+    assert insert_class()["cookie_names"] == [("NSC_mc_uftu", 0), ("NSC_uijse", 2)]
+    assert insert_class('name = "N"')["cookie_names"] == [("N", -1)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "flags", "tail"),
+    [
+        ("", {"listed_only"}, "; Path=/; HttpOnly"),
+        ("version = 0", {"listed_only"}, "; Path=/; HttpOnly"),
+        ('timeout = "1h"', {"listed_only"}, "; Path=/; Max-Age=3600; HttpOnly"),
+        (
+            'timeout = "1h"\nversion = 0',
+            {"listed_only", "writes_expires"},
+            "; Path=/; HttpOnly",
+        ),
+        ('max_lifetime = "1h"\nversion = 0', {"listed_only"}, "; Path=/; HttpOnly"),
+    ],
+)
+def test_what_an_inserted_cookie_says_of_its_age(keys: str, flags: set[str], tail: str) -> None:
+    cls = insert_class(keys)
+    assert cls["cookie_tail"] == tail
+    always = {"delete_on_failure", "hide_cookie", "protect_cache", "inserts_cookie"}
+    assert cls["flags"] == sum(CLASS_FLAGS[name] for name in flags | always)
+    assert cls["passphrases"] == []
+
+
+def test_keys_of_passphrases_are_in_the_plan(tmp_path: Path) -> None:
+    file = tmp_path / "passphrases"
+    file.write_text("a passphrase\n")
+    keys = [(bytes(range(64)), bytes(range(16))), (bytes(64), bytes(16))]
+    cfg = served(f'{COOKIES}passphrase_file = "{file}"')
+    cls = read_plan(compiled(cfg, passphrases={"insert": keys}))["classes"][1]
+    assert cls["passphrases"] == keys
+    always = {"delete_on_failure", "hide_cookie", "protect_cache", "inserts_cookie"}
+    assert cls["flags"] == sum(CLASS_FLAGS[name] for name in always)
 
 
 def test_slots_stay_when_the_configuration_changes() -> None:

@@ -219,7 +219,8 @@ cdef int32_t _hash(BalanceInput* ask, uint32_t tier) noexcept nogil:
 
 cdef int32_t balance_owner(const BalanceInput* ask) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
-    cdef int32_t i, tier, best = -1
+    cdef uint32_t tier
+    cdef int32_t i, best = -1
     cdef uint64_t best_draw = 0
     for tier in range(TIER_DRAINING):
         for i in range(<int32_t> ask.pool.node_count):

@@ -6,27 +6,13 @@ from libc.string cimport memcmp, memcpy, strlen
 
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.head cimport METHOD_HEAD
+from fastlb._core.http_date cimport HTTP_DATE_BYTES, http_date_write
 from fastlb._core.plan cimport PlanClass, plan_class, plan_text
 from fastlb._core.response cimport response_add_decision
 from fastlb._core.route cimport route_host
 from fastlb._core.scratch cimport scratch_add, scratch_add_number
 from fastlb._core.set_cookie cimport set_cookie_expire
 from fastlb._core.slice cimport Slice, ascii_lower, slice_equal, slice_of
-
-cdef extern from * nogil:
-    """
-    #include <stdint.h>
-    #include <time.h>
-    /* IMF-fixdate of RFC 9110 5.6.7; the C locale's names are the English ones. */
-    static uint32_t fastlb_http_date(uint32_t seconds, char *out, uint32_t room)
-    {
-        time_t when = (time_t)seconds;
-        struct tm parts;
-        gmtime_r(&when, &parts);
-        return (uint32_t)strftime(out, room, "%a, %d %b %Y %H:%M:%S GMT", &parts);
-    }
-    """
-    uint32_t fastlb_http_date(uint32_t seconds, char* out, uint32_t room) noexcept
 
 cdef const char* PAGE_HEAD = (
     "<!DOCTYPE html>\n<html><head><title>")
@@ -121,8 +107,9 @@ cdef bint _add(Worker* w, const char* text) noexcept nogil:
 
 cdef bint _add_date(Worker* w) noexcept nogil:
     # RFC 9110 6.6.1
-    cdef char[40] text
-    return scratch_add(w, text, fastlb_http_date(w.wall_s, text, sizeof(text)))
+    cdef char[HTTP_DATE_BYTES] text
+    http_date_write(w.wall_s, text)
+    return scratch_add(w, text, HTTP_DATE_BYTES)
 
 
 cdef bint _add_location(Worker* w, Exchange* x) noexcept nogil:

@@ -1,6 +1,6 @@
 # Inserted cookies in responses (design.md "Inserted cookies", semantics A, D, E and 51).
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport strlen
 
 from fastlb._core.connection cimport Exchange, Worker
@@ -16,6 +16,7 @@ from fastlb._core.head cimport (
     FIELD_CACHE_CONTROL, FIELD_ETAG, FIELD_EXPIRES, FIELD_LAST_MODIFIED, FIELD_SET_COOKIE, Head,
     METHOD_GET, METHOD_HEAD, head_next, head_value,
 )
+from fastlb._core.http_date cimport HTTP_DATE_BYTES, http_date_write
 from fastlb._core.methods cimport method_write
 from fastlb._core.persist cimport COOKIE_VALUE_BYTES_MAX, persist_write_t
 from fastlb._core.persist_cookie cimport (
@@ -23,9 +24,9 @@ from fastlb._core.persist_cookie cimport (
     persist_cookie_response,
 )
 from fastlb._core.plan cimport (
-    CLASS_COOKIE, CLASS_INSERTS_COOKIE, CLASS_PRESERVE, CLASS_PROTECT_CACHE, KEY_TOKEN_MAC,
-    PROTOCOL_HTTPS, Plan, PlanClass, PlanCookieName, plan_class, plan_cookie_names, plan_nodes,
-    plan_text, plan_virtual_server,
+    CLASS_COOKIE, CLASS_INSERTS_COOKIE, CLASS_PRESERVE, CLASS_PROTECT_CACHE, CLASS_WRITES_EXPIRES,
+    KEY_TOKEN_MAC, PROTOCOL_HTTPS, Plan, PlanClass, PlanCookieName, plan_class,
+    plan_cookie_names, plan_nodes, plan_text, plan_virtual_server,
 )
 from fastlb._core.request cimport request_head_at, request_reload
 from fastlb._core.scratch cimport scratch_add
@@ -33,6 +34,9 @@ from fastlb._core.slice cimport (
     Slice, ascii_lower, slice_equal, slice_equal_fold, slice_of, slice_trim,
 )
 from fastlb._core.stats cimport ClassStats
+
+cdef enum:
+    EXPIRE_OTHERS_BYTES = 6 * 1024   # leaves room for the own cookies of a whole chain
 
 cdef const char* EXPIRED = "; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0\r\n"
 
@@ -77,18 +81,36 @@ cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf, const PlanCla
     return silent
 
 
-cdef bint _add_name(Worker* w, const Plan* plan, const PlanClass* cls,
-                    uint32_t virtual_server) noexcept nogil:
-    # "Set-Cookie: " and the name that this virtual server writes, with its "=".
+cdef uint32_t _own_name(const Plan* plan, const PlanClass* cls,
+                        uint32_t virtual_server) noexcept nogil:
+    # Which of the names this virtual server writes; inserted.pyx finds it in the same way.
     cdef const PlanCookieName* names = plan_cookie_names(plan, cls)
-    cdef uint32_t i, own = 0
+    cdef uint32_t i
     for i in range(cls.cookie_name_count):
         if names[i].virtual_server < 0 or names[i].virtual_server == <int32_t> virtual_server:
-            own = i
-            break
+            return i
+    return 0
+
+
+cdef bint _add_name(Worker* w, const Plan* plan, const PlanClass* cls,
+                    uint32_t name) noexcept nogil:
+    # "Set-Cookie: " and the name, with its "=".
+    cdef const PlanCookieName* one = plan_cookie_names(plan, cls) + name
     return (scratch_add(w, "Set-Cookie: ", 12)
-            and scratch_add(w, plan_text(plan, names[own].name), names[own].name.bytes)
+            and scratch_add(w, plan_text(plan, one.name), one.name.bytes)
             and scratch_add(w, "=", 1))
+
+
+# The date until when the browser keeps the cookie: absolute, so each response has its own.
+cdef bint _add_expires(Worker* w, const PlanClass* cls) noexcept nogil:
+    cdef char[HTTP_DATE_BYTES] date
+    cdef uint32_t age_s = cls.timeout_s
+    if not cls.flags & CLASS_WRITES_EXPIRES:
+        return True
+    if 0 < cls.max_lifetime_s < age_s:
+        age_s = cls.max_lifetime_s
+    http_date_write(<uint64_t> w.wall_s + age_s, date)
+    return scratch_add(w, "; Expires=", 10) and scratch_add(w, date, HTTP_DATE_BYTES)
 
 
 cdef bint _add_followed(Worker* w, const PlanClass* cls, const Followed* followed) noexcept nogil:
@@ -111,10 +133,11 @@ cdef int _write_cookie(Worker* w, Exchange* x, const PlanClass* cls, uint32_t fi
         return 0
     if followed != NULL:
         count = followed_carry(followed, &plan.keys[KEY_TOKEN_MAC], value, count)
-    if (_add_name(w, plan, cls, _server_index(x))
+    if (_add_name(w, plan, cls, _own_name(plan, cls, _server_index(x)))
             and scratch_add(w, value, count)
             and _add_followed(w, cls, followed)
             and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
+            and _add_expires(w, cls)
             and scratch_add(w, "\r\n", 2)):
         return 1
     return EDIT_FULL
@@ -124,14 +147,28 @@ cdef inline uint32_t _server_index(const Exchange* x) noexcept nogil:
     return <uint32_t> (x.server - plan_virtual_server(x.snapshot.plan, 0))
 
 
-cdef bint _expire(Worker* w, Exchange* x, const PlanClass* cls,
-                  const Followed* followed) noexcept nogil:
+cdef bint _expire_name(Worker* w, const Plan* plan, const PlanClass* cls, uint32_t name,
+                       const Followed* followed) noexcept nogil:
     # The last attribute of a name counts (RFC 6265 5.3), so these two win over the tail's.
-    cdef const Plan* plan = x.snapshot.plan
-    return (_add_name(w, plan, cls, _server_index(x))
+    return (_add_name(w, plan, cls, name)
             and _add_followed(w, cls, followed)
             and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
             and scratch_add(w, EXPIRED, <uint32_t> strlen(EXPIRED)))
+
+
+# Under each of its names: a cookie of another virtual server would bring the session back.
+cdef bint _expire(Worker* w, Exchange* x, const PlanClass* cls,
+                  const Followed* followed) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    cdef uint32_t own = _own_name(plan, cls, _server_index(x))
+    cdef uint32_t i
+    if not _expire_name(w, plan, cls, own, followed):
+        return False
+    for i in range(cls.cookie_name_count):
+        if i != own and w.scratch_used < EXPIRE_OTHERS_BYTES \
+                and not _expire_name(w, plan, cls, i, followed):
+            return False
+    return True
 
 
 cdef bint set_cookie_expire(Worker* w, Exchange* x) noexcept nogil:
