@@ -77,6 +77,7 @@ METHODS = (
         "universal, learned", {"type": "universal", "key": _SESSION, "learn": _SESSION}, given=True
     ),
     Method("transparent", {"type": "transparent"}, aim=True),
+    Method("transparent, timeout", {"type": "transparent", "timeout": "30m"}),
     Method("cookie-insert", {"type": "cookie-insert"}),
     Method(
         "cookie-insert, passphrase", {"type": "cookie-insert", "passphrase_file": "passphrases"}

@@ -33,7 +33,7 @@ from fastlb.units import (
 
 # Bounds that the core fixes (fastlb/_core/limits.pxd); a test compares them.
 WORKERS_MAX = 64
-NODES_MAX = 4096
+NODES_MAX = 4095  # the core's last slot is that of the nodes that no pool lists
 VIRTUAL_SERVERS_MAX = 256
 CLASSES_MAX = 256
 FALLBACK_DEPTH_MAX = 16  # classes in one chain
@@ -281,9 +281,14 @@ class PersistenceClass(Table, frozen=True, kw_only=True):
     """What happens when a session's node cannot serve: a `"new-node"` is chosen; a `"redirect"` is
     answered (302 to `redirect_url`); or the connection is told to `"close"` (503)."""
     redirect_url: Annotated[
-        str | None, Pattern(r"(/|https?://[^/])[!-~]*", 'a path like "/sorry" or an http(s) URL')
+        str | None,
+        Pattern(
+            r"(/|https?://[^/])[!-~]{0,2000}",
+            'a path like "/sorry" or an http(s) URL, not longer than 2,000 characters',
+        ),
     ] = None
-    """Where `failure_mode = "redirect"` sends the client."""
+    """Where `failure_mode = "redirect"` sends the client. `%{path}` in its query, as in
+    `"/sorry?from=%{path}"`, becomes the path and query that were asked for, percent-encoded."""
     delete_on_failure: bool = True
     """Whether `"redirect"` and `"close"` forget the session, or keep it for when the node is
     back."""

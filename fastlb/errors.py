@@ -178,6 +178,16 @@ FALLBACKS_TOO_DEEP = _error(
 COOKIE_TOO_LONG = _error(
     47, "the cookie's name and attributes are {found} bytes; expected at most {expected}"
 )
+NAMED_WITHOUT_NETWORKS = _error(
+    55, '"any" needs allow_named_networks: the networks of the nodes that a rule may name'
+)
+NETWORKS_WITHOUT_NAMED = _error(56, 'needs allow_named = "any"; else only listed nodes are named')
+UNKNOWN_PLACEHOLDER = _error(59, 'unknown placeholder "{found}"; expected "%{{path}}"{suggestion}')
+PLACEHOLDER_OUTSIDE_QUERY = _error(
+    58,
+    '"%{{path}}" outside of the query: each redirect would have a longer path; expected it behind '
+    'a "?", like "/sorry?from=%{{path}}"',
+)
 PASSPHRASE_FILE = _error(90, "passphrase file {file}: {reason}")
 TWO_COOKIES_OF_SERVER = _error(
     91,
@@ -213,6 +223,9 @@ COOKIE_AGE_NOT_ENFORCED = _warning(
 )
 UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
 ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
+NAMED_BY_NOBODY = _warning(
+    82, "no virtual server that uses it has rules: nothing will ever name a node"
+)
 SHORT_PASSPHRASE = _warning(
     93,
     "passphrase file {file}: the passphrase in line {line} has {found} bytes and is soon guessed; "

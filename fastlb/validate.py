@@ -26,6 +26,7 @@ from fastlb.units import (
     written_quantity,
 )
 
+PLACEHOLDER = "%{path}"
 NOUNS = {
     "pools": "pool",
     "persistence": "persistence class",
@@ -44,8 +45,10 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _protocol_keys(cfg, report)
     _fallbacks(cfg, report)
     _class_protocols(cfg, report)
+    _named(cfg, report)
     _keys(cfg, document, report)
     _failure_modes(cfg, document, report)
+    _placeholders(cfg, report)
     _cookies(cfg, report)
     _deprecated(cfg, report)
     _cookie_names(cfg, report)
@@ -277,6 +280,36 @@ def _class_protocols(cfg: Config, report: Report) -> None:
                 pool=pool,
                 expected=", ".join(cls.protocols),
             )
+
+
+def _named(cfg: Config, report: Report) -> None:
+    """Nodes that rules name: which are allowed, and whether there is any rule."""
+    for name, pool in cfg.pools.items():
+        if pool.allow_named == "any" and not pool.allow_named_networks:
+            report(errors.NAMED_WITHOUT_NETWORKS, ("pools", name, "allow_named"))
+        if pool.allow_named != "any" and pool.allow_named_networks:
+            report(errors.NETWORKS_WITHOUT_NAMED, ("pools", name, "allow_named_networks"))
+    ruled = {name: False for name, _, _ in _uses(cfg) if cfg.persistence[name].type == "named"}
+    for name, server, _ in _uses(cfg):
+        if name in ruled and cfg.virtual_servers[server].rules:
+            ruled[name] = True
+    for name, has_rules in ruled.items():
+        if not has_rules:
+            report(errors.NAMED_BY_NOBODY, ("persistence", name, "type"))
+
+
+def _placeholders(cfg: Config, report: Report) -> None:
+    """What stands for a part of the request in redirect_url."""
+    for name, cls in cfg.persistence.items():
+        path = ("persistence", name, "redirect_url")
+        url, _, fragment = (cls.redirect_url or "").partition("#")
+        before, _, query = url.partition("?")
+        for found in re.findall(r"%\{[^}]*\}?", cls.redirect_url or ""):
+            if found != PLACEHOLDER:
+                suggestion = errors.did_you_mean(found, [PLACEHOLDER])
+                report(errors.UNKNOWN_PLACEHOLDER, path, found=found, suggestion=suggestion)
+        if PLACEHOLDER in before or PLACEHOLDER in fragment:
+            report(errors.PLACEHOLDER_OUTSIDE_QUERY, path)
 
 
 def _failure_modes(cfg: Config, document: dict[str, Any], report: Report) -> None:

@@ -132,7 +132,6 @@ def test_find_config(tmp_path: Path) -> None:
 
 
 # One use of each line of features.UNAVAILABLE; a line that is deleted there is deleted here.
-CLASS = "[persistence.a]\n"
 USES = {
     "admin": '[admin]\nlisten = "127.0.0.1:90"\n',
     "cluster": "[cluster]\n",
@@ -151,11 +150,6 @@ USES = {
     "pools.*.tls": WEB + "tls = { verify = false }\n",
     "pools.*.proxy_protocol": WEB + 'proxy_protocol = "v1"\n',
     "pools.*.retry_budget": WEB + "retry_budget = 10\n",
-    "pools.*.allow_named": WEB + 'allow_named = "any"\n',
-    "pools.*.allow_named_networks": WEB + 'allow_named_networks = ["10.0.0.0/8"]\n',
-    "persistence.*.type": CLASS + 'type = "ssl"\n',
-    "persistence.*.redirect_url": CLASS
-    + 'type = "ip"\nfailure_mode = "redirect"\nredirect_url = "/sorry?from=%{path}"\n',
 }
 
 

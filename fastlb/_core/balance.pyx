@@ -136,26 +136,43 @@ cdef int32_t _least_connections(BalanceInput* ask, uint32_t tier) noexcept nogil
     return best
 
 
+# A usable node, each as likely as its weight says; -1: none.
+cdef int32_t _draw(BalanceInput* ask, uint32_t tier) noexcept nogil:
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef uint32_t total = 0, at
+    cdef int32_t i, last = -1
+    for i in range(<int32_t> ask.pool.node_count):
+        if _usable(ask, &nodes[i], i, tier):
+            total += _weight(&nodes[i])
+    at = _random(ask, total)
+    for i in range(<int32_t> ask.pool.node_count):
+        if _usable(ask, &nodes[i], i, tier):
+            last = i
+            if at < _weight(&nodes[i]):
+                break
+            at -= _weight(&nodes[i])
+    return last
+
+
 cdef int32_t _random_of_two(BalanceInput* ask, uint32_t tier) noexcept nogil:
-    # Mitzenmacher 2001: the less loaded of two random nodes.
+    # Mitzenmacher 2001: the less loaded of two random nodes. The first one is drawn by weight
+    # and wins a draw, so that idle nodes get their shares too.
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
     cdef uint32_t count = _count_usable(ask, tier)
-    cdef uint32_t one, other
-    cdef int32_t a, b
+    cdef uint32_t other
     cdef uint64_t load_a, load_b
-    if count == 0:
-        return -1
-    one = _random(ask, count)
-    a = _nth_usable(ask, tier, one)
-    if count == 1 or a < 0:
+    cdef int32_t b, a = _draw(ask, tier)
+    if a < 0 or count < 2:
         return a
     other = _random(ask, count - 1)
-    b = _nth_usable(ask, tier, other + (other >= one))
+    b = _nth_usable(ask, tier, other)
+    if b >= a:
+        b = _nth_usable(ask, tier, other + 1)
     if b < 0:
         return a
     load_a = node_load(&ask.table.slots[nodes[a].slot], ask.plan.workers)
     load_b = node_load(&ask.table.slots[nodes[b].slot], ask.plan.workers)
-    return b if (load_b + 1) * _weight(&nodes[a]) < (load_a + 1) * _weight(&nodes[b]) else a
+    return b if load_b * _weight(&nodes[a]) < load_a * _weight(&nodes[b]) else a
 
 
 cdef uint64_t _response_us(const BalanceInput* ask, const PlanNode* node) noexcept nogil:
@@ -222,7 +239,7 @@ cdef int32_t balance_owner(const BalanceInput* ask) noexcept nogil:
     cdef uint32_t tier
     cdef int32_t i, best = -1
     cdef uint64_t best_draw = 0
-    for tier in range(TIER_DRAINING):
+    for tier in range(<int32_t> TIER_DRAINING):
         for i in range(<int32_t> ask.pool.node_count):
             if nodes[i].weight == 0 or (nodes[i].flags & NODE_IS_BACKUP != 0) != (
                     tier == TIER_BACKUP):

@@ -13,8 +13,10 @@ from fastlb._core.outcome cimport (
 )
 from fastlb._core.persist cimport FIND_NODE, FIND_NOTHING, Finding, PersistInput
 from fastlb._core.plan cimport (
-    KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass, PlanCookieName, plan_cookie_names, plan_text,
+    KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass, PlanCookieName,
+    plan_cookie_names, plan_text,
 )
+from fastlb._core.resolve cimport resolve_may_name
 from fastlb._core.slice cimport Slice, slice_equal, slice_of
 from fastlb._core.token cimport Token, token_read, token_write
 
@@ -112,6 +114,11 @@ cdef inline int _name_index(const PersistInput* ask, const PlanClass* cls,
     return -1
 
 
+cdef inline bint _takes(const PersistInput* ask, const PlanClass* cls, Slice value,
+                        Finding* found, inserted_take_t take) noexcept nogil:
+    return take(ask, cls, value, found) and resolve_may_name(ask, cls, found)
+
+
 cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* found,
                         inserted_take_t take) noexcept nogil:
     cdef CookieCursor cursor
@@ -138,7 +145,7 @@ cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* 
                 own = _own_name(ask, cls)
             if name != own:
                 _take_others(ask, cls, pair.value, found, &others, take)
-            elif found.kind != FIND_NODE and take(ask, cls, pair.value, found):
+            elif found.kind != FIND_NODE and _takes(ask, cls, pair.value, found, take):
                 found.kind = FIND_NODE
         field = head_next(ask.head, field)
     found.cookie_seen = seen != 0
@@ -151,7 +158,7 @@ cdef void _take_others(const PersistInput* ask, const PlanClass* cls, Slice valu
                        Finding* found, Finding* others, inserted_take_t take) noexcept nogil:
     if found.kind == FIND_NODE or others.kind == FIND_NODE:
         return
-    if take(ask, cls, value, others):
+    if _takes(ask, cls, value, others, take):
         others.kind = FIND_NODE
     elif found.outcome == OUTCOME_NEW:
         found.outcome = others.outcome

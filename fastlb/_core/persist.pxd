@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastlb._core.address cimport Address
 from fastlb._core.head cimport Head
-from fastlb._core.plan cimport Plan, PlanClass
+from fastlb._core.plan cimport Plan, PlanClass, PlanPool
 from fastlb._core.siphash cimport Hash128
 from fastlb._core.slice cimport Slice
 
@@ -27,6 +27,7 @@ cdef enum FindingKind:
 
 ctypedef struct PersistInput:
     const Plan* plan
+    const PlanPool* pool             # whose nodes CLASS_LISTED_ONLY means; NULL: not known
     const Address* client            # whose request it is: peer, PROXY header or X-Forwarded-For
     const Address* local             # where the client connected to; NULL: not known
     const Head* head                 # NULL where the protocol has none

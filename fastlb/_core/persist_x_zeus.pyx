@@ -2,9 +2,9 @@
 #
 #   value = IPv4 [ ":" port ] / "[" IPv6 "]" [ ":" port ] / IPv6
 #
-# in double quotes or not. The first cookie that is such a value is obeyed, and only for a node
-# of the pool (CLASS_LISTED_ONLY): anybody can write it. Without a port it means the only node
-# of that address. The cookie passes through to the node; fastlb never sets it.
+# in double quotes or not. The first cookie that names a node of the pool is obeyed, and none else
+# (CLASS_LISTED_ONLY): anybody can write it. Without a port it means the only node of that
+# address. The cookie passes through to the node; fastlb never sets it.
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memchr
@@ -15,6 +15,7 @@ from fastlb._core.head cimport FIELD_COOKIE, head_next, head_value
 from fastlb._core.outcome cimport OUTCOME_NO_KEY, OUTCOME_UNKNOWN_NODE
 from fastlb._core.persist cimport FIND_NODE, Finding, PersistInput
 from fastlb._core.plan cimport PlanClass
+from fastlb._core.resolve cimport resolve_may_name
 from fastlb._core.slice cimport Slice, slice_equal, slice_of
 
 
@@ -78,7 +79,7 @@ cdef void persist_x_zeus_find(const PersistInput* ask, const PlanClass* cls,
             found.cookie_seen = True
             if found.kind == FIND_NODE:
                 continue
-            if _node(pair.value, &found.node):
+            if _node(pair.value, &found.node) and resolve_may_name(ask, cls, found):
                 found.kind = FIND_NODE
             else:
                 # No secret is in it that it could be forged with: it just names no node.

@@ -127,6 +127,8 @@ ctypedef struct PlanPool:
     uint32_t flags
     uint32_t schedule                # offset of uint16_t[schedule_count]: weighted round robin
     uint32_t schedule_count
+    uint32_t named                   # first PlanNetwork of nodes that may be named unlisted
+    uint32_t named_count             # 0: only nodes of the pool
 
 ctypedef struct PlanNode:
     Address address

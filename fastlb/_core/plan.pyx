@@ -226,8 +226,11 @@ cdef class PlanBuilder:
 
     def add_pool(self, *, name: str, slot: int, algorithm: str, first_node: int, node_count: int,
                  persistence: int, retries: int, refuse_last_draining: bool,
-                 schedule: list) -> int:
-        """`persistence` -1: none. `schedule`: node indices in the order of weighted round robin."""
+                 schedule: list, named: tuple = (0, 0)) -> int:
+        """`persistence` -1: none. `schedule`: node indices in the order of weighted round robin.
+
+        `named`: (first, count) of the networks whose nodes may be named without being listed.
+        """
         cdef PlanPool entry
         memset(&entry, 0, sizeof(entry))
         entry.name = self._text(name)
@@ -240,6 +243,7 @@ cdef class PlanBuilder:
         entry.flags = POOL_DRAIN_LAST_REFUSE if refuse_last_draining else 0
         entry.schedule = sum(len(one) for one in self.schedules)
         entry.schedule_count = len(schedule)
+        entry.named, entry.named_count = named
         self.schedules.append(b"".join(index.to_bytes(2, "little") for index in schedule))
         self.pools.append((<char*> &entry)[:sizeof(entry)])
         return len(self.pools) - 1

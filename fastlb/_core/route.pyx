@@ -1,5 +1,6 @@
 # Routes (design.md "routes"). A host is exact or "*.name", which matches every name below;
-# case does not count (RFC 9110 4.2.3). A path is a prefix, compared byte for byte.
+# case does not count (RFC 9110 4.2.3), nor does the dot of a fully qualified name (RFC 1034
+# 3.1). A path is a prefix, compared byte for byte.
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
@@ -10,7 +11,10 @@ from fastlb._core.slice cimport Slice, slice_equal_fold
 
 
 cdef Slice route_host(Slice authority) noexcept nogil:
-    return authority_host(authority)
+    cdef Slice host = authority_host(authority)
+    if host.bytes > 1 and host.at[host.bytes - 1] == c'.':
+        host.bytes -= 1
+    return host
 
 
 cdef bint _host_matches(const char* pattern, uint32_t count, Slice host) noexcept nogil:

@@ -6,7 +6,7 @@ from libc.string cimport strlen
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.cookie cimport SetCookie, set_cookie_expired, set_cookie_parse
 from fastlb._core.decide cimport decide_forget
-from fastlb._core.decision cimport ClassCookie, DecideInput
+from fastlb._core.decision cimport ClassCookie, DecideInput, decision_node
 from fastlb._core.edit cimport EDIT_FULL, edit_cut
 from fastlb._core.followed cimport (
     FOLLOWED_CARRIED_BYTES_MAX, FOLLOWED_TEXT_BYTES_MAX, Followed, followed_carry, followed_equal,
@@ -26,7 +26,7 @@ from fastlb._core.persist_cookie cimport (
 from fastlb._core.plan cimport (
     CLASS_COOKIE, CLASS_INSERTS_COOKIE, CLASS_PRESERVE, CLASS_PROTECT_CACHE, CLASS_WRITES_EXPIRES,
     KEY_TOKEN_MAC, PROTOCOL_HTTPS, Plan, PlanClass, PlanCookieName, plan_class,
-    plan_cookie_names, plan_nodes, plan_text, plan_virtual_server,
+    plan_cookie_names, plan_text, plan_virtual_server,
 )
 from fastlb._core.request cimport request_head_at, request_reload
 from fastlb._core.scratch cimport scratch_add
@@ -127,7 +127,7 @@ cdef int _write_cookie(Worker* w, Exchange* x, const PlanClass* cls, uint32_t fi
     cdef const Plan* plan = x.snapshot.plan
     cdef persist_write_t write = method_write(cls)
     cdef char[COOKIE_VALUE_BYTES_MAX + FOLLOWED_CARRIED_BYTES_MAX] value
-    cdef uint32_t count = write(plan, cls, &(plan_nodes(plan, x.pool) + x.decision.node).address,
+    cdef uint32_t count = write(plan, cls, &decision_node(plan, x.pool, &x.decision).address,
                                 first_seen_s, w.wall_s, value)
     if count == 0:
         return 0

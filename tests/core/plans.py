@@ -87,6 +87,7 @@ class Setting:
     trusted: list[tuple[str, int]] = field(default_factory=list)
     decision: list[tuple[str, int]] = field(default_factory=list)
     routes: list[tuple[str, str, int]] = field(default_factory=list)
+    named: list[tuple[str, int]] = field(default_factory=list)  # networks of unlisted nodes
     protocol: str = "http"
     log_format: str = "json"
     timeouts: dict[str, int] = field(default_factory=dict)
@@ -152,6 +153,7 @@ class Setting:
             persistence=self.index(persistence) if persistence else -1, retries=2,
             refuse_last_draining=self.refuse_last_draining,
             schedule=schedule([node.weight for node in self.nodes]),
+            named=builder.add_networks(self.named),
         )  # fmt: skip
         for host, path, pool in self.routes:
             builder.add_route(host=host, path=path, pool=pool)

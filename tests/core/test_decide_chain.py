@@ -229,7 +229,8 @@ def test_a_reservation_ends_some_time_after_the_answer(make) -> None:
     world.now_ticks += 9
     assert first_requests(world, 1)[0].outcome == "reserved"
     world.now_ticks += 1
-    assert first_requests(world, 1)[0].outcome == "new"
+    last = first_requests(world, 1)[0]
+    assert (last.outcome, last.node, last.holds_reservation) == ("cookie-lost", 1, True)
 
 
 def test_a_reservation_outlives_a_slow_answer_but_not_every_answer(make) -> None:
@@ -238,7 +239,7 @@ def test_a_reservation_outlives_a_slow_answer_but_not_every_answer(make) -> None
     world.now_ticks += 620 + 9
     assert first_requests(world, 1)[0].outcome == "reserved"
     world.now_ticks += 1
-    assert first_requests(world, 1)[0].outcome == "new"
+    assert first_requests(world, 1)[0].outcome != "reserved"
 
 
 def test_a_reservation_ends_with_a_request_that_failed(make) -> None:
@@ -358,3 +359,108 @@ def test_a_peek_takes_no_turn(make, algorithm: str) -> None:
         client = f"192.0.2.{number + 1}"
         peeked = [world.decide(client, get(), peek=True).node for _ in range(3)]
         assert peeked == [world.decide(client, get()).node] * 3
+
+
+# ---- several cookie classes, many keys, another worker meanwhile ----
+
+
+TWO = [Class("shop", type="transparent", fallback="spare"), Class("spare", type="transparent")]
+
+
+def both_cookies(world: World, make, node: str, *fields: str) -> bytes:
+    cookie = make.setting(world).cookie
+    pairs = "; ".join(f"{one.cookie_name}={cookie(node, one.name)}" for one in TWO)
+    return get(f"Cookie: {pairs}", *fields)
+
+
+@pytest.mark.parametrize("mode", ["close", "redirect"])
+@pytest.mark.parametrize("how", ["down", "connect"])
+def test_deleting_expires_the_cookies_of_the_whole_chain(make, mode: str, how: str) -> None:
+    world = make(changed(TWO[0], failure_mode=mode), TWO[1])
+    request = both_cookies(world, make, "10.0.0.1:80")
+    if how == "down":
+        state(world, 0, "down")
+        made = world.decide(CLIENT, request)
+    else:
+        made = world.decide(CLIENT, request).again()
+    assert (made.action, made.found_class, made.expires) == (ACTIONS[mode], 0, [0, 1])
+
+
+@pytest.mark.parametrize("how", ["down", "connect"])
+def test_failing_over_writes_the_cookies_of_the_whole_chain(make, how: str) -> None:
+    world = make(*TWO)
+    request = both_cookies(world, make, "10.0.0.1:80")
+    hit = world.decide(CLIENT, request)
+    assert (hit.outcome, hit.writes) == ("hit", [])
+    if how == "down":
+        state(world, 0, "down")
+    made = world.decide(CLIENT, request)
+    if how == "connect":
+        made.again()
+    assert (made.node, made.writes) != (0, [])
+    assert made.writes == [0, 1]
+
+
+@pytest.mark.parametrize("how", ["down", "connect"])
+def test_failing_over_makes_no_session_younger(make, how: str) -> None:
+    """The first-seen date is never rewritten: a session that fails over again and again would
+    outlive max_lifetime."""
+    cls = Class("shop", type="transparent", max_lifetime_s=3600, timeout_s=600)
+    world = make(cls)
+    first, last = world.wall_s - 3000, world.wall_s - 10
+    value = make.setting(world).cookie("10.0.0.1:80", first_seen=first, last_seen=last)
+    if how == "down":
+        state(world, 0, "down")
+    made = world.decide(CLIENT, with_cookie(cls, value))
+    if how == "connect":
+        made.again()
+    assert made.writes == [0]
+    assert made.cookies()[0]["first_seen_s"] == first
+    made.again()
+    assert made.cookies()[0]["first_seen_s"] == first
+
+
+def test_the_session_after_an_expired_one_is_new(make) -> None:
+    cls = Class("shop", type="transparent", max_lifetime_s=3600)
+    world = make(cls)
+    old = world.wall_s - 3601
+    value = make.setting(world).cookie("10.0.0.1:80", first_seen=old, last_seen=old)
+    made = world.decide(CLIENT, with_cookie(cls, value)).again()
+    assert (made.outcome, made.cookies()[0]["first_seen_s"]) == ("expired", 0)
+
+
+def test_a_retry_of_a_new_session_joins_another_workers_choice(make) -> None:
+    """Both have the key's first requests; the other one fails over first."""
+    world = make(IP, nodes=nodes(5))
+    one, other = world.decide(CLIENT, get()), world.decide(CLIENT, get())
+    assert (one.outcome, other.outcome, one.node, other.node) == ("new", "hit", 0, 0)
+    other.again()
+    one.again()
+    assert one.node == other.node
+    assert list(world.maps(0).values()) == [f"10.0.0.{one.node + 1}:80"]
+
+
+def test_a_reservation_follows_the_choice_that_was_joined(make) -> None:
+    """The session's map names another worker's choice: so does the reservation, at once."""
+    world = make(Class("by-ip", fallback="shop"), RESERVING, nodes=nodes(5))
+    world.put(0, CLIENT, "10.0.0.1", 80)
+    made = world.decide(CLIENT, get(BROWSER))
+    world.put(0, CLIENT, "10.0.0.5", 80)
+    made.again()
+    assert made.node == 4
+    assert list(world.maps(1, reserved=True).values()) == ["10.0.0.5:80"]
+
+
+def test_the_longest_chain_and_all_its_keys(make) -> None:
+    depth = 16
+    chain = [Class(f"c{i}", ipv4_prefix=32 - i, fallback=f"c{i + 1}" if i < depth - 1 else "")
+             for i in range(depth)]  # fmt: skip
+    world = make(*chain)
+    made = world.decide(CLIENT, get())
+    assert made.keys == list(range(depth))
+    state(world, 0, "down")
+    moved = world.decide(CLIENT, get())
+    assert moved.outcome == "node-down"
+    assert [list(world.maps(i).values()) for i in range(depth)] == [
+        [f"10.0.0.{moved.node + 1}:80"]
+    ] * depth

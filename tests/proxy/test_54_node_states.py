@@ -280,6 +280,18 @@ def test_json_says_what_was_done_and_what_surprises(abc):
         assert line in done.stderr
 
 
+def test_the_keys_of_a_hash_class_move_and_that_is_said_first(abc):
+    with proxy(settings(*abc, persistence={"type": "hash"})) as p:
+        before = {n: p.get(source=f"127.0.50.{n}").node for n in range(1, 13)}
+        done = told(p, "drain", abc[1])
+        assert "[persistence.shop] is a hash [FLB-S091]" in done.stderr
+        after = {n: p.get(source=f"127.0.50.{n}").node for n in range(1, 13)}
+        assert "b" in before.values()
+        assert "b" not in after.values()
+        assert all(after[n] == before[n] for n in before if before[n] != "b")
+        assert node_of(p, abc[1])["safe_to_remove"]
+
+
 def test_a_pool_that_remembers_does_not_move_its_users(abc):
     with proxy(sticky(*abc, pool={"algorithm": "hash"})) as p:
         assert told(p, "drain", abc[1]).stderr == ""

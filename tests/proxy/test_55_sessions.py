@@ -186,3 +186,48 @@ def test_wrong_usage_is_2(arguments):
     done = here("sessions", *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+SOURCE = "127.0.64.7"
+ASP = "ASPSESSIONIDABCDEFGH"
+
+
+@pytest.mark.parametrize(
+    ("persistence", "target", "fields", "keys"),
+    [
+        ({"type": "ip"}, "/", (), [SOURCE]),
+        ({"type": "universal", "key": "header:X-User"}, "/", [("X-User", "alice")], ["alice"]),
+        ({"type": "universal", "key": "source"}, "/", (), [SOURCE]),
+        (
+            {"type": "universal", "key": ["source", "header:User-Agent"]},
+            "/",
+            [("User-Agent", "a browser/1.0")],
+            [SOURCE, "a browser/1.0"],
+        ),
+        (
+            {"type": "universal", "key": ["query:sid", "path:2", "cookie:SID"]},
+            "/a/second?sid=x%20y",
+            [("Cookie", 'SID="quoted"')],
+            ["x%20y", "second", "quoted"],
+        ),
+        ({"type": "universal", "key": "host"}, "/", [("Host", "Shop.Test:80")], ["SHOP.test"]),
+        ({"type": "j2ee"}, "/", [("Cookie", "JSESSIONID=AB12.node1")], ["AB12.node2"]),
+        ({"type": "j2ee"}, "/p;jsessionid=AB12!9", (), ["AB12"]),
+        ({"type": "asp"}, "/", [("Cookie", f"{ASP}=QRST")], [f"{ASP}=QRST"]),
+        ({"type": "asp"}, "/", [("Cookie", "ASP.NET_SessionId=qrst")], ["qrst"]),
+    ],
+)
+def test_a_key_of_each_type_finds_the_session_that_a_request_made(
+    ab, persistence, target, fields, keys
+):
+    with proxy(settings(*ab, persistence=persistence)) as p:
+        host = [] if any(name == "Host" for name, _ in fields) else [("Host", "proxy.test")]
+        with p.client(SOURCE) as client:
+            lines = "".join(f"{name}: {value}\r\n" for name, value in [*host, *fields])
+            client.send(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode())
+            home = client.response().node
+        words = [word for key in keys for word in ("--key", key)]
+        (row,) = ask(p, "list", *words)["sessions"]
+        assert row["node"] == {"a": ab[0], "b": ab[1]}[home].address
+        assert ask(p, "delete", *words)["deleted"] == 1
+        assert ask(p, "count")["count"] == 0
