@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from . import machine, report
@@ -41,6 +42,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", type=_names, help=", ".join(peer.name for peer in PEERS))
     parser.add_argument("--rounds", type=int, help=f"default {_ROUNDS_FULL}")
     parser.add_argument("--quick", action="store_true", help="one short round: rough figures")
+    parser.add_argument("--seconds", type=float, help="of a round's measured part")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="a page with marks: between them"
@@ -128,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     rounds = arguments.rounds or (_ROUNDS_QUICK if arguments.quick else _ROUNDS_FULL)
     durations = QUICK if arguments.quick else FULL
+    if arguments.seconds:
+        durations = replace(durations, measured_s=arguments.seconds)
     cases = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
     peers = _installed(arguments.peers)
     about = _about(peers, rounds, durations)

@@ -141,7 +141,8 @@ def changing(program: Program, effort: Effort) -> list[report.Row]:
     rows = [["KiB; ms to make anew", *(f"{size:,} nodes" for size in sizes)]]
     for algorithm in ALGORITHMS:
         made = [program.time(algorithm, size, TINY)[1:] for size in sizes]
-        rows.append([algorithm, *(f"{size / 1024:.1f}; {ms:.{2 if ms < 1 else 0}f}" for ms, size in made)])
+        cells = [f"{size / 1024:.1f}; {ms:.{2 if ms < 1 else 0}f}" for ms, size in made]
+        rows.append([algorithm, *cells])
     return rows
 
 

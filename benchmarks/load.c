@@ -6,7 +6,7 @@
  * A kept connection has one client; a new one takes the client that waited longest.
  *
  *   load -l PORT -c SLOTS [-k CLIENTS] [-f FIRST] [-i IN_FLIGHT] [-r RATE] [-s] [-C]
- *        [-u TARGET] [-e FIELD] [-S COOKIE] [-w WARM_UP_S] [-d SECONDS | -n REQUESTS]
+ *        [-u TARGET] [-e FIELD] [-J | -S COOKIE] [-w WARM_UP_S] [-d SECONDS | -n REQUESTS]
  *
  *   -f  the first client's number: two runs on one proxy must not share clients
  *   -r  requests/s by the clock: a request's latency counts from when it was due, so a
@@ -15,6 +15,7 @@
  *   -s  each client has its own source address, 127.1.0.1 upwards
  *   -C  a new connection for each request
  *   -u  the request's target, -e a field more; "@" in them becomes the client's id
+ *   -J  a cookie that clients have from the beginning, with their id as its value
  *   -S  a cookie that clients without any ask the node for (node.c)
  *
  * After the warm-up, nothing in flight, it prints "ready" and waits for a line on
@@ -50,7 +51,7 @@ struct ring {
 static struct slot *slots;
 static char (*cookies)[COOKIE_MAX];            /* "name=value; name=value" by client, or "" */
 static const char *target_text = "/shop/catalogue/item/4711?ref=home", *extra_field = "";
-static const char *wanted_cookie = "";
+static const char *first_cookie = "", *wanted_cookie = "";
 static uint32_t slots_count = 64, clients_count, client_first;
 static struct ring idle_slots, idle_clients;   /* clients wait only for new connections */
 static uint32_t in_flight, in_flight_max;
@@ -404,6 +405,11 @@ static void slots_make(void)
         in_flight_max = slots_count;
     slots = must_calloc(slots_count, sizeof *slots);
     cookies = must_calloc(clients_count, sizeof *cookies);
+    for (uint32_t i = 0; *first_cookie && i < clients_count; i++) {
+        char id[CLIENT_ID];
+        client_id(id, client_first + i);
+        snprintf(cookies[i], COOKIE_MAX, "%s=%s", first_cookie, id);
+    }
     idle_slots = (struct ring){.size = slots_count};
     idle_slots.items = must_calloc(slots_count, sizeof *idle_slots.items);
     idle_clients = (struct ring){.size = clients_count};
@@ -434,7 +440,7 @@ int main(int argc, char **argv)
 {
     double warm_up = 0, seconds = 0;
     uint64_t requests = 0, rate = 0;
-    for (int option; (option = getopt(argc, argv, "l:c:k:f:i:r:w:d:n:u:e:S:sC")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "l:c:k:f:i:r:w:d:n:u:e:J:S:sC")) != -1;) {
         switch (option) {
         case 'l': parse_ports(optarg, &port, 1); break;
         case 'c': slots_count = (uint32_t)strtoul(optarg, NULL, 10); break;
@@ -447,6 +453,7 @@ int main(int argc, char **argv)
         case 'n': requests = strtoul(optarg, NULL, 10); break;
         case 'u': target_text = optarg; break;
         case 'e': extra_field = optarg; break;
+        case 'J': first_cookie = optarg; break;
         case 'S': wanted_cookie = optarg; break;
         case 's': own_sources = true; break;
         case 'C': new_connections = true; break;

@@ -36,6 +36,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastlb.check import check_file
+
 from . import machine, proc, report
 from .cases import Load, Task
 from .peers.base import Place
@@ -55,6 +57,7 @@ class Method:
     name: str
     persistence: dict[str, str]  # keys of the class; empty: none
     cookie: str = "SESSIONID"  # the application's
+    given: bool = False  # the node sets it, at a client's first request; else clients bring it
     target: str = "/shop/catalogue/item/4711?ref=home"
     aim: bool = False
 
@@ -63,27 +66,32 @@ class Method:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
 
+_SESSION = "cookie:SESSIONID"
 METHODS = (
     Method(REFERENCE, {}),
     Method(CONTROL, {}),
     Method("ip", {"type": "ip"}),
     Method("universal, header", {"type": "universal", "key": "header:X-User"}, aim=True),
-    Method("universal, cookie", {"type": "universal", "key": "cookie:SESSIONID"}, aim=True),
+    Method("universal, cookie", {"type": "universal", "key": _SESSION}, aim=True),
+    Method(
+        "universal, learned", {"type": "universal", "key": _SESSION, "learn": _SESSION}, given=True
+    ),
     Method("transparent", {"type": "transparent"}, aim=True),
+    Method("transparent, timeout", {"type": "transparent", "timeout": "30m"}),
     Method("cookie-insert", {"type": "cookie-insert"}),
     Method(
         "cookie-insert, passphrase", {"type": "cookie-insert", "passphrase_file": "passphrases"}
     ),
-    Method("cookie", {"type": "cookie", "cookie": "PHPSESSID"}, cookie="PHPSESSID"),
-    Method("j2ee, cookie", {"type": "j2ee"}, cookie="JSESSIONID"),
+    Method("cookie", {"type": "cookie", "cookie": "PHPSESSID"}, "PHPSESSID", given=True),
+    Method("j2ee, cookie", {"type": "j2ee"}, "JSESSIONID", given=True),
     Method(
         "j2ee, URL",
         {"type": "j2ee"},
         cookie="",
         target="/shop/catalogue/item/4711;jsessionid=@?ref=home",
     ),
-    Method("asp", {"type": "asp"}, cookie="ASP.NET_SessionId"),
-    Method("x-zeus", {"type": "x-zeus"}, cookie="X-Zeus-Backend"),
+    Method("asp", {"type": "asp"}, "ASP.NET_SessionId", given=True),
+    Method("x-zeus", {"type": "x-zeus"}, "X-Zeus-Backend", given=True),
     Method("hash, source", {"type": "hash", "on": "source"}),
 )
 
@@ -110,7 +118,7 @@ class Results:
         """What the nodes and the generators saw that must not be."""
         found = [f"{name}: {count} errors" for name, count in self.errors.items() if count]
         for name, count in self.moved.items():
-            if (name in (REFERENCE, CONTROL)) != bool(count):
+            if count and name not in (REFERENCE, CONTROL):
                 found.append(f"{name}: {count} of {_SLOTS} clients met several nodes")
         return found
 
@@ -135,14 +143,8 @@ def refusal(method: Method, root: Path) -> str:
     """What `fastlb check` has against the method; empty: nothing."""
     with tempfile.TemporaryDirectory(dir=root) as directory:
         place = Place(Path(directory), root, 1, (2, 3))
-        path = configuration([method], place, [1])
-        done = subprocess.run(
-            command("check", path), capture_output=True, text=True, check=False, cwd=directory
-        )
-    if done.returncode == 0:
-        return ""
-    said = (done.stderr + done.stdout).strip().splitlines() or ["refused"]
-    return re.sub(r"^fastlb: error: \S+ \S+ ", "", said[0])
+        found = check_file(configuration([method], place, [1])).errors
+    return found[0].text if found else ""
 
 
 @dataclass
@@ -197,7 +199,8 @@ def _generator(
 ) -> contextlib.AbstractContextManager[Generator]:
     """Clients of the method's own, each with its own address."""
     arguments = ["-f", str(index * _SLOTS), "-n", str(requests)]
-    arguments += ["-e", "X-User: @", "-u", method.target, "-S", method.cookie]
+    arguments += ["-e", "X-User: @", "-u", method.target]
+    arguments += ["-S" if method.given else "-J", method.cookie]
     return session.generator(Task(), Load(slots=_SLOTS, own_sources=True), *arguments, port=port)
 
 
@@ -255,10 +258,10 @@ def count_instructions(
         )
         python.chmod(0o700)
         with bench(methods, root, requests, results, str(python)) as running:
-            _control(running.worker, "-i", "on")
+            _control(running.worker, "instrumentation", "on")
             for method in methods:
                 running.generators[method.name].run()  # so that all of it has been translated
-                _control(running.worker, "-z")
+                _control(running.worker, "zero")
                 counted = running.generators[method.name].run()
                 results.instructions[method.name] = (
                     _dumped(running.worker, place, method) / counted["requests"]
@@ -266,15 +269,17 @@ def count_instructions(
 
 
 def _control(pid: int, *what: str) -> None:
-    subprocess.run(
-        ["callgrind_control", *what, str(pid)], check=True, capture_output=True, text=True
-    )
+    """A command to callgrind in that process; it is done when this returns."""
+    command = ["vgdb", f"--pid={pid}", "--wait=60", *what]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RunFailed(f"{' '.join(command)}: {done.stdout}{done.stderr}")
 
 
 def _dumped(pid: int, place: Path, method: Method) -> int:
     """Has callgrind write what it counted; returns the sum."""
     known = set(place.glob(f"out.{pid}.*"))
-    _control(pid, f"--dump={method.slug}")
+    _control(pid, "dump", method.slug)
     new = sorted(set(place.glob(f"out.{pid}.*")) - known)
     if len(new) != 1:
         raise RunFailed(f"callgrind wrote {len(new)} files for {method.name}")
@@ -314,7 +319,7 @@ def _verdicts(methods: Sequence[Method], results: Results) -> list[str]:
             ratio = results.ratio(method.name)
             state = "met" if ratio.median <= AIM else "MISSED"
             if ratio.low <= AIM < ratio.high:
-                state += ", but not surely: the interval goes beyond"
+                state += ", but not surely: the interval holds both"
             lines.append(f"aim {method.name} ≤ {AIM:g} × none: {ratio.median:.3f}, {state}")
     lines += [f"not measured: {name} ({why})" for name, why in results.refused.items()]
     lines += [f"WRONG: {what}" for what in results.wrong()]
@@ -357,7 +362,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments.rounds = arguments.rounds or (8 if arguments.quick else 60)
     arguments.requests = arguments.requests or (3000 if arguments.quick else 8000)
     arguments.instructions |= arguments.no_time
-    if arguments.instructions and not shutil.which("callgrind_control"):
+    if arguments.instructions and not shutil.which("vgdb"):
         parser.error("--instructions needs valgrind")
     return arguments
 

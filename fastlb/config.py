@@ -487,7 +487,8 @@ class Limits(Table, frozen=True, kw_only=True):
     """Bounds on what clients and nodes may make fastlb hold."""
 
     max_connections: Annotated[int, Meta(ge=1, le=10_000_000)] = 50000
-    """Client connections open at one time, of all workers together."""
+    """Client connections open at one time, of all workers together; while this is the default,
+    fewer where the limit of open descriptors allows no more."""
     request_line_bytes: Annotated[int, Size("64B", "60KiB")] = 8 << 10
     """The request line; a longer one is answered 414."""
     headers_bytes: Annotated[int, Size("256B", "60KiB")] = 32 << 10
@@ -587,3 +588,8 @@ class Config(Table, frozen=True, kw_only=True):
     """Several proxies."""
     file: Path = Path("fastlb.toml")
     """The file that was read; no key of it."""
+    connections_given: bool = True
+    """Whether `limits.max_connections` is the operator's number; no key of the file."""
+
+
+NO_KEYS = ("file", "connections_given")  # fields of Config that stand for no table

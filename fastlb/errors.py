@@ -65,6 +65,20 @@ class StartError(Exception):
         return both
 
 
+class Refused(Exception):
+    """A command that a running fastlb does not carry out; `str()` is the line that says why."""
+
+    def __init__(self, message: Message, **values: object) -> None:
+        super().__init__(message.line(**values))
+
+    @classmethod
+    def with_line(cls, line: str) -> "Refused":
+        """What the running fastlb said, for whoever asked it."""
+        both = cls.__new__(cls)
+        Exception.__init__(both, line)
+        return both
+
+
 class ConfigNotFound(Exception):
     """There is no configuration file at any of the places looked at."""
 
@@ -320,11 +334,11 @@ WORKERS_FAIL = _start(50, "no worker gets ready: the last one {how}; nothing is 
 NOT_RUNNING = _start(60, "no fastlb is running with state directory {path}")
 NO_ANSWER = _start(61, "the fastlb with state directory {path} does not answer: {reason}")
 
-PASSPHRASE_FILE_UNUSABLE = _start(90, "[persistence.{name}] passphrase file {path}: {reason}")
+PASSPHRASE_FILE_UNUSABLE = _start(97, "[persistence.{name}] passphrase file {path}: {reason}")
 
 # Running
 HOOK_FAILED = _start(
-    91, "{what} failed, cookies of encrypted classes are not read or written: {reason}"
+    98, "{what} failed, cookies of encrypted classes are not read or written: {reason}"
 )
 NEEDS_RESTART = _running(70, "{key} has changed: it takes effect at the next start")
 WORKER_DIED = _running(71, "worker {index} (pid {pid}) {how}; a new one is started")
@@ -340,3 +354,35 @@ MAPS_DROPPED = _running(
 LOG_KEPT = _running(77, "the access log stays as it was: {reason}")
 STOPPED_HARD = _running(78, "worker {index} (pid {pid}) did not end in time and was killed")
 SOCKET_LEFT = _running(79, "{path} could not be removed: {reason}")
+
+# Commands to a running fastlb
+NO_SUCH_NODE = _start(80, 'no node "{found}" in {where}{suggestion}')
+NO_SUCH_POOL = _start(81, 'no pool "{found}"{suggestion}')
+NO_SUCH_CLASS = _start(82, 'no persistence class "{found}"{suggestion}')
+NOT_IN_A_CACHE = _start(83, '[persistence.{name}] (type "{type}") has no session cache: {where}')
+BAD_SESSION_KEY = _start(84, "[persistence.{name}]: {reason}")
+NO_SUCH_SESSION = _start(85, "[persistence.{name}] has no session of that {what}")
+CHANGED_MEANWHILE = _start(
+    86, "[persistence.{name}] got another session cache by a reload meanwhile; try again"
+)
+BAD_COMMAND = _start(87, "not a command that this fastlb understands: {reason}")
+NODE_ALREADY = _running(88, "{node} is {what} already{more}")
+STAYS_DISABLED = _running(89, "{node} stays disabled; `fastlb enable` puts it back in service")
+STAYS_DRAINING = _running(90, "{node} is draining still; `fastlb undrain` gives it new sessions")
+HASH_MOVES = _running(91, "[pools.{pool}]: the keys of {nodes} move to other nodes at once: {what}")
+LAST_SERVES = _running(
+    92,
+    "[pools.{pool}] has no other node that takes new sessions: they go to draining nodes all the "
+    'same (drain_last = "serve")',
+)
+LAST_REFUSES = _running(
+    93,
+    "[pools.{pool}] has no other node that takes new sessions: they are answered 503 ({why})",
+)
+WORD_OVER = _running(94, "what was said about {node} by command is over: {why}")
+WORDS_UNREADABLE = _running(
+    95, "states of nodes set by command before this start are lost: {path}: {reason}"
+)
+WORDS_NOT_SAVED = _running(
+    96, "states of nodes set by command end with this control process: {path}: {reason}"
+)

@@ -211,6 +211,17 @@ def read_inet(text: str, expected: str) -> InetAddress:
     return InetAddress(ip, int(match[3]))
 
 
+def read_ip_port(text: str) -> tuple[IP, int | None] | None:
+    """`10.0.0.1`, `10.0.0.1:80`, `::1`, `[::1]` or `[::1]:80`; None when it is none of these."""
+    bare = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
+    if ip := read_ip(bare):
+        return ip, None
+    try:
+        return read_inet(text, "")
+    except Invalid:
+        return None
+
+
 class Inet:
     """An IP address and a port."""
 

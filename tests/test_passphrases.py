@@ -166,7 +166,7 @@ def test_a_file_that_goes_between_check_and_start_is_an_error_that_takes_nothing
     with pytest.raises(StartError) as caught:
         force.prepare(cfg)
     assert caught.value.lines == [
-        f"[persistence.c] passphrase file {file}: No such file or directory [FLB-S090]"
+        f"[persistence.c] passphrase file {file}: No such file or directory [FLB-S097]"
     ]
     assert len(force.segment.segment.regions()) == before
     assert force.listeners.open == {}

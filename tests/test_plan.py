@@ -15,8 +15,8 @@ from fastlb._core._testing_plan_read import network_has, read_plan
 from fastlb._core.plan import CLASS_FLAGS
 from fastlb.check import check_file, check_text
 from fastlb.class_id import class_hex
-from fastlb.config import Config, CookieClass, IpClass, TransparentClass
-from fastlb.cookie_tail import cookie_tail
+from fastlb.config import AppCookieClass, Config, CookieClass, IpClass, TransparentClass
+from fastlb.cookie_tail import cookie_tail, follows
 from fastlb.plan import compile_plan, schedule, seal
 from fastlb.plan_class import Place, seconds, ticks
 from fastlb.slots import NodeKey, Slots
@@ -276,6 +276,44 @@ def test_slots_stay_when_the_configuration_changes() -> None:
 )  # fmt: skip
 def test_the_text_after_a_cookies_value(keys: dict[str, Any], secure: bool, expected: str) -> None:
     assert cookie_tail(TransparentClass(**keys), secure) == expected
+
+
+EVERY = {"path", "domain", "secure", "same_site", "age"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "text", "followed"),
+    [
+        ({}, "; HttpOnly", EVERY),
+        ({"path": "/a"}, "; Path=/a; HttpOnly", EVERY - {"path"}),
+        ({"domain": "b.c"}, "; Domain=b.c; HttpOnly", EVERY - {"domain"}),
+        ({"secure": True}, "; HttpOnly; Secure", EVERY - {"secure"}),
+        ({"secure": False}, "; HttpOnly", EVERY - {"secure"}),
+        ({"same_site": "lax"}, "; HttpOnly; SameSite=Lax", EVERY - {"same_site"}),
+        ({"timeout_ms": 5000}, "; Max-Age=5; HttpOnly", EVERY - {"age"}),
+        ({"max_lifetime_ms": 5000, "http_only": False}, "", EVERY),
+        ({"directives": "path=/x; samesite=None; Expires=never; Priority=High"},
+         "; HttpOnly; path=/x; samesite=None; Expires=never; Priority=High",
+         EVERY - {"path", "same_site", "age"}),
+    ],
+)  # fmt: skip
+def test_what_a_cookie_takes_over_from_the_applications(
+    keys: dict[str, Any], text: str, followed: set[str]
+) -> None:
+    cls = AppCookieClass(cookie="SID", **keys)
+    # Whether only TLS is served makes no difference: the application knows.
+    assert {cookie_tail(cls, secure) for secure in (False, True)} == {text}
+    assert follows(cls) == followed
+    assert follows(TransparentClass(**keys)) == set()
+
+
+def test_the_flags_of_the_applications_cookie() -> None:
+    text = TEXT.replace('type = "transparent"', 'type = "cookie"\ncookie = "SID"\npath = "/a"')
+    (cookie,) = [one for one in read_plan(compiled(served(text)))["classes"] if one["cookie_names"]]
+    names = {name for name, bit in CLASS_FLAGS.items() if cookie["flags"] & bit}
+    assert {name for name in names if "follows" in name} == {
+        "follows_domain", "follows_secure", "follows_same_site",
+    }  # fmt: skip
 
 
 def test_units_round_up_and_only_zero_is_zero() -> None:

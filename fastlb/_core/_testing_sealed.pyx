@@ -1,5 +1,7 @@
 """def functions over hooks, sealed, persist_cookie_insert and http_date; for tests only."""
 
+import time
+
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -15,8 +17,8 @@ from fastlb._core.methods cimport method_write
 from fastlb._core.persist cimport COOKIE_VALUE_BYTES_MAX, persist_write_t
 from fastlb._core.plan cimport PlanPassphrase, plan_class
 from fastlb._core.sealed cimport SEALED_TEXT_BYTES_MAX, sealed_read, sealed_write
-from fastlb._core.siphash cimport sip_key_load
-from fastlb._core.token cimport Token
+from fastlb._core.siphash cimport SipKey, sip_key_load
+from fastlb._core.token cimport Token, token_read
 
 cdef uint64_t _taken = 0
 hooks_open(&_taken)
@@ -121,19 +123,33 @@ def unseal(list passphrases, bytes text):
 
 
 def cost(list passphrases, bytes text, uint32_t times):
-    """Nanoseconds of one reading of a value, by the process's clock."""
-    import time
+    """Nanoseconds of one reading of an encrypted value."""
     cdef PlanPassphrase* keys = _keys(passphrases)
     cdef Token token
     cdef const char* at = text
-    cdef uint32_t key_count = <uint32_t>len(passphrases), count = <uint32_t>len(text), i
+    cdef uint32_t key_count = <uint32_t>len(passphrases), count = <uint32_t>len(text), _i
     began = time.perf_counter_ns()
     with nogil:
-        for i in range(times):
+        for _i in range(times):
             sealed_read(keys, key_count, at, count, &token)
-    took = (time.perf_counter_ns() - began) / times
+    took = time.perf_counter_ns() - began
     free(keys)
-    return took
+    return took / times
+
+
+def token_cost(bytes mac, bytes stream, bytes text, uint32_t times):
+    """Nanoseconds of one reading of a transparent class's value."""
+    cdef SipKey mac_key, stream_key
+    cdef Token token
+    cdef const char* at = text
+    cdef uint32_t count = <uint32_t>len(text), _i
+    sip_key_load(&mac_key, <const uint8_t*><const char*>mac)
+    sip_key_load(&stream_key, <const uint8_t*><const char*>stream)
+    began = time.perf_counter_ns()
+    with nogil:
+        for _i in range(times):
+            token_read(&mac_key, &stream_key, at, count, &token)
+    return (time.perf_counter_ns() - began) / times
 
 
 def write(PlanImage image, uint32_t index, str ip, int port, uint32_t first_seen, uint32_t now):

@@ -36,7 +36,7 @@ cdef void http_date_write(uint64_t seconds, char* out) noexcept nogil:
     day = days % DAYS_OF_400_YEARS
     # Which year of the 400: without its leap days, each has 365.
     passed = (day - day // (DAYS_OF_4_YEARS - 1) + day // DAYS_OF_100_YEARS
-                - day // (DAYS_OF_400_YEARS - 1)) // 365
+              - day // (DAYS_OF_400_YEARS - 1)) // 365
     year += passed
     day -= 365 * passed + passed // 4 - passed // 100
     month = (5 * day + 2) // 153

@@ -87,4 +87,4 @@ def test_a_failure_is_reported_once_and_never_raised(code: str, lines: int) -> N
     for line in said:
         assert line.startswith("fastlb: error: ")
         assert "encryption of cookies" in line
-        assert line.endswith("[FLB-S091]")
+        assert line.endswith("[FLB-S098]")

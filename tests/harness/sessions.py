@@ -1,6 +1,7 @@
 """Nodes with an application whose sessions only the node that began them knows.
 
-    GET /any?login=alice     a new session and its id; &url: in a redirect instead of a cookie
+    GET /any?login=alice     a new session and its id; &url: in a redirect instead of a cookie;
+                             &page: in the page's "link" only
     GET /any?renew           another id for the session; &route=x: with another routing suffix
     GET /any?logout          the session is over, its cookie deleted
     GET /any                 whose session this is: {"node", "user", "ids"}
@@ -56,7 +57,7 @@ class SessionNode(RawNode):
         if "login" in query:
             id = self.new_id()
             self.sessions[id] = query["login"][0]
-            fields.append(self._grant(id, query))
+            fields += [] if "page" in query else [self._grant(id, query)]
         elif "renew" in query and id is not None:
             user = self.sessions.pop(id)
             id = self.new_id()
@@ -67,6 +68,8 @@ class SessionNode(RawNode):
             fields.append(("Set-Cookie", f"{self.cookie_name}=; Max-Age=0; Path=/"))
             id = None
         account = {"node": self.name, "user": self.sessions.get(id or "", ""), "ids": ids}
+        if id is not None:
+            account["link"] = self.url_of(self.value_of(id, query))
         status = 302 if fields and fields[0][0] == "Location" else 200
         exchange.send(reply(status, json.dumps(account).encode(), *fields))
 

@@ -252,6 +252,21 @@ def test_a_fallback_finds_who_lost_the_cookie(abc):
         assert (p.log_of("/lost")["outcome"], p.log_of("/lost")["found_class"]) == ("hit", "by-ip")
 
 
+def test_a_fallback_finds_the_session_of_an_id_that_stood_in_a_page_only(abc):
+    config = j2ee(abc, fallback="by-ip")
+    config["persistence"]["by-ip"] = {"type": "ip"}
+    with proxy(config) as p:
+        links = {}
+        for n in range(6):
+            page = p.get(f"/?login=u{n}&page", source=f"127.0.22.{n + 1}")
+            assert (page.status, page.all("Set-Cookie")) == (200, [])
+            links[n] = page.json()["link"]
+        for source in (1, 200):  # the second time from another address: the id is known now
+            for n, link in links.items():
+                answer = p.get(link, source=f"127.0.22.{n + source}")
+                assert answer.json()["user"] == f"u{n}"
+
+
 def test_two_pools_with_one_class_share_sessions(abc):
     config = j2ee(abc)
     config["pools"]["other"] = {"nodes": list(reversed(abc.values())), "persistence": "shop"}

@@ -103,7 +103,7 @@ def test_logout_ends_the_session_here_too(abc, browsers):
         assert len(user.ours()) == 1
         user.get("logout")
         assert list(user.client.cookies) == []
-        assert sum((node.users() for node in abc), []) == []
+        assert [name for node in abc for name in node.users()] == []
         assert user.user() is None
         assert user.user("login") == "alice"
         assert user.user() == "alice"
