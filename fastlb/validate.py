@@ -66,8 +66,12 @@ def pools_of(server: config.VirtualServer) -> list[str]:
 
 def classes_of(cfg: Config, pool: str) -> list[str]:
     """A pool's persistence class and its fallbacks, in the order they are asked."""
+    return chain_of(cfg, cfg.pools[pool].persistence if pool in cfg.pools else None)
+
+
+def chain_of(cfg: Config, name: str | None) -> list[str]:
+    """A class and its fallbacks, in the order they are asked."""
     chain: list[str] = []
-    name = cfg.pools[pool].persistence if pool in cfg.pools else None
     while name in cfg.persistence and name not in chain:
         chain.append(name)
         name = cfg.persistence[name].fallback
@@ -462,12 +466,24 @@ def _counts(cfg: Config, report: Report) -> None:
     ):
         if found > most:
             report(errors.TOO_MANY, (table,), found=found, things=things, expected=most)
-    for pool in cfg.pools:
-        chain = classes_of(cfg, pool)
+    _depths(cfg, report)
+
+
+def _depths(cfg: Config, report: Report) -> None:
+    """Chains that are too long; a rule may choose a class that no pool names."""
+    named = {pool.persistence for pool in cfg.pools.values()}
+    behind = {cls.fallback for cls in cfg.persistence.values()}
+    chains: dict[tuple[str, ...], list[str]] = {
+        ("pools", pool, "persistence"): classes_of(cfg, pool) for pool in cfg.pools
+    }
+    for name in cfg.persistence:
+        if name not in named and name not in behind:
+            chains["persistence", name, "fallback"] = chain_of(cfg, name)
+    for path, chain in chains.items():
         if len(chain) > config.FALLBACK_DEPTH_MAX:
             report(
                 errors.FALLBACKS_TOO_DEEP,
-                ("pools", pool, "persistence"),
+                path,
                 found=len(chain),
                 chain=" -> ".join(chain),
                 expected=config.FALLBACK_DEPTH_MAX,

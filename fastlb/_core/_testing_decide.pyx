@@ -362,7 +362,7 @@ cdef class Made:
             "established": bool(self.d.established), "duplicates": bool(self.d.duplicates),
             "last_draining": bool(self.d.last_draining),
             "has_reservation": bool(self.d.has_reservation),
-            "holds_reservation": bool(self.d.holds_reservation), 
+            "holds_reservation": bool(self.d.holds_reservation),
             "node": "unlisted" if self.d.node == NODE_UNLISTED else self.d.node,
             "address": self._address(),
             "persistence": self.d.persistence, "found_class": self.d.found_class,
