@@ -63,6 +63,7 @@ def test_two_requests_in_any_pieces(w: WorkerProcess, cuts: list[int]) -> None:
 
 
 def test_each_event_of_a_head_in_pieces_is_one_turn(w: WorkerProcess) -> None:
+    w.wait_objects(exchanges=0)  # of the test before this one
     with w.client() as client:
         for piece in (HEAD[:10], HEAD[10:50], HEAD[50:120]):
             client.send(piece)
