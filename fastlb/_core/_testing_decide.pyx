@@ -238,6 +238,7 @@ cdef class World:
         response.wall_s = self.wall_s
         learned.ended = False
         learned.key_count = 0
+        learned.shown = 0
         learn(&response, cls, &learned)
         free(<void*>response.head)
         return _keys(learned.keys, learned.key_count), bool(learned.ended)
@@ -362,7 +363,7 @@ cdef class Made:
             "established": bool(self.d.established), "duplicates": bool(self.d.duplicates),
             "last_draining": bool(self.d.last_draining),
             "has_reservation": bool(self.d.has_reservation),
-            "holds_reservation": bool(self.d.holds_reservation), 
+            "holds_reservation": bool(self.d.holds_reservation),
             "node": "unlisted" if self.d.node == NODE_UNLISTED else self.d.node,
             "address": self._address(),
             "persistence": self.d.persistence, "found_class": self.d.found_class,
