@@ -239,7 +239,7 @@ cdef int32_t balance_owner(const BalanceInput* ask) noexcept nogil:
     cdef uint32_t tier
     cdef int32_t i, best = -1
     cdef uint64_t best_draw = 0
-    for tier in range(<int32_t> TIER_DRAINING):
+    for tier in range(TIER_DRAINING):
         for i in range(<int32_t> ask.pool.node_count):
             if nodes[i].weight == 0 or (nodes[i].flags & NODE_IS_BACKUP != 0) != (
                     tier == TIER_BACKUP):
