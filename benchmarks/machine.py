@@ -37,10 +37,14 @@ def layout(workers: int) -> Layout:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, below the range of outgoing connections."""
+    """Ports that were free a moment ago, below the range of outgoing connections.
+
+    Where the search begins depends on the process, so that two runs at once do not meet."""
     first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(1025, first_ephemeral)
+    begin = os.getpid() * 127 % len(ports)
     found: list[int] = []
-    for port in range(first_ephemeral - 1, 1024, -1):
+    for port in (*ports[begin:], *ports[:begin]):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

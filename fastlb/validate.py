@@ -303,7 +303,7 @@ def _placeholders(cfg: Config, report: Report) -> None:
     for name, cls in cfg.persistence.items():
         path = ("persistence", name, "redirect_url")
         url, _, fragment = (cls.redirect_url or "").partition("#")
-        before, _, query = url.partition("?")
+        before = url.partition("?")[0]
         for found in re.findall(r"%\{[^}]*\}?", cls.redirect_url or ""):
             if found != PLACEHOLDER:
                 suggestion = errors.did_you_mean(found, [PLACEHOLDER])

@@ -213,43 +213,58 @@ cdef int32_t _fastest_response(BalanceInput* ask, uint32_t tier) noexcept nogil:
     return best
 
 
-# Whether node `index` beats the best so far for the key.
-cdef inline bint _beats(const BalanceInput* ask, const PlanNode* nodes, int32_t index,
-                        int32_t best, uint64_t* best_draw) noexcept nogil:
-    cdef uint64_t draw = rendezvous_log(rendezvous_mix(ask.key, nodes[index].hash_seed))
-    if best >= 0 and not rendezvous_beats(draw, _weight(&nodes[index]), best_draw[0],
-                                          _weight(&nodes[best])):
+# The best of the nodes that have drawn for a key.
+ctypedef struct Best:
+    int32_t index                    # -1: none has
+    uint32_t weight
+    uint64_t hash                    # the greater, the smaller the draw
+    uint64_t draw
+
+
+# Whether the node beats the best so far, and if so what it would be the best with. Of two nodes
+# the one with the smaller hash has no smaller draw: unless it is heavier, no logarithm is needed.
+cdef inline bint _beats(const BalanceInput* ask, const PlanNode* node, const Best* best,
+                        Best* own) noexcept nogil:
+    own.weight = _weight(node)
+    own.hash = rendezvous_mix(ask.key, node.hash_seed)
+    if best.index >= 0 and own.hash <= best.hash and own.weight <= best.weight:
         return False
-    best_draw[0] = draw
-    return True
+    own.draw = rendezvous_log(own.hash)
+    return best.index < 0 or rendezvous_beats(own.draw, own.weight, best.draw, best.weight)
 
 
+# The node's state is looked up last: it is in a cache line of its own, and few nodes get so far.
 cdef int32_t _hash(BalanceInput* ask, uint32_t tier) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
-    cdef int32_t i, best = -1
-    cdef uint64_t best_draw = 0
+    cdef Best best, own
+    cdef int32_t i
+    best.index = -1
     for i in range(<int32_t> ask.pool.node_count):
-        if _usable(ask, &nodes[i], i, tier) and _beats(ask, nodes, i, best, &best_draw):
-            best = i
-    return best
+        if _beats(ask, &nodes[i], &best, &own) and _usable(ask, &nodes[i], i, tier):
+            own.index = i
+            best = own
+    return best.index
+
+
+cdef inline bint _owns(const BalanceInput* ask, const PlanNode* node, uint32_t tier) noexcept nogil:
+    return (node.weight != 0 and (node.flags & NODE_IS_BACKUP != 0) == (tier == TIER_BACKUP)
+            and ask.table.slots[node.slot].state != NODE_DRAINING)
 
 
 cdef int32_t balance_owner(const BalanceInput* ask) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef Best best, own
+    cdef int32_t i
     cdef uint32_t tier
-    cdef int32_t i, best = -1
-    cdef uint64_t best_draw = 0
-    for tier in range(TIER_DRAINING):
+    best.index = -1
+    for tier in range(<uint32_t> TIER_DRAINING):
         for i in range(<int32_t> ask.pool.node_count):
-            if nodes[i].weight == 0 or (nodes[i].flags & NODE_IS_BACKUP != 0) != (
-                    tier == TIER_BACKUP):
-                continue
-            if ask.table.slots[nodes[i].slot].state != NODE_DRAINING \
-                    and _beats(ask, nodes, i, best, &best_draw):
-                best = i
-        if best >= 0:
+            if _beats(ask, &nodes[i], &best, &own) and _owns(ask, &nodes[i], tier):
+                own.index = i
+                best = own
+        if best.index >= 0:
             break
-    return best
+    return best.index
 
 
 cdef balance_t* BALANCERS = [

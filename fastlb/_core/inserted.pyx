@@ -6,8 +6,9 @@
 from libc.stdint cimport uint32_t
 
 from fastlb._core.address cimport Address
-from fastlb._core.cookie cimport CookieCursor, CookiePair, cookie_begin, cookie_next
+from fastlb._core.cookie cimport CookieCursor, CookiePair, cookie_begin, cookie_next_of
 from fastlb._core.head cimport FIELD_COOKIE, head_next, head_value
+from fastlb._core.limits cimport COOKIE_NAMES_MAX
 from fastlb._core.outcome cimport (
     OUTCOME_EXPIRED, OUTCOME_NEW, OUTCOME_OTHER_CLASS, OUTCOME_TAMPERED,
 )
@@ -17,7 +18,7 @@ from fastlb._core.plan cimport (
     plan_cookie_names, plan_text,
 )
 from fastlb._core.resolve cimport resolve_may_name
-from fastlb._core.slice cimport Slice, slice_equal, slice_of
+from fastlb._core.slice cimport Slice, slice_of
 from fastlb._core.token cimport Token, token_read, token_write
 
 cdef enum:
@@ -103,17 +104,6 @@ cdef int _own_name(const PersistInput* ask, const PlanClass* cls) noexcept nogil
     return 0
 
 
-# Which of the class's names this is; -1: none.
-cdef inline int _name_index(const PersistInput* ask, const PlanClass* cls,
-                            Slice name) noexcept nogil:
-    cdef const PlanCookieName* names = plan_cookie_names(ask.plan, cls)
-    cdef int i
-    for i in range(<int> cls.cookie_name_count):
-        if slice_equal(name, slice_of(plan_text(ask.plan, names[i].name), names[i].name.bytes)):
-            return i
-    return -1
-
-
 cdef inline bint _takes(const PersistInput* ask, const PlanClass* cls, Slice value,
                         Finding* found, inserted_take_t take) noexcept nogil:
     return take(ask, cls, value, found) and resolve_may_name(ask, cls, found)
@@ -121,6 +111,8 @@ cdef inline bint _takes(const PersistInput* ask, const PlanClass* cls, Slice val
 
 cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* found,
                         inserted_take_t take) noexcept nogil:
+    cdef const PlanCookieName* own_names = plan_cookie_names(ask.plan, cls)
+    cdef Slice[COOKIE_NAMES_MAX] names
     cdef CookieCursor cursor
     cdef CookiePair pair
     cdef Finding others              # a session under another virtual server's name
@@ -131,14 +123,17 @@ cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* 
     if ask.head == NULL:
         return
     others.kind = FIND_NOTHING
+    for name in range(<int> cls.cookie_name_count):
+        names[name] = slice_of(plan_text(ask.plan, own_names[name].name),
+                               own_names[name].name.bytes)
     field = ask.head.first[FIELD_COOKIE]
     while field >= 0:
         value = head_value(ask.head, ask.buf, <uint32_t> field)
         cookie_begin(&cursor, value.at, value.bytes)
-        while cookie_next(&cursor, &pair):
-            name = _name_index(ask, cls, pair.name)
+        while True:
+            name = cookie_next_of(&cursor, names, cls.cookie_name_count, &pair)
             if name < 0:
-                continue
+                break
             found.duplicates |= (seen >> name) & 1
             seen |= <uint32_t> 1 << name
             if own < 0:

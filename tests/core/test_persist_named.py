@@ -50,7 +50,11 @@ def test_a_node_of_the_pool(make, port: int) -> None:
 def test_without_a_name_the_algorithm_chooses_each_time(make) -> None:
     world = make(NAMED)
     made = [world.decide(CLIENT, get()) for _ in range(3)]
-    assert [(one.node, one.outcome) for one in made] == [(0, "no-key"), (1, "no-key"), (2, "no-key")]
+    assert [(one.node, one.outcome) for one in made] == [
+        (0, "no-key"),
+        (1, "no-key"),
+        (2, "no-key"),
+    ]
 
 
 def test_an_address_that_several_nodes_have_is_no_name(make) -> None:

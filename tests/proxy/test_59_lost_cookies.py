@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.harness import HttpNode, proxy, sticky
+from tests.harness import HttpNode, proxy, settings, sticky
 
 BROWSER = ("User-Agent", "Mozilla/5.0 (lossy)")
 
@@ -66,3 +66,34 @@ def test_every_worker_knows_of_the_cookie(abc):
         assert [p.get(f"/{n}", BROWSER).status for n in range(20)] == [200] * 20
         assert lost(p)["outcome"] == "cookie-lost"
         assert [line["target"] for line in p.log(22) if line["outcome"] == "new"] == ["/first"]
+
+
+def hashing(abc, **more):
+    return settings(
+        *abc,
+        persistence={"type": "transparent", "fallback": "by-hash", **more},
+        classes={"by-hash": {"type": "hash", "on": "source"}},
+    )
+
+
+def test_a_hash_as_fallback_begins_sessions_that_the_cookie_keeps(abc):
+    with proxy(hashing(abc, reserve="10ms")) as p:
+        user = p.user("alice")
+        assert len(user.get("/one").all("Set-Cookie")) == 1
+        assert user.get("/two").all("Set-Cookie") == []
+        assert len(set(user.nodes)) == 1
+        assert p.outcomes(2) == ["hashed", "hit"]
+
+
+def test_a_hash_as_fallback_serves_a_lost_cookie_and_displaces_nothing(abc):
+    with proxy(hashing(abc, reserve="10ms")) as p:
+        first = p.get("/first", BROWSER)
+        assert len(first.all("Set-Cookie")) == 1
+        for number in range(200):
+            answer = p.get(f"/{number}", BROWSER)
+            assert answer.node == first.node
+            if p.log_of(f"/{number}")["outcome"] == "cookie-lost":
+                assert answer.all("Set-Cookie") == []
+                break
+        else:
+            raise AssertionError("never cookie-lost")

@@ -11,7 +11,7 @@ from fastlb import features
 from .matrix.methods import METHODS, Method
 from .matrix.situations import SITUATIONS
 from .matrix.stage import Situation, Stage, stage
-from .matrix.table import ABSENT, CELLS, LANDED, NEEDS_RULES, NOT_LANDED, REASONS, WANTED, reason
+from .matrix.table import ABSENT, CELLS, LANDED, NEEDS_RULES, REASONS, WANTED, reason
 
 BY_NAME = {method.name: method for method in METHODS}
 
@@ -71,11 +71,8 @@ def test_every_reason_is_needed() -> None:
         assert any(re.fullmatch(situations, one.name) for one in SITUATIONS), situations
 
 
-def test_the_rows_that_are_absent_are_declared() -> None:
-    assert {method.keys["type"] for method in ABSENT} <= NOT_LANDED | NEEDS_RULES
-
-
 def test_rows_need_rules_only_while_there_are_none() -> None:
+    assert {method.name for method in ABSENT} == NEEDS_RULES
     without_rules = any(one.what == "running rules" for one in features.UNAVAILABLE)
     assert bool(NEEDS_RULES) == without_rules
 

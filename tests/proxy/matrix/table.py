@@ -1,11 +1,6 @@
 """The table: every method in every situation runs, or is one of the reasons below."""
 
 import re
-import tempfile
-from pathlib import Path
-
-from fastlb.check import check_text
-from tests.harness import settings, toml
 
 from .methods import METHODS, Method
 from .situations import SITUATIONS
@@ -16,9 +11,6 @@ Cell = tuple[Method, Situation]
 # Rows that cannot be told yet, because only a rule can name a node (issue 5). Their decisions
 # are tested in tests/core.
 NEEDS_RULES = {"named"}
-
-# Rows whose type `fastlb check` may still refuse. One that it takes runs, listed or not.
-NOT_LANDED = {"cookie-insert"}
 
 # What the issue lists, each as a pattern of the situations that show it.
 WANTED = {
@@ -68,18 +60,7 @@ def reason(method: Method, situation: Situation) -> str | None:
     return None
 
 
-def refused(method: Method) -> bool:
-    """Whether `fastlb check` refuses the method's type as not available in this version."""
-    with tempfile.TemporaryDirectory() as folder:
-        keys = {**method.keys, **method.files(Path(folder))}
-        config = settings("127.0.0.1:8080", persistence=keys)
-        config["virtual_servers"]["shop"]["listen"] = ["127.0.0.1:8081"]
-        checked = check_text(toml(config), Path(folder, "fastlb.toml"))
-    said = [str(error) for error in checked.errors]
-    return any("persistence type" in line and "not available" in line for line in said)
-
-
-LANDED = [method for method in METHODS if method.name not in NEEDS_RULES and not refused(method)]
+LANDED = [method for method in METHODS if method.name not in NEEDS_RULES]
 ABSENT = [method for method in METHODS if method not in LANDED]
 CELLS: list[Cell] = [
     (method, situation)
