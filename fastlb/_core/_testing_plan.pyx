@@ -1,6 +1,6 @@
 """def functions over plan, route and forwarded; for tests only."""
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -13,8 +13,10 @@ from fastlb._core.plan cimport (
     Text, plan_check, plan_class, plan_cookie_names, plan_listener, plan_network_has,
     plan_networks, plan_nodes, plan_pool, plan_routes, plan_text, plan_virtual_server,
 )
+from fastlb._core.resolve cimport resolve_listed
 from fastlb._core.route cimport route_host, route_pool
 from fastlb._core.slice cimport Slice, slice_of
+from fastlb._core.system cimport clock_us
 
 cdef extern from "<stdlib.h>" nogil:
     void* aligned_alloc(size_t alignment, size_t size) noexcept
@@ -170,6 +172,23 @@ cdef class PlanImage:
     def network_has(self, uint32_t first, uint32_t count, str ip):
         cdef Address a = _parsed(ip)
         return bool(plan_network_has(self.plan, first, count, &a))
+
+    def resolve(self, str ip, uint32_t port, uint32_t pool=0):
+        """Index of the node that a map of this address leads to; -1: none."""
+        cdef Address a = _parsed(ip)
+        a.port = <uint16_t>port
+        return resolve_listed(self.plan, plan_pool(self.plan, pool), &a)
+
+    def resolve_time(self, str ip, uint32_t port, uint32_t rounds):
+        """Nanoseconds of one look-up."""
+        cdef Address a = _parsed(ip)
+        cdef uint32_t i
+        cdef int32_t found = 0
+        cdef uint64_t before = clock_us()
+        a.port = <uint16_t>port
+        for i in range(rounds):
+            found ^= resolve_listed(self.plan, plan_pool(self.plan, 0), &a)
+        return (clock_us() - before) * 1000 / rounds, found
 
     def route(self, uint32_t server, bytes host, bytes path):
         """Index of the pool; the path is followed by memory that cannot be read."""

@@ -1,4 +1,5 @@
-# One walk over the pool's nodes: order and number of nodes do not matter, addresses alone do.
+# Order and number of nodes do not matter, addresses alone do. A large pool has an index by
+# address, a small one is walked over.
 
 from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memset
@@ -9,14 +10,38 @@ from fastlb._core.limits cimport NODE_SLOT_UNLISTED
 from fastlb._core.outcome cimport OUTCOME_UNKNOWN_NODE
 from fastlb._core.persist cimport Finding, PersistInput
 from fastlb._core.plan cimport (
-    CLASS_LISTED_ONLY, Plan, PlanClass, PlanNode, PlanPool, plan_network_has, plan_nodes,
+    CLASS_LISTED_ONLY, INDEX_KIND_BITS, INDEX_KIND_MASK, INDEX_NODE, INDEX_ONLY, Plan, PlanClass,
+    PlanNode, PlanPool, plan_index_hash, plan_network_has, plan_nodes,
 )
+
+
+cdef int32_t _by_index(const Plan* plan, const PlanPool* pool, const Address* a) noexcept nogil:
+    cdef const PlanNode* nodes = plan_nodes(plan, pool)
+    cdef const uint32_t* entries = <const uint32_t*> (<const char*> plan + pool.index)
+    cdef uint32_t at = plan_index_hash(a, a.port) & pool.index_mask
+    cdef uint32_t node, kind
+    while entries[at]:
+        node = entries[at] >> INDEX_KIND_BITS
+        kind = entries[at] & INDEX_KIND_MASK
+        if kind == INDEX_NODE and address_equal(&nodes[node].address, a):
+            return <int32_t> node
+        at = (at + 1) & pool.index_mask
+    at = plan_index_hash(a, 0) & pool.index_mask
+    while entries[at]:
+        node = entries[at] >> INDEX_KIND_BITS
+        kind = entries[at] & INDEX_KIND_MASK
+        if kind != INDEX_NODE and address_same_ip(&nodes[node].address, a):
+            return <int32_t> node if kind == INDEX_ONLY else -1
+        at = (at + 1) & pool.index_mask
+    return -1
 
 
 cdef int32_t resolve_listed(const Plan* plan, const PlanPool* pool,
                             const Address* a) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(plan, pool)
     cdef int32_t i, same_ip = -1
+    if pool.index_mask:
+        return _by_index(plan, pool, a)
     for i in range(<int32_t> pool.node_count):
         if not address_same_ip(&nodes[i].address, a):
             continue
