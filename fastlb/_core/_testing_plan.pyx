@@ -182,11 +182,11 @@ cdef class PlanImage:
     def resolve_time(self, str ip, uint32_t port, uint32_t rounds):
         """Nanoseconds of one look-up."""
         cdef Address a = _parsed(ip)
-        cdef uint32_t i
+        cdef uint32_t _i
         cdef int32_t found = 0
         cdef uint64_t before = clock_us()
         a.port = <uint16_t>port
-        for i in range(rounds):
+        for _i in range(rounds):
             found ^= resolve_listed(self.plan, plan_pool(self.plan, 0), &a)
         return (clock_us() - before) * 1000 / rounds, found
 
