@@ -9,7 +9,7 @@ from fastlb import features
 from fastlb.check import check_text
 
 TEXT = (Path(__file__).parents[1] / "docs/persistence.md").read_text()
-BLOCKS = re.findall(r"^```toml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(r"^```toml\n(\[.*?)^```", TEXT, re.DOTALL | re.MULTILINE)  # whole tables
 SERVING = '[virtual_servers.web]\nlisten = ["127.0.0.1:80"]\npool = "web"\n'
 WEB = '[pools.web]\nnodes = ["127.0.0.1:81"]\n'
 

@@ -238,6 +238,7 @@ cdef class World:
         response.wall_s = self.wall_s
         learned.ended = False
         learned.key_count = 0
+        learned.shown = 0
         learn(&response, cls, &learned)
         free(<void*>response.head)
         return _keys(learned.keys, learned.key_count), bool(learned.ended)

@@ -210,15 +210,17 @@ cdef class PlanImage:
         cdef HeadLimits limits
         cdef const PlanVirtualServer* of = plan_virtual_server(self.plan, server)
         cdef Head* head = <Head*>malloc(sizeof(Head))
+        cdef const char* at = data
+        cdef int count = <int>len(data)
         limits.request_line_bytes = 8192
         limits.field_bytes = 0
         limits.head_bytes = 65536
         limits.field_count = 128
         try:
             head_reset(head)
-            if request_head_parse(head, data, <uint32_t>len(data), &limits) != len(data):
+            if request_head_parse(head, at, <uint32_t>count, &limits) != count:
                 raise ValueError("not a head")
-            forwarded_client(self.plan, of, &peer_address, head, data, &client)
+            forwarded_client(self.plan, of, &peer_address, head, at, &client)
         finally:
             free(head)
         return (<char*>client.ip)[:16], client.port

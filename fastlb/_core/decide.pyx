@@ -409,13 +409,26 @@ cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
         reserve_move(ask, d)
 
 
+cdef void _store_learned(const DecideInput* ask, const Decision* d, int32_t index,
+                         const Learned* learned) noexcept nogil:
+    cdef const Address* address = &decide_node(ask, d, d.node).address
+    cdef SessionMap existing
+    cdef uint32_t i
+    for i in range(learned.key_count):
+        if learned.shown >> i & 1:
+            session_cache_claim(&ask.caches[index], &learned.keys[i], address, ask.now_ticks,
+                                decide_class(ask, index).expiry_ticks, 0, &existing)
+        else:
+            session_cache_store(&ask.caches[index], &learned.keys[i], address, ask.now_ticks, 0,
+                                NULL)
+
+
 cdef void decide_learn(const DecideInput* ask, Decision* d,
                        const LearnInput* response) noexcept nogil:
     cdef Learned learned
     cdef const PlanClass* cls
     cdef persist_learn_t learn
     cdef int32_t index = d.persistence
-    cdef uint32_t i
     if ask.peek or d.node < 0 or d.node == NODE_UNLISTED:
         return
     while index >= 0:
@@ -423,12 +436,11 @@ cdef void decide_learn(const DecideInput* ask, Decision* d,
         if cls.flags & CLASS_LEARNS:
             learned.ended = False
             learned.key_count = 0
+            learned.shown = 0
             learn = method_learn(cls)
             learn(response, cls, &learned)
             # Which of several ended is not known here; the others must live, and it will expire.
             if learned.ended and not d.several_ids:
                 decide_forget(ask, d)
-            for i in range(learned.key_count):
-                session_cache_store(&ask.caches[index], &learned.keys[i],
-                                    &decide_node(ask, d, d.node).address, ask.now_ticks, 0, NULL)
+            _store_learned(ask, d, index, &learned)
         index = cls.fallback

@@ -14,6 +14,7 @@ from fastlb._core.plan cimport (
 )
 from fastlb._core.siphash cimport SipKey, siphash64
 from fastlb._core.slice cimport Slice, slice_equal, slice_of
+from fastlb._core.token cimport TOKEN_TEXT_BYTES_MAX
 
 cdef enum:
     MAC_BYTES = 16
@@ -192,7 +193,8 @@ cdef bint followed_carried(const SipKey* mac, Slice value, Slice* token,
         return True
     start = <uint32_t> (dot - value.at)
     token.bytes = start
-    if value.bytes - start > FOLLOWED_CARRIED_BYTES_MAX:
+    # What is too long to be ours is not even hashed.
+    if start >= TOKEN_TEXT_BYTES_MAX or value.bytes - start > FOLLOWED_CARRIED_BYTES_MAX:
         return False
     # ".", flags, "/", "."
     if value.bytes - start < 4 + MAC_BYTES or value.at[value.bytes - MAC_BYTES - 1] != c'.':

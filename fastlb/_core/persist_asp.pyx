@@ -22,7 +22,7 @@ from fastlb._core.outcome cimport OUTCOME_NO_KEY
 from fastlb._core.path_session cimport path_asp_id, path_of_reference, path_of_request
 from fastlb._core.persist cimport (
     FINDING_KEYS_MAX, Finding, LearnInput, Learned, PersistInput, finding_add_key,
-    learned_add_key,
+    learned_add_key, learned_show_key,
 )
 from fastlb._core.plan cimport KEY_SESSION, Plan, PlanClass, plan_text
 from fastlb._core.siphash cimport (
@@ -159,4 +159,4 @@ cdef void persist_asp_learn(const LearnInput* response, const PlanClass* cls,
         field = head_next(head, field)
     field = head.first[FIELD_LOCATION]
     if field >= 0 and path_asp_id(path_of_reference(head_value(head, response.buf, field)), &id):
-        learned_add_key(learned, key_of_value(response.plan, id))
+        learned_show_key(learned, key_of_value(response.plan, id))

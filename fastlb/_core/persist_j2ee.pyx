@@ -20,6 +20,7 @@ from fastlb._core.outcome cimport OUTCOME_NO_KEY
 from fastlb._core.path_session cimport path_of_reference, path_of_request, path_parameter_next
 from fastlb._core.persist cimport (
     FIND_KEY, Finding, LearnInput, Learned, PersistInput, finding_add_key, learned_add_key,
+    learned_show_key,
 )
 from fastlb._core.plan cimport Plan, PlanClass, Text, plan_text
 from fastlb._core.slice cimport Slice, slice_equal, slice_of
@@ -105,4 +106,4 @@ cdef void persist_j2ee_learn(const LearnInput* response, const PlanClass* cls,
     field = head.first[FIELD_LOCATION]
     if field >= 0 and _path_id(response.plan, cls,
                                path_of_reference(head_value(head, response.buf, field)), &id):
-        learned_add_key(learned, key_of_value(response.plan, id))
+        learned_show_key(learned, key_of_value(response.plan, id))

@@ -91,6 +91,24 @@ def test_an_id_that_another_node_grants_moves_to_it(make) -> None:
     assert world.decide(CLIENT, with_id("A1")).node == other.node
 
 
+def test_an_id_in_a_location_does_not_take_its_owners_map(make) -> None:
+    """A link with another user's id, which the node repeats in a redirect."""
+    world = make(IDS)
+    owner = world.decide(CLIENT, get())
+    owner.learn(setting_id("A1"))
+    visitor = world.decide(OTHER, get(target="/shop"))
+    assert visitor.node != owner.node
+    visitor.learn(b"HTTP/1.1 302 Found\r\nLocation: /shop/;jsessionid=A1\r\n\r\n")
+    assert world.decide(CLIENT, with_id("A1")).node == owner.node
+
+
+def test_an_id_in_a_location_that_nobody_has_is_learned(make) -> None:
+    world = make(IDS)
+    made = world.decide(CLIENT, get())
+    made.learn(b"HTTP/1.1 302 Found\r\nLocation: /;jsessionid=A1\r\n\r\n")
+    assert world.decide(OTHER, with_id("A1")).node == made.node
+
+
 @pytest.mark.parametrize("mode", ["close", "redirect"])
 def test_nobody_answered_nothing_is_learned(make, mode: str) -> None:
     world = make(changed(IDS, failure_mode=mode))

@@ -174,6 +174,8 @@ def test_cut_and_joined_ones_are_refused() -> None:
     # The attributes belong to this token.
     assert carried(KEY, VALUE.replace(TOKEN, other)) is None
     assert carried(KEY, TOKEN + b"." + b"x" * 60000) is None
+    assert carried(KEY, carry(KEY, b"x" * 63, FULL)) is not None
+    assert carried(KEY, carry(KEY, b"x" * 64, FULL)) is None
 
 
 @given(st.binary(max_size=300))
