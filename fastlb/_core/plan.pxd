@@ -13,7 +13,7 @@ from fastlb._core.siphash cimport SipKey
 
 cdef enum:
     PLAN_MAGIC = 0x464C4250          # "FLBP"
-    PLAN_LAYOUT = 2
+    PLAN_LAYOUT = 3
     PLAN_KEYS = 4                    # how many of them
 
 cdef enum:                           # PlanKeyUse: index in Plan.keys
