@@ -215,7 +215,8 @@ def show(address: tuple[str, int], nodes: dict[str, DemoNode]) -> int:
     print("six simulated users come back every few seconds; stop with Ctrl-C\n")
     users = [DemoUser(name, *address, f"127.1.0.{n}") for n, name in enumerate(USERS, 1)]
     table = Table(sys.stdout)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs inherit no SIGINT
+        signal.signal(number, signal.default_int_handler)
     lost = 0
     try:
         while True:

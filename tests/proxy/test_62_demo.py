@@ -1,5 +1,6 @@
 """`fastlb demo`, the newcomer's first command, as a newcomer would see it."""
 
+import contextlib
 import json
 import re
 import signal
@@ -22,8 +23,9 @@ def test_the_demo_checks_itself():
 def test_the_demo_finds_other_ports_and_says_so():
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", 8080))
-        taken.listen()
+        with contextlib.suppress(OSError):  # somebody else has it: as good
+            taken.bind(("127.0.0.1", 8080))
+            taken.listen()
         done = command("demo", "--once")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"127\.0\.0\.1:8080 is taken; using 127\.0\.0\.1:\d+", done.stdout)
@@ -33,8 +35,9 @@ def test_the_demo_runs_until_ctrl_c_and_shows_users_and_browsers(tmp_path):
     output = tmp_path / "output"
     with open(output, "wb") as file:
         demo = subprocess.Popen(
-            [sys.executable, "-m", "fastlb", "demo"], stdout=file, stderr=file, env=environment()
-        )
+            [sys.executable, "-m", "fastlb", "demo"], stdout=file, stderr=file, env=environment(),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as after `make &`
+        )  # fmt: skip
     try:
         found = until(lambda: re.search(r"open (http://\S+)", output.read_text()), "the address")
         opener = urllib.request.build_opener(
@@ -50,7 +53,12 @@ def test_the_demo_runs_until_ctrl_c_and_shows_users_and_browsers(tmp_path):
         assert "\x1b" not in output.read_text(), "colours where no terminal is"
     finally:
         demo.send_signal(signal.SIGINT)
-        code = demo.wait(TIMEOUT + 15)
+        try:
+            code = demo.wait(TIMEOUT + 15)
+        except subprocess.TimeoutExpired:
+            demo.kill()
+            demo.wait()
+            raise
     assert code == 0
     assert "Traceback" not in output.read_text()
     assert "LOST" not in output.read_text()
