@@ -180,8 +180,8 @@ ctypedef struct Exchange:
     uint64_t connected_us
     uint64_t sent_us                 # the request's head went out
     uint64_t sent_before             # up.bytes when this try began
+    uint64_t first_byte_us           # 0: no byte of a response
     Decision decision                # last: it clears itself
-    uint64_t first_byte_us
 
 cdef enum:
     SCRATCH_BYTES = 24 * 1024       # cookies of a chain of FALLBACK_DEPTH_MAX classes, and more

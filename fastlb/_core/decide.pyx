@@ -36,12 +36,14 @@ from fastlb._core.reserve cimport (
     reserve_remembers, reserve_take,
 )
 from fastlb._core.resolve cimport (
-    decide_class, decide_node, decide_state, resolve, resolve_named, serves_established,
+    decide_class, decide_node, decide_state, resolve, resolve_is_anywhere, resolve_named,
+    serves_established,
 )
 from fastlb._core.session_cache cimport (
     CACHE_EXPIRED, CACHE_HIT, SessionMap, session_cache_claim, session_cache_lookup,
     session_cache_store,
 )
+from fastlb._core.siphash cimport Hash128, hash128_equal
 
 # --- what a decision keeps ----------------------------------------------------------------
 
@@ -49,9 +51,13 @@ cdef void _note_cookie(const DecideInput* ask, Decision* d, int32_t index,
                        const Finding* found) noexcept nogil:
     cdef const PlanClass* cls = decide_class(ask, index)
     cdef ClassCookie* cookie
+    cdef uint32_t i
     d.duplicates |= found.duplicates
     if not cls.flags & CLASS_INSERTS_COOKIE:
         return
+    for i in range(d.cookie_count):
+        if d.cookies[i].index == index:
+            return                   # noted before a faster worker's choice was joined
     BUG_ON(d.cookie_count >= FALLBACK_DEPTH_MAX)
     cookie = &d.cookies[d.cookie_count]
     d.cookie_count += 1
@@ -71,9 +77,14 @@ cdef void _write_cookies(Decision* d, bint write) noexcept nogil:
         d.cookies[i].write = write
 
 
+# The address by which maps and cookies know the session's node.
+cdef const Address* _session_address(const DecideInput* ask, const Decision* d) noexcept nogil:
+    return &d.previous if d.keeps_previous else &decide_node(ask, d, d.node).address
+
+
 cdef void decide_forget(const DecideInput* ask, Decision* d) noexcept nogil:
     if d.node >= 0:
-        maps_forget(ask, d, &decide_node(ask, d, d.node).address)
+        maps_forget(ask, d, _session_address(ask, d))
 
 
 # The decision's node is the session's now, or was `failed` when that is given.
@@ -158,7 +169,7 @@ cdef void _new_session(const DecideInput* ask, Decision* d) noexcept nogil:
                 maps_move(ask, d, failed)
             else:
                 reserve_join(d)
-                maps_record(ask, d)
+                maps_record(ask, d, &decide_node(ask, d, d.node).address)
             return
         if _lost_cookie(ask, d):
             d.outcome = OUTCOME_COOKIE_LOST
@@ -318,13 +329,16 @@ cdef void _cookies_of_found(const DecideInput* ask, Decision* d, const Finding* 
 cdef void _serve(const DecideInput* ask, Decision* d, const Finding* found, const Address* node,
                  uint32_t state) noexcept nogil:
     # The session's node serves; which maps and cookies follow from that.
-    cdef const Address* address = &decide_node(ask, d, d.node).address
-    cdef bint moved = not address_equal(address, node)
+    cdef const Address* address
+    cdef bint moved = not address_equal(&decide_node(ask, d, d.node).address, node)
+    cdef bint rewritten = moved and not resolve_is_anywhere(ask, node)
     cdef int32_t behind = decide_class(ask, d.found_class).fallback
     cdef uint32_t own_keys = d.key_count
     d.established = True
     d.action = ACTION_FORWARD
-    _cookies_of_found(ask, d, found, moved)
+    # Another pool's node on the same machine stays the session's: in that pool it is needed.
+    d.keeps_previous = moved and not rewritten
+    _cookies_of_found(ask, d, found, rewritten)
     if moved:
         d.outcome = OUTCOME_MOVED
         d.previous = node[0]
@@ -334,8 +348,9 @@ cdef void _serve(const DecideInput* ask, Decision* d, const Finding* found, cons
     elif d.outcome != OUTCOME_COOKIE_LOST:
         d.outcome = OUTCOME_HASHED
     # Keys noted so far are those that missed, and the one that hit: all learn the node.
-    if moved or own_keys > 1 or (own_keys == 1 and d.found_in != FOUND_CACHE):
-        maps_record(ask, d)
+    address = _session_address(ask, d)
+    if rewritten or own_keys > 1 or (own_keys == 1 and d.found_in != FOUND_CACHE):
+        maps_record(ask, d, address)
     if d.node == NODE_UNLISTED:
         address = NULL
     _keep_fallbacks(ask, d, behind, address)
@@ -393,7 +408,8 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
 
 
 cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
-    cdef Address failed = decide_node(ask, d, d.node).address
+    cdef Address failed = _session_address(ask, d)[0]
+    d.keeps_previous = False
     if d.tried_count < TRIES_MAX:
         d.tried[d.tried_count] = d.node
         d.tried_count += 1
@@ -409,13 +425,23 @@ cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
         reserve_move(ask, d)
 
 
+# Its map is as old as the request, or newer: a late answer must not take a session back that
+# has moved on meanwhile.
+cdef bint _came_with_request(const Decision* d, int32_t index, const Hash128* key) noexcept nogil:
+    cdef uint32_t i
+    for i in range(d.key_count):
+        if d.keys[i].index == index and hash128_equal(&d.keys[i].key, key):
+            return True
+    return False
+
+
 cdef void _store_learned(const DecideInput* ask, const Decision* d, int32_t index,
                          const Learned* learned) noexcept nogil:
     cdef const Address* address = &decide_node(ask, d, d.node).address
     cdef SessionMap existing
     cdef uint32_t i
     for i in range(learned.key_count):
-        if learned.shown >> i & 1:
+        if learned.shown >> i & 1 or _came_with_request(d, index, &learned.keys[i]):
             session_cache_claim(&ask.caches[index], &learned.keys[i], address, ask.now_ticks,
                                 decide_class(ask, index).expiry_ticks, 0, &existing)
         else:

@@ -9,8 +9,9 @@ from fastlb._core.siphash cimport Hash128
 
 # One more key of this session, in the class `index`.
 cdef void maps_note(Decision* d, int32_t index, const Hash128* key) noexcept nogil
-# The decision's node becomes the session's in each class that has a key for it.
-cdef void maps_record(const DecideInput* ask, const Decision* d) noexcept nogil
+# `address` becomes the session's in each class that has a key for it.
+cdef void maps_record(const DecideInput* ask, const Decision* d,
+                      const Address* address) noexcept nogil
 # Claims the decision's node for the first key of the chain, and records it for the others; when
 # another worker was faster with the same new session, its choice counts.
 cdef void maps_claim(const DecideInput* ask, Decision* d) noexcept nogil

@@ -25,8 +25,8 @@ cdef void maps_note(Decision* d, int32_t index, const Hash128* key) noexcept nog
     d.key_count += 1
 
 
-cdef void maps_record(const DecideInput* ask, const Decision* d) noexcept nogil:
-    cdef const Address* address = &decide_node(ask, d, d.node).address
+cdef void maps_record(const DecideInput* ask, const Decision* d,
+                      const Address* address) noexcept nogil:
     cdef uint32_t i
     if ask.peek or d.node == NODE_UNLISTED:
         return
@@ -104,4 +104,4 @@ cdef void maps_claim(const DecideInput* ask, Decision* d) noexcept nogil:
             d.found_in = FOUND_CACHE
             d.found_class = d.keys[0].index
             d.established = True
-    maps_record(ask, d)
+    maps_record(ask, d, &decide_node(ask, d, d.node).address)

@@ -273,6 +273,7 @@ cdef bint _try_node(Worker* w, Exchange* x, bint pooled) noexcept nogil:
 
 cdef bint _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
     cdef DecideInput ask
+    cdef bint established = x.decision.established
     cdef int error = w.connect_errno
     if x.node != NULL:
         error = 0
@@ -282,16 +283,15 @@ cdef bint _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
     if error in (system.EMFILE, system.ENFILE, system.ENOMEM, system.ENOBUFS):
         return exchange_reply(w, x, 503, CAUSE_NO_DESCRIPTOR)
     w.stats.nodes[x.slot].connect_failures += 1
-    if x.retries >= x.pool.retries and not x.decision.established:
+    if x.retries >= x.pool.retries and not established:
         # Its map must not move on to a node that nobody tries.
         return exchange_reply(w, x, 504 if cause == CAUSE_CONNECT_TIMEOUT else 503, cause)
     request_reload(w, x)
     _decide_input(w, x, &ask)
     decide_again(&ask, &x.decision)
     if x.decision.action == ACTION_FORWARD:
-        if x.retries >= x.pool.retries:
-            return exchange_reply(w, x, 504 if cause == CAUSE_CONNECT_TIMEOUT else 503, cause)
-        x.retries += 1
+        # The new node of a session is the failure mode's; only those after it are retries.
+        x.retries += not established
         w.stats.retries += 1
     elif x.decision.action == ACTION_NO_NODE:
         return exchange_reply(w, x, 504 if cause == CAUSE_CONNECT_TIMEOUT else 503, cause)

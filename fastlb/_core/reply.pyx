@@ -91,7 +91,8 @@ cdef bint reply_redirect_loops(Slice url, Slice host, Slice target) noexcept nog
     cdef Slice asked_host = _split_path(&asked)
     if asked_host.bytes == 0:
         asked_host = host
-    if to_host.bytes and not _same_host(to_host, asked_host):
+    # A request that names no host (HTTP/1.0) may be for any.
+    if to_host.bytes and asked_host.bytes and not _same_host(to_host, asked_host):
         return False
     return slice_equal(to, asked)
 

@@ -11,7 +11,9 @@ from fastlb._core.decision cimport DecideInput, Decision
 from fastlb._core.head cimport FIELD_HOST, FIELD_USER_AGENT, Head, head_value
 from fastlb._core.limits cimport COOKIE_MEMORY_TICKS, TICK_MS
 from fastlb._core.node cimport NODE_UP
-from fastlb._core.outcome cimport FOUND_RESERVATION, OUTCOME_RESERVED
+from fastlb._core.outcome cimport (
+    FOUND_RESERVATION, OUTCOME_NEW, OUTCOME_NO_KEY, OUTCOME_RESERVED,
+)
 from fastlb._core.plan cimport KEY_RESERVATION
 from fastlb._core.resolve cimport (
     decide_class, decide_node, decide_state, resolve, resolve_was_tried,
@@ -73,7 +75,9 @@ cdef bint reserve_take(const DecideInput* ask, Decision* d) noexcept nogil:
 
 
 cdef void reserve_join(Decision* d) noexcept nogil:
-    d.outcome = OUTCOME_RESERVED
+    # A value that was tampered with, or too old, is still counted as that.
+    if d.outcome == OUTCOME_NEW or d.outcome == OUTCOME_NO_KEY:
+        d.outcome = OUTCOME_RESERVED
     d.found_in = FOUND_RESERVATION
     d.established = False
 

@@ -43,6 +43,8 @@ cdef int32_t resolve_named(const DecideInput* ask, Decision* d, Address* a) noex
 # cookie of the name gets its chance.
 cdef bint resolve_may_name(const PersistInput* ask, const PlanClass* cls,
                            Finding* found) noexcept nogil
+# Whether any pool has this very node: a class may be shared by pools on the same machines.
+cdef bint resolve_is_anywhere(const DecideInput* ask, const Address* a) noexcept nogil
 # Whether this request tried the node before.
 cdef bint resolve_was_tried(const Decision* d, int32_t node) noexcept nogil
 

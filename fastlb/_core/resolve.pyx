@@ -80,6 +80,16 @@ cdef bint resolve_may_name(const PersistInput* ask, const PlanClass* cls,
     return False
 
 
+cdef bint resolve_is_anywhere(const DecideInput* ask, const Address* a) noexcept nogil:
+    cdef const Plan* plan = ask.request.plan
+    cdef const PlanNode* nodes = <const PlanNode*> (<const char*> plan + plan.nodes)
+    cdef uint32_t i
+    for i in range(plan.node_count):
+        if address_equal(&nodes[i].address, a):
+            return True
+    return False
+
+
 cdef bint resolve_was_tried(const Decision* d, int32_t node) noexcept nogil:
     cdef uint32_t i
     for i in range(d.tried_count):

@@ -80,6 +80,7 @@ class Setting:
 
     nodes: list[Node] = field(default_factory=lambda: nodes(3))
     classes: list[Class] = field(default_factory=list)
+    others: list[Node] = field(default_factory=list)  # of a second pool with the same class
     algorithm: str = "round-robin"
     refuse_last_draining: bool = False
     persistence: str | None = None  # None: the first class
@@ -140,7 +141,7 @@ class Setting:
         builder.set_timeouts(**(timeouts | self.timeouts))
         self.add_classes(builder, segment)
         first = 0
-        for slot, node in enumerate(self.nodes):
+        for slot, node in enumerate([*self.nodes, *self.others]):
             builder.add_node(
                 ip=node.ip, port=node.port, slot=slot, weight=node.weight,
                 max_connections=node.max_connections, backup=node.backup,
@@ -155,6 +156,14 @@ class Setting:
             schedule=schedule([node.weight for node in self.nodes]),
             named=builder.add_networks(self.named),
         )  # fmt: skip
+        if self.others:
+            builder.add_pool(
+                name="others", slot=1, algorithm=self.algorithm, first_node=len(self.nodes),
+                node_count=len(self.others),
+                persistence=self.index(persistence) if persistence else -1, retries=2,
+                refuse_last_draining=False, schedule=schedule([one.weight for one in self.others]),
+                named=builder.add_networks([]),
+            )  # fmt: skip
         for host, path, pool in self.routes:
             builder.add_route(host=host, path=path, pool=pool)
         builder.add_virtual_server(
@@ -170,7 +179,7 @@ class Setting:
 
     def world(self, segment: Segment) -> World:
         made = World(PlanImage(self.blob(segment)), segment)
-        for slot, node in enumerate(self.nodes):
+        for slot, node in enumerate([*self.nodes, *self.others]):
             open_slot(made.table_address, slot, node.state)
         return made
 

@@ -223,6 +223,25 @@ def test_another_port_of_the_only_node_with_this_address(make, cls: Class) -> No
 
 
 @both
+def test_a_pool_on_the_same_machines_leaves_the_session_as_it_is(make, cls: Class) -> None:
+    """Two nodes a machine in one pool, one in the other: which of the two must not be lost."""
+    machines = ("10.0.0.1", "10.0.0.2")
+    first = [Node(f"{ip}:{port}") for ip in machines for port in (80, 81)]
+    session = Session(make, cls, nodes=first, others=[Node(f"{ip}:443") for ip in machines])
+    world = session.world
+    home = session.decide().node
+    for _ in range(2):
+        session.node = first[home].address
+        visit = session.decide(pool=1)
+        assert (visit.outcome, visit.node) == ("moved", home // 2)
+        assert visit.writes == []
+        back = session.decide()
+        assert (back.outcome, back.node) == ("hit", home)
+    state(world, len(first) + home // 2, "down")
+    assert session.decide(pool=1).node == 1 - home // 2
+
+
+@both
 def test_another_port_of_several_nodes_is_none(make, cls: Class) -> None:
     of = [Node("10.0.0.1:80"), Node("10.0.0.1:81"), Node("10.0.0.1:82")]
     session = Session(make, cls, nodes=of)
