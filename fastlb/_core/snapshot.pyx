@@ -87,10 +87,30 @@ cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
     return s
 
 
+# Requests that began with an older plan go on in the caches of the one in force: what a late
+# answer teaches would be lost in a cache that is replaced (another `size`).
+cdef void _follow_caches(Snapshot* older, const Snapshot* current) noexcept nogil:
+    cdef const PlanClass* old
+    cdef const PlanClass* new
+    cdef uint32_t i, j
+    for i in range(older.plan.class_count):
+        old = plan_class(older.plan, i)
+        for j in range(current.plan.class_count):
+            new = plan_class(current.plan, j)
+            if new.slot == old.slot and new.type == old.type:
+                if old.flags & CLASS_HAS_CACHE:
+                    older.caches[i] = current.caches[j]
+                break
+
+
 cdef void snapshot_enter(Worker* w, Snapshot* snapshot) noexcept nogil:
     cdef Snapshot* before = w.snapshot
     cdef const Plan* plan = snapshot.plan
+    cdef Snapshot* older = w.snapshots
     cdef int i
+    while older != NULL:
+        _follow_caches(older, snapshot)
+        older = older.next
     snapshot.references = 1
     snapshot.next = w.snapshots
     w.snapshots = snapshot
