@@ -1,4 +1,4 @@
-# The algorithms (design.md "algorithm"). Each takes the tier of nodes to choose among
+# The algorithms (`algorithm` of a pool in docs/configuration.md). Each takes the tier of nodes to choose among
 # and returns an index in the pool or -1; a load is the number of requests in progress
 # on the node over all workers.
 
