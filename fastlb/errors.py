@@ -245,7 +245,15 @@ TYPE_DEPRECATED = _warning(
     'type "{type}" is deprecated: anybody can write its cookie, and so choose the node; have the '
     "application set a cookie of its own and use {instead}",
 )
-FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')
+FALLBACK_NOT_ASKED = _warning(
+    67, 'asked only while every node drains: each request has what type "{type}" hashes'
+)
+HASH_BEHIND_COOKIE = _warning(
+    83,
+    "[persistence.{found}] behind it is a hash, which knows no sessions: a client that loses its "
+    "cookie for more than a minute gets a new one, which may name another node; a class with a "
+    "session cache between them remembers the session; reissue = true says that it is meant so",
+)
 
 
 def _start(number: int, text: str) -> Message:
@@ -385,4 +393,9 @@ WORDS_UNREADABLE = _running(
 )
 WORDS_NOT_SAVED = _running(
     96, "states of nodes set by command end with this control process: {path}: {reason}"
+)
+NEWCOMERS_BY_ADDRESS = _running(
+    99,
+    "[pools.{pool}]: whoever has no cookie is known by address in [persistence.{name}]: newcomers "
+    "at an address that has a session on {nodes} go there all the same",
 )

@@ -5,7 +5,15 @@ are meant, what will happen that may surprise, and the change itself.
 from typing import Any, NoReturn
 
 from fastlb import errors
-from fastlb.config import CacheClass, Config, CookieClass, HashClass, Pool
+from fastlb.config import (
+    CacheClass,
+    Config,
+    CookieClass,
+    HashClass,
+    IpClass,
+    Pool,
+    UniversalClass,
+)
 from fastlb.control_socket import Answer, chosen, text
 from fastlb.errors import Refused, did_you_mean, nearest
 from fastlb.in_force import InForce
@@ -93,6 +101,8 @@ def surprises(cfg: Config, states: NodeStates, verb: Verb, keys: list[NodeKey]) 
             mine = [key for key in keys if key.pool == pool and states.wanted(key) == "up"]
             if mine:
                 lines += _moving_keys(cfg, pool, mine)
+                if verb == "drain":
+                    lines += _newcomers(cfg, pool, mine)
                 lines += _last_one(cfg, pool, states, after)
     return lines
 
@@ -131,14 +141,35 @@ def _remembers(cls: Any) -> bool:
     return isinstance(cls, CacheClass | CookieClass)
 
 
+def _newcomers(cfg: Config, pool: str, keys: list[NodeKey]) -> list[str]:
+    """Who comes without a cookie is known by address: a newcomer looks like a lost cookie."""
+    chain = classes_of(cfg, pool)
+    kinds = [cfg.persistence[name] for name in chain]
+    for index, cls in enumerate(kinds):
+        if _by_address(cls) and any(isinstance(one, CookieClass) for one in kinds[:index]):
+            nodes = ", ".join(map(address_of, keys))
+            return [errors.NEWCOMERS_BY_ADDRESS.line(pool=pool, name=chain[index], nodes=nodes)]
+    return []
+
+
+def _by_address(cls: Any) -> bool:
+    if isinstance(cls, UniversalClass):
+        return {part.kind for part in cls.key} == {"source"}
+    return isinstance(cls, IpClass)
+
+
 def _last_one(cfg: Config, pool: str, states: NodeStates, after: dict[NodeKey, State]) -> list[str]:
     one = cfg.pools[pool]
     if _takes_sessions(pool, one, after):
         return []
-    drains = any(after[node_key(pool, node.address)] == "draining" for node in one.nodes)
-    if drains and one.drain_last == "serve":
+    left = {after[node_key(pool, node.address)] for node in one.nodes}
+    if "draining" in left and one.drain_last == "serve":
         return [errors.LAST_SERVES.line(pool=pool)]
-    why = 'drain_last = "refuse"' if drains else "every node is disabled"
+    why = "every node is disabled"
+    if "draining" in left:
+        why = 'drain_last = "refuse"'
+    elif "up" in left:
+        why = "no other node with a weight is up"
     return [errors.LAST_REFUSES.line(pool=pool, why=why)]
 
 

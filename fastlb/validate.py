@@ -216,6 +216,8 @@ def _fallbacks(cfg: Config, report: Report) -> None:
     for start, cls in cfg.persistence.items():
         if cls.fallback and _always_hashed(cfg, start):
             report(errors.FALLBACK_NOT_ASKED, ("persistence", start, "fallback"), type=cls.type)
+        if hashed := _unremembered_hash(cfg, start):
+            report(errors.HASH_BEHIND_COOKIE, ("persistence", start, "fallback"), found=hashed)
         chain = [start]
         while (following := cfg.persistence[chain[-1]].fallback) in cfg.persistence:
             if following in chain:
@@ -236,6 +238,20 @@ def _always_hashed(cfg: Config, name: str) -> bool:
     listen = [cfg.virtual_servers[used].listen for other, used, _ in _uses(cfg) if other == name]
     unix = any(isinstance(address, UnixAddress) for addresses in listen for address in addresses)
     return not unix and all(part.kind in ("source", "destination") for part in cls.on)
+
+
+def _unremembered_hash(cfg: Config, name: str) -> str | None:
+    """The hash that places the clients who lost the class's cookie, when nothing else has found
+    their sessions before."""
+    cls = cfg.persistence[name]
+    if not isinstance(cls, CookieClass) or cls.reissue:
+        return None
+    for behind in chain_of(cfg, name)[1:]:
+        if isinstance(cfg.persistence[behind], config.CacheClass):
+            return None
+        if isinstance(cfg.persistence[behind], config.HashClass):
+            return behind
+    return None
 
 
 FOUND_WITH = {  # the parts of a key that a protocol has

@@ -1,6 +1,7 @@
-"""The configurations in docs/persistence.md are right ones."""
+"""What the documentation says of the program: configurations that are right, modules that exist."""
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from fastlb import features
 from fastlb.check import check_text
 
-TEXT = (Path(__file__).parents[1] / "docs/persistence.md").read_text()
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs/persistence.md").read_text()
 BLOCKS = re.findall(r"^```toml\n(\[.*?)^```", TEXT, re.DOTALL | re.MULTILINE)  # whole tables
 SERVING = '[virtual_servers.web]\nlisten = ["127.0.0.1:80"]\npool = "web"\n'
 WEB = '[pools.web]\nnodes = ["127.0.0.1:81"]\n'
@@ -23,3 +25,14 @@ def test_a_configuration_is_right(block: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_there_are_some() -> None:
     assert len(BLOCKS) >= 3
+
+
+def test_the_table_of_modules_has_every_module_of_the_core() -> None:
+    core = ROOT / "fastlb/_core"
+    modules = {path.stem for kind in ("*.pyx", "*.pxd") for path in core.glob(kind)}
+    text = (ROOT / "docs/architecture.md").read_text()
+    table = text.partition("## Modules of the core")[2].partition("\n\nCalls go down")[0]
+    named = re.findall(r"`([a-z0-9_*]+)`", table)
+    missing = {one for one in modules if not any(fnmatch(one, name) for name in named)}
+    assert {one for one in missing if not one.startswith("_testing_")} == set()
+    assert [name for name in named if not any(fnmatch(one, name) for one in modules)] == []

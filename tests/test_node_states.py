@@ -253,6 +253,39 @@ def test_a_node_without_weight_takes_no_new_sessions(force: InForce) -> None:
     assert asked(force, "drain", A) == ["FLB-S092"]
 
 
+def test_why_new_sessions_are_refused(force: InForce) -> None:
+    put(force, config('"10.0.0.1:80", { address = "10.0.0.2:80", weight = 0 }'))
+    assert force.cfg is not None
+    (line,) = surprises(force.cfg, force.states, "disable", [A])
+    assert "(no other node with a weight is up)" in line
+    assert "(every node is disabled)" in surprises(force.cfg, force.states, "disable", [A, B])[0]
+
+
+BY_IP = '[persistence.by-ip]\ntype = "ip"\n'
+BY_SOURCE = '[persistence.by-ip]\ntype = "universal"\nkey = "source"\n'
+BY_BROWSER = '[persistence.by-ip]\ntype = "universal"\nkey = ["source", "header:User-Agent"]\n'
+BETWEEN = '[persistence.c]\ntype = "transparent"\nfallback = "d"\n'
+BETWEEN += '[persistence.d]\ntype = "universal"\nkey = "header:X"\nfallback = "by-ip"\n'
+COOKIE = '[persistence.c]\ntype = "transparent"\nfallback = "by-ip"\n'
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (COOKIE + BY_IP, ["FLB-S099"]),
+        (COOKIE + BY_SOURCE, ["FLB-S099"]),
+        (BETWEEN + BY_IP, ["FLB-S099"]),
+        (COOKIE + BY_BROWSER, []),
+        ('[persistence.c]\ntype = "ip"\n', []),  # there, an address is the session
+        ('[persistence.c]\ntype = "transparent"\n', []),
+    ],
+)
+def test_newcomers_that_a_draining_node_gets(force: InForce, classes: str, said: list[str]) -> None:
+    put(force, config(pool='persistence = "c"', more=classes))
+    assert asked(force, "drain", B) == said
+    assert asked(force, "disable", B) == asked(force, "enable", B)[1:] == []
+
+
 # --- the file ---
 
 

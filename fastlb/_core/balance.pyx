@@ -1,6 +1,6 @@
-# The algorithms (design.md "algorithm"). Each takes the tier of nodes to choose among
-# and returns an index in the pool or -1; a load is the number of requests in progress
-# on the node over all workers.
+# The algorithms (`algorithm` of a pool in docs/configuration.md). Each takes the tier of nodes
+# to choose among and returns an index in the pool or -1; a load is the number of requests in
+# progress on the node over all workers.
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 

@@ -8,7 +8,8 @@ from fastlb._core.connection cimport Exchange, Worker
 # The exchange as one request in progress on its node (NodeSlot.active).
 cdef void exchange_count_load(Worker* w, Exchange* x) noexcept nogil
 cdef void exchange_uncount_load(Worker* w, Exchange* x) noexcept nogil
-# The node answered, or it is known that it will not: a reservation ends soon, or now.
+# The node answered (its head is in `w.response`), or it is known that it will not: a new session
+# is counted, and a reservation ends soon, or now.
 cdef void exchange_answered(Worker* w, Exchange* x, bint answered) noexcept nogil
 # An answer of our own with `status`; False when the exchange is over already.
 cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil

@@ -1,4 +1,4 @@
-# Parallel first requests (design.md): while a first request of a cookie class is unanswered,
+# Parallel first requests (`reserve`): while a first request of a cookie class is unanswered,
 # and for `reserve` after its answer, its node is held under a keyed hash of client address,
 # Host and User-Agent, in shared memory. For COOKIE_MEMORY_TICKS more it is remembered that
 # this client was given a cookie: one that comes without has lost it. All functions need

@@ -1,4 +1,4 @@
-# From what a map, a cookie or a rule names to a node (design.md "From a map to a node").
+# From what a map, a cookie or a rule names to a node (docs/persistence.md "From a name to a node").
 
 from libc.stdint cimport int32_t, uint32_t
 

@@ -1,6 +1,6 @@
-# Routes (design.md "routes"). A host is exact or "*.name", which matches every name below;
-# case does not count (RFC 9110 4.2.3), nor does the dot of a fully qualified name (RFC 1034
-# 3.1). A path is a prefix, compared byte for byte.
+# Routes (`routes` in docs/configuration.md). A host is exact or "*.name", which matches every
+# name below; case does not count (RFC 9110 4.2.3), nor does the dot of a fully qualified name
+# (RFC 1034 3.1). A path is a prefix, compared byte for byte.
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp

@@ -1,4 +1,4 @@
-"""The decision procedure of design.md, with session caches in a real segment."""
+"""The decision procedure, with session caches in a real segment."""
 
 from collections.abc import Callable
 from typing import Any

@@ -81,7 +81,7 @@ def test_an_id_is_learned_for_the_node_that_answered(make) -> None:
 
 
 def test_an_id_that_another_node_grants_moves_to_it(make) -> None:
-    """semantics.md 17: a map is moved by a successful answer of another node."""
+    """A map is moved by a successful answer of another node."""
     world = make(IDS)
     first = world.decide(CLIENT, get())
     first.learn(setting_id("A1"))

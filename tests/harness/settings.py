@@ -1,7 +1,7 @@
 """Configurations in the tests: a short way to the common one, and a writer of TOML.
 
-A configuration is a plain dictionary in the shape of design.md, so a test changes what it is
-about by key. Nodes of the harness may stand where an address is expected.
+A configuration is a plain dictionary in the shape of docs/configuration.md, so a test changes
+what it is about by key. Nodes of the harness may stand where an address is expected.
 """
 
 import copy

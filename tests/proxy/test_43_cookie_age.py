@@ -74,7 +74,7 @@ def test_the_absolute_age_is_not_renewed_by_use(ab):
 
 
 def test_a_timeout_lets_the_browser_keep_the_cookie_as_long(ab):
-    """Without one it is a browser-session cookie (design.md: `timeout = "0s"`)."""
+    """Without one it is a browser-session cookie (`timeout = "0s"`)."""
     with proxy(sticky(*ab, timeout="1h", max_lifetime="8h")) as p:
         (line,) = p.user("alice").get().all("Set-Cookie")
     assert {part.strip() for part in line.decode().split(";")[1:]} == {

@@ -46,6 +46,28 @@ def test_a_fallback_gives_no_new_session_to_it(abc):
         assert "b" not in {p.get(source=f"127.0.13.{n}").node for n in range(1, 10)}
 
 
+@pytest.mark.parametrize(
+    ("fallback", "arrives"),
+    [
+        ({"type": "ip"}, True),
+        ({"type": "universal", "key": "source"}, True),
+        ({"type": "universal", "key": ["source", "header:User-Agent"]}, False),
+    ],
+)
+def test_a_newcomer_at_a_known_address_looks_like_a_lost_cookie(abc, fallback, arrives):
+    """Many users behind one address: its map leads newcomers to the draining node, too."""
+    config = sticky(*abc, fallback="behind", classes={"behind": fallback})
+    with proxy(config) as p:
+        user = p.user("alice", source="127.0.15.1")
+        home = user.get().node
+        assert p.reload(draining(config, abc, home)).returncode == 0
+        for n in range(3):
+            answer = p.get("/", ("User-Agent", f"another {n}"), source="127.0.15.1")
+            assert (answer.node == home) is arrives
+            assert bool(answer.all("Set-Cookie")) is not arrives
+        assert user.get().node == home
+
+
 def test_hash_moves_the_keys_of_a_draining_node_at_once(abc):
     config = settings(*abc, pool={"algorithm": "hash"})
     with proxy(config) as p:

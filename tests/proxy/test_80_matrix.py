@@ -1,4 +1,4 @@
-"""Every persistence method in every situation: the table of issue 3, and that it is whole."""
+"""Every persistence method in every situation: the table, and that it is whole."""
 
 import re
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def test_no_cell_is_left_out() -> None:
 
 
 def test_every_type_has_a_row() -> None:
-    """`ssl` is of TLS: a situation of it begins with a handshake (issue 4)."""
+    """`ssl` is of TLS: a situation of it begins with a handshake."""
     from fastlb.config import CLASS_TYPES
 
     assert {method.keys["type"] for method in METHODS} == set(CLASS_TYPES) - {"ssl"}

@@ -8,11 +8,11 @@ from .stage import Situation
 
 Cell = tuple[Method, Situation]
 
-# Rows that cannot be told yet, because only a rule can name a node (issue 5). Their decisions
-# are tested in tests/core.
+# Rows that cannot be told yet, because only a rule can name a node. Their decisions are
+# tested in tests/core.
 NEEDS_RULES = {"named"}
 
-# What the issue lists, each as a pattern of the situations that show it.
+# What must be shown of every method, each as a pattern of the situations that show it.
 WANTED = {
     "first request": "first request",
     "repeat": "repeat",
