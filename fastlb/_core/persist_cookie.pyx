@@ -9,8 +9,8 @@
 from libc.stdint cimport uint32_t
 
 from fastlb._core.cookie cimport (
-    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next, set_cookie_expired,
-    set_cookie_parse,
+    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next, set_cookie_covers,
+    set_cookie_expired, set_cookie_parse,
 )
 from fastlb._core.followed cimport Followed, followed_carried
 from fastlb._core.head cimport FIELD_COOKIE, FIELD_SET_COOKIE, Head, head_next, head_value
@@ -114,10 +114,11 @@ cdef inline bint _same_place(const SetCookie* a, const SetCookie* b) noexcept no
 
 
 cdef int persist_cookie_response(const Plan* plan, const PlanClass* cls, const Head* response,
-                                 const char* buf, uint32_t wall_s,
+                                 const char* buf, Slice path, uint32_t wall_s,
                                  SetCookie* theirs) noexcept nogil:
     # The last line counts, as in a browser; but deleting the cookie of another path or domain
-    # leaves the one that was just set.
+    # leaves the one that was just set, and that of another path the one of the request. Ours, too,
+    # is of the request's path: it came with it.
     cdef Slice name = slice_of(plan_text(plan, cls.session_cookie), cls.session_cookie.bytes)
     cdef SetCookie cookie
     cdef Slice value
@@ -132,6 +133,10 @@ cdef int persist_cookie_response(const Plan* plan, const PlanClass* cls, const H
             continue
         ended = cookie.value.bytes == 0 or set_cookie_expired(&cookie, wall_s)
         if ended and said == APP_COOKIE_SET and not _same_place(&cookie, theirs):
+            continue
+        if ended and not set_cookie_covers(&cookie, path):
+            if said == APP_COOKIE_SET:
+                said = APP_COOKIE_ABSENT     # as if it had not been set
             continue
         theirs[0] = cookie
         said = APP_COOKIE_ENDED if ended else APP_COOKIE_SET

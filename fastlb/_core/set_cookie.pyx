@@ -28,7 +28,7 @@ from fastlb._core.plan cimport (
     KEY_TOKEN_MAC, PROTOCOL_HTTPS, Plan, PlanClass, PlanCookieName, plan_class,
     plan_cookie_names, plan_text, plan_virtual_server,
 )
-from fastlb._core.request cimport request_head_at, request_reload
+from fastlb._core.request cimport request_head_at, request_path_at, request_reload
 from fastlb._core.scratch cimport scratch_add
 from fastlb._core.slice cimport (
     Slice, ascii_lower, slice_equal, slice_equal_fold, slice_of, slice_trim,
@@ -383,7 +383,8 @@ cdef int _edit_beside(Worker* w, Exchange* x, const char* buf, int32_t index) no
             return silent
         if silent == OWN_NAME_ENDED:
             _ended_by_application(w, x)
-        said = persist_cookie_response(x.snapshot.plan, cls, &w.response, buf, w.wall_s, &theirs)
+        said = persist_cookie_response(x.snapshot.plan, cls, &w.response, buf, request_path_at(x),
+                                       w.wall_s, &theirs)
     if said == APP_COOKIE_ENDED:
         return _end_session(w, x, cls, cookie, &theirs, silent)
     if silent or cookie == NULL or (said == APP_COOKIE_ABSENT and not cookie.write):
