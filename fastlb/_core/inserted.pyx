@@ -123,6 +123,7 @@ cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* 
     if ask.head == NULL:
         return
     others.kind = FIND_NOTHING
+    others.outcome = OUTCOME_NEW
     for name in range(<int> cls.cookie_name_count):
         names[name] = slice_of(plan_text(ask.plan, own_names[name].name),
                                own_names[name].name.bytes)
