@@ -274,8 +274,8 @@ cdef void _learn_header(const LearnInput* response, Slice name, Learned* learned
 
 
 cdef void _learn_cookies(const LearnInput* response, Slice name, Learned* learned) noexcept nogil:
-    # Each of that name: they may have different paths. An empty one is no key, and no end either; nor is
-    # the end of one of another path that of this session.
+    # Each of that name: they may have different paths, and the end of one of another path is not
+    # that of this session. An empty one is no key, and no end either.
     cdef SetCookie cookie
     cdef Slice value
     cdef int field = response.head.first[FIELD_SET_COOKIE]

@@ -8,7 +8,7 @@
 from libc.string cimport memchr
 
 from fastlb._core.cookie cimport (
-    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next, set_cookie_covers,
+    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next_named, set_cookie_covers,
     set_cookie_expired, set_cookie_parse,
 )
 from fastlb._core.head cimport (
@@ -60,9 +60,7 @@ cdef void _find_cookie(const PersistInput* ask, const PlanClass* cls,
     while field >= 0:
         value = head_value(ask.head, ask.buf, field)
         cookie_begin(&cursor, value.at, value.bytes)
-        while cookie_next(&cursor, &pair):
-            if not slice_equal(pair.name, name):
-                continue
+        while cookie_next_named(&cursor, name, &pair):
             found.duplicates |= found.cookie_seen
             found.cookie_seen = True
             if found.kind != FIND_KEY and _cut_id(ask.plan, cls, &pair.value):
