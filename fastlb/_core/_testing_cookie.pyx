@@ -8,8 +8,8 @@ from fastlb._core._testing_arena cimport arena_place
 from fastlb._core.cookie cimport (
     SET_COOKIE_EXPIRES, SET_COOKIE_HTTP_ONLY, SET_COOKIE_MAX_AGE, SET_COOKIE_PARTITIONED,
     SET_COOKIE_QUOTED, SET_COOKIE_SECURE, CookieCursor, CookiePair, SetCookie, cookie_begin,
-    cookie_count, cookie_cut, cookie_date_parse, cookie_find, cookie_next, set_cookie_expired,
-    set_cookie_parse,
+    cookie_count, cookie_cut, cookie_date_parse, cookie_find, cookie_next, set_cookie_covers,
+    set_cookie_expired, set_cookie_parse,
 )
 from fastlb._core.edit cimport HeadEdit, edit_copy, edit_reset
 from fastlb._core.head cimport Head, HeadLimits, head_reset, request_head_parse
@@ -105,6 +105,13 @@ def expired(bytes value, int64_t now_s):
     if not set_cookie_parse(&cookie, arena_place(value, len(value)), <uint32_t>len(value)):
         raise ValueError("not a cookie")
     return bool(set_cookie_expired(&cookie, now_s))
+
+
+def covers(bytes value, bytes path):
+    cdef SetCookie cookie
+    if not set_cookie_parse(&cookie, arena_place(value, len(value)), <uint32_t>len(value)):
+        raise ValueError("not a cookie")
+    return bool(set_cookie_covers(&cookie, slice_of(path, <uint32_t>len(path))))
 
 
 def date(bytes text):

@@ -226,7 +226,7 @@ cdef class World:
             "keys": keys, "node": _text(&found.node) if found.kind == FIND_NODE else None,
         }
 
-    def learn(self, uint32_t index, bytes data):
+    def learn(self, uint32_t index, bytes data, bytes path=b""):
         """(the keys that the class's method reads out of a response, whether it ends a session)"""
         cdef LearnInput response
         cdef Learned learned
@@ -235,6 +235,7 @@ cdef class World:
         response.plan = self.image.plan
         response.buf = data
         response.head = _head(data, <uint32_t>len(data))
+        response.path = slice_of(path, <uint32_t>len(path))
         response.wall_s = self.wall_s
         learned.ended = False
         learned.key_count = 0
@@ -305,7 +306,7 @@ cdef class Made:
         ask.now_ticks = self.world.now_ticks
         ask.peek = self.peek
 
-    def learn(self, bytes data):
+    def learn(self, bytes data, bytes path=b""):
         """The node answered so."""
         cdef DecideInput ask
         cdef LearnInput response
@@ -313,6 +314,7 @@ cdef class Made:
         response.plan = self.world.image.plan
         response.buf = data
         response.head = _head(data, <uint32_t>len(data))
+        response.path = slice_of(path, <uint32_t>len(path))
         response.wall_s = self.world.wall_s
         decide_learn(&ask, &self.d, &response)
         free(<void*>response.head)

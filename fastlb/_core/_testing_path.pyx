@@ -2,7 +2,9 @@
 
 from libc.stdint cimport uint32_t
 
-from fastlb._core.path_session cimport path_asp_id, path_of_reference, path_parameter_next
+from fastlb._core.path_session cimport (
+    path_asp_id, path_of_reference, path_of_target, path_parameter_next,
+)
 from fastlb._core.slice cimport Slice, slice_of
 
 
@@ -16,6 +18,10 @@ cdef inline bytes _bytes(Slice s):
 
 def of_reference(bytes text):
     return _bytes(path_of_reference(_slice(text)))
+
+
+def of_target(bytes text):
+    return _bytes(path_of_target(_slice(text)))
 
 
 def parameters(bytes path, bytes name):

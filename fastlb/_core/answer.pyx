@@ -35,6 +35,7 @@ from fastlb._core.relay cimport (
     FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_flush, flow_frame, flow_pending, flow_run,
     flow_send_head,
 )
+from fastlb._core.request cimport request_path_at
 from fastlb._core.response cimport response_edit, response_edit_interim
 from fastlb._core.stream cimport STREAM_AGAIN, stream_recv
 from fastlb._core.timer cimport timer_await, timer_clear, timer_set
@@ -193,6 +194,7 @@ cdef void _learn(Worker* w, Exchange* x) noexcept nogil:
     response.plan = plan
     response.head = &w.response
     response.buf = x.down.data.data + x.down.data.start
+    response.path = request_path_at(x)
     response.wall_s = w.wall_s
     decide_learn(&ask, &x.decision, &response)
 

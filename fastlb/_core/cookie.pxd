@@ -78,5 +78,9 @@ ctypedef struct SetCookie:           # slices point into the parsed value
 cdef bint set_cookie_parse(SetCookie* cookie, const char* value, uint32_t count) noexcept nogil
 # Does it delete the cookie? Max-Age wins over Expires (RFC 6265 5.3).
 cdef bint set_cookie_expired(const SetCookie* cookie, int64_t now_s) noexcept nogil
+# Is it the cookie that a browser sends with requests for `path` (RFC 6265 5.1.4)? Without a
+# path that begins with "/" it is that of the request which it answers; so it is when `path`, which
+# stands without its query, is not known (empty).
+cdef bint set_cookie_covers(const SetCookie* cookie, Slice path) noexcept nogil
 # The date algorithm of RFC 6265 5.1.1. False when it is no date.
 cdef bint cookie_date_parse(const char* text, uint32_t count, int64_t* epoch_s) noexcept nogil

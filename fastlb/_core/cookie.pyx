@@ -386,6 +386,15 @@ cdef bint set_cookie_expired(const SetCookie* cookie, int64_t now_s) noexcept no
         return cookie.max_age_s <= 0
     return cookie.flags & SET_COOKIE_EXPIRES != 0 and cookie.expires_s <= now_s
 
+
+cdef bint set_cookie_covers(const SetCookie* cookie, Slice path) noexcept nogil:
+    cdef uint32_t count = cookie.path.bytes
+    if count == 0 or cookie.path.at[0] != c'/' or path.bytes == 0:
+        return True
+    if path.bytes < count or memcmp(path.at, cookie.path.at, count) != 0:
+        return False
+    return path.bytes == count or cookie.path.at[count - 1] == c'/' or path.at[count] == c'/'
+
 # ---------------------------------------------------------------------------------------------
 # Dates (RFC 6265 5.1.1): tokens in any order, the first that fits each part is it.
 

@@ -15,11 +15,19 @@ from fastlb._core.token cimport Token
 ctypedef bint (*inserted_take_t)(const PersistInput* ask, const PlanClass* cls, Slice value,
                                  Finding* found) noexcept nogil
 
+# Which of the class's names this virtual server writes.
+cdef uint32_t inserted_own_name(const Plan* plan, const PlanClass* cls,
+                                uint32_t virtual_server) noexcept nogil
+# All of its names, which is how many; `names` has room for COOKIE_NAMES_MAX.
+cdef uint32_t inserted_names(const Plan* plan, const PlanClass* cls, Slice* names) noexcept nogil
+# Is it one of them?
+cdef bint inserted_has_name(const Plan* plan, const PlanClass* cls, Slice name) noexcept nogil
 # The first valid cookie of the name that this virtual server writes; else the first valid one
 # of another virtual server's name, which is then to be written under this one's. One name
 # several times is counted, since that betrays conflicting Path or Domain attributes.
-cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* found,
-                        inserted_take_t take) noexcept nogil
+# `found.session_seen` tells whether there is a cookie called `theirs` (empty: none) with a value.
+cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Slice theirs,
+                        Finding* found, inserted_take_t take) noexcept nogil
 # Whether a session with these dates (0: none) is too old; else `found.rewrite` says whether
 # they have to be written again.
 cdef bint inserted_expired(const PlanClass* cls, uint32_t first_seen_s, uint32_t last_seen_s,

@@ -18,12 +18,17 @@ from fastlb._core.plan cimport (
     plan_cookie_names, plan_text,
 )
 from fastlb._core.resolve cimport resolve_may_name
-from fastlb._core.slice cimport Slice, slice_of
+from fastlb._core.slice cimport Slice, slice_equal, slice_of
 from fastlb._core.token cimport Token, token_read, token_write
 
 cdef enum:
     SKEW_S = 24 * 3600
     REFRESHES_PER_TIMEOUT = 16
+
+ctypedef struct Looked:              # what the walk over the cookies has seen
+    int own                          # the name that this virtual server writes; -1: not needed yet
+    uint32_t seen                    # bit n: name n stood there
+    Finding others                   # a session under another virtual server's name
 
 
 cdef inline bint _older(uint32_t now_s, uint32_t then_s, uint32_t limit_s) noexcept nogil:
@@ -94,14 +99,35 @@ cdef uint32_t inserted_write_token(const Plan* plan, const PlanClass* cls, const
     return token_write(&plan.keys[KEY_TOKEN_MAC], &plan.keys[KEY_TOKEN_STREAM], &token, out)
 
 
-# The name that this virtual server writes, which set_cookie.pyx finds in the same way.
-cdef int _own_name(const PersistInput* ask, const PlanClass* cls) noexcept nogil:
-    cdef const PlanCookieName* names = plan_cookie_names(ask.plan, cls)
-    cdef int i
-    for i in range(<int> cls.cookie_name_count):
-        if names[i].virtual_server < 0 or names[i].virtual_server == <int> ask.virtual_server:
+cdef uint32_t inserted_own_name(const Plan* plan, const PlanClass* cls,
+                                uint32_t virtual_server) noexcept nogil:
+    cdef const PlanCookieName* names = plan_cookie_names(plan, cls)
+    cdef uint32_t i
+    for i in range(cls.cookie_name_count):
+        if names[i].virtual_server < 0 or names[i].virtual_server == <int> virtual_server:
             return i
     return 0
+
+
+cdef inline Slice _name(const Plan* plan, const PlanCookieName* one) noexcept nogil:
+    return slice_of(plan_text(plan, one.name), one.name.bytes)
+
+
+cdef uint32_t inserted_names(const Plan* plan, const PlanClass* cls, Slice* names) noexcept nogil:
+    cdef const PlanCookieName* own = plan_cookie_names(plan, cls)
+    cdef uint32_t i
+    for i in range(cls.cookie_name_count):
+        names[i] = _name(plan, own + i)
+    return cls.cookie_name_count
+
+
+cdef bint inserted_has_name(const Plan* plan, const PlanClass* cls, Slice name) noexcept nogil:
+    cdef const PlanCookieName* own = plan_cookie_names(plan, cls)
+    cdef uint32_t i
+    for i in range(cls.cookie_name_count):
+        if slice_equal(name, _name(plan, own + i)):
+            return True
+    return False
 
 
 cdef inline bint _takes(const PersistInput* ask, const PlanClass* cls, Slice value,
@@ -109,43 +135,55 @@ cdef inline bint _takes(const PersistInput* ask, const PlanClass* cls, Slice val
     return take(ask, cls, value, found) and resolve_may_name(ask, cls, found)
 
 
-cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* found,
-                        inserted_take_t take) noexcept nogil:
-    cdef const PlanCookieName* own_names = plan_cookie_names(ask.plan, cls)
-    cdef Slice[COOKIE_NAMES_MAX] names
+cdef inline void _take_one(const PersistInput* ask, const PlanClass* cls, Slice value, int name,
+                           Looked* looked, Finding* found, inserted_take_t take) noexcept nogil:
+    found.duplicates |= (looked.seen >> name) & 1
+    looked.seen |= <uint32_t> 1 << name
+    if looked.own < 0:
+        looked.own = <int> inserted_own_name(ask.plan, cls, ask.virtual_server)
+    if name != looked.own:
+        _take_others(ask, cls, value, found, &looked.others, take)
+    elif found.kind != FIND_NODE and _takes(ask, cls, value, found, take):
+        found.kind = FIND_NODE
+
+
+cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Slice theirs,
+                        Finding* found, inserted_take_t take) noexcept nogil:
+    # Theirs is the last of the names, so that one walk finds both.
+    cdef Slice[COOKIE_NAMES_MAX + 1] names
     cdef CookieCursor cursor
     cdef CookiePair pair
-    cdef Finding others              # a session under another virtual server's name
+    cdef Looked looked
     cdef Slice value
-    cdef int field, name, own = -1
-    cdef uint32_t seen = 0           # bit n: name n stood there
+    cdef uint32_t count
+    cdef int field, name
     found.outcome = OUTCOME_NEW
     if ask.head == NULL:
         return
-    others.kind = FIND_NOTHING
-    for name in range(<int> cls.cookie_name_count):
-        names[name] = slice_of(plan_text(ask.plan, own_names[name].name),
-                               own_names[name].name.bytes)
+    looked.own = -1
+    looked.seen = 0
+    looked.others.kind = FIND_NOTHING
+    looked.others.outcome = OUTCOME_NEW
+    count = inserted_names(ask.plan, cls, names)
+    names[count] = theirs
+    if theirs.bytes:
+        count += 1
     field = ask.head.first[FIELD_COOKIE]
     while field >= 0:
         value = head_value(ask.head, ask.buf, <uint32_t> field)
         cookie_begin(&cursor, value.at, value.bytes)
         while True:
-            name = cookie_next_of(&cursor, names, cls.cookie_name_count, &pair)
+            name = cookie_next_of(&cursor, names, count, &pair)
             if name < 0:
                 break
-            found.duplicates |= (seen >> name) & 1
-            seen |= <uint32_t> 1 << name
-            if own < 0:
-                own = _own_name(ask, cls)
-            if name != own:
-                _take_others(ask, cls, pair.value, found, &others, take)
-            elif found.kind != FIND_NODE and _takes(ask, cls, pair.value, found, take):
-                found.kind = FIND_NODE
+            if name == <int> cls.cookie_name_count:
+                found.session_seen |= pair.value.bytes != 0
+            else:
+                _take_one(ask, cls, pair.value, name, &looked, found, take)
         field = head_next(ask.head, field)
-    found.cookie_seen = seen != 0
+    found.cookie_seen = looked.seen != 0
     if found.kind != FIND_NODE:
-        _use_others(found, &others)
+        _use_others(found, &looked.others)
 
 
 # Kept aside, since a cookie of this virtual server's own name may follow.

@@ -19,8 +19,8 @@ from libc.string cimport memchr, memcmp
 from fastlb._core.address cimport Address, address_is_unset
 from fastlb._core.authority cimport authority_host
 from fastlb._core.cookie cimport (
-    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next_named, set_cookie_expired,
-    set_cookie_parse,
+    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next_named, set_cookie_covers,
+    set_cookie_expired, set_cookie_parse,
 )
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.head cimport (
@@ -274,7 +274,8 @@ cdef void _learn_header(const LearnInput* response, Slice name, Learned* learned
 
 
 cdef void _learn_cookies(const LearnInput* response, Slice name, Learned* learned) noexcept nogil:
-    # Each of that name: they may have different paths. An empty one is no key, and no end either.
+    # Each of that name: they may have different paths, and the end of one of another path is not
+    # that of this session. An empty one is no key, and no end either.
     cdef SetCookie cookie
     cdef Slice value
     cdef int field = response.head.first[FIELD_SET_COOKIE]
@@ -282,7 +283,7 @@ cdef void _learn_cookies(const LearnInput* response, Slice name, Learned* learne
         value = head_value(response.head, response.buf, <uint32_t> field)
         if set_cookie_parse(&cookie, value.at, value.bytes) and slice_equal(cookie.name, name):
             if set_cookie_expired(&cookie, response.wall_s):
-                learned.ended = True
+                learned.ended |= set_cookie_covers(&cookie, response.path)
             elif cookie.value.bytes:
                 learned_add_key(learned, key_of_value(response.plan, cookie.value))
         field = head_next(response.head, field)

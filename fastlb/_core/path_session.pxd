@@ -8,6 +8,8 @@ from fastlb._core.slice cimport Slice
 
 # The path of a request without its query, in any form of its target.
 cdef Slice path_of_request(const Head* head, const char* buf) noexcept nogil
+# The same of a request's target as it stands; empty where it has none.
+cdef Slice path_of_target(Slice target) noexcept nogil
 # The path of a URI or relative reference (RFC 3986 4.1), such as a Location; may be empty.
 cdef Slice path_of_reference(Slice reference) noexcept nogil
 # The value of the next parameter called `name` (exact, case counts); `path` is then what follows

@@ -59,6 +59,17 @@ cdef Slice path_of_reference(Slice reference) noexcept nogil:
     return _between(p, end)
 
 
+cdef Slice path_of_target(Slice target) noexcept nogil:
+    # Origin form may begin with "//", which in a reference would be an authority; what is left of
+    # "*" and of an authority is no path.
+    cdef const char* end = target.at + target.bytes
+    cdef Slice path
+    if target.bytes and target.at[0] == c'/':
+        return _between(target.at, _find(target.at, end, c'?'))
+    path = path_of_reference(target)
+    return path if path.bytes and path.at[0] == c'/' else _between(end, end)
+
+
 cdef bint path_parameter_next(Slice* path, Slice name, Slice* value) noexcept nogil:
     cdef const char* end = path.at + path.bytes
     cdef const char* p = _find(path.at, end, c';')

@@ -66,10 +66,11 @@ ctypedef struct LearnInput:
     const Plan* plan
     const Head* head                 # of the response
     const char* buf
+    Slice path                       # of the request, without its query; empty: not known
     uint32_t wall_s
 
 ctypedef struct Learned:
-    uint8_t ended                    # the application deleted its session id
+    uint8_t ended                    # the application deleted the session id of this path
     uint8_t key_count
     uint8_t shown                    # bit n: keys[n] need not be new, see learned_show_key
     Hash128 keys[FINDING_KEYS_MAX]   # not cleared

@@ -10,8 +10,8 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
 from fastlb._core.cookie cimport (
-    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next, set_cookie_expired,
-    set_cookie_parse,
+    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next, set_cookie_covers,
+    set_cookie_expired, set_cookie_parse,
 )
 from fastlb._core.head cimport (
     FIELD_COOKIE, FIELD_LOCATION, FIELD_SET_COOKIE, Head, head_next, head_value,
@@ -141,9 +141,9 @@ cdef void _learn_cookie(const LearnInput* response, const PlanClass* cls, Slice 
     classic = _is_classic(cookie.name)
     if not classic and not slice_equal(cookie.name, _net_name(response.plan, cls)):
         return
-    # A browser with an empty id has none either.
+    # A browser with an empty id has none either. One of another path is not this session's.
     if cookie.value.bytes == 0 or set_cookie_expired(&cookie, response.wall_s):
-        learned.ended = True
+        learned.ended |= set_cookie_covers(&cookie, response.path)
     elif _is_id(cookie.value):
         learned_add_key(learned, _classic_key(response.plan, cookie.name, cookie.value)
                         if classic else key_of_value(response.plan, cookie.value))

@@ -7,6 +7,7 @@ from fastlb._core.followed cimport Followed
 from fastlb._core.head cimport Head
 from fastlb._core.persist cimport Finding, PersistInput
 from fastlb._core.plan cimport Plan, PlanClass
+from fastlb._core.slice cimport Slice
 
 cdef enum AppCookie:                 # what a response says about the application's cookie
     APP_COOKIE_ABSENT = 0
@@ -15,9 +16,10 @@ cdef enum AppCookie:                 # what a response says about the applicatio
 
 cdef void persist_cookie_find(const PersistInput* ask, const PlanClass* cls,
                               Finding* found) noexcept nogil
-# An AppCookie; `theirs` is the Set-Cookie that counts, unless there is none.
+# An AppCookie; `theirs` is the Set-Cookie that counts, unless there is none. `path`: the
+# request's, as in set_cookie_covers.
 cdef int persist_cookie_response(const Plan* plan, const PlanClass* cls, const Head* response,
-                                 const char* buf, uint32_t wall_s,
+                                 const char* buf, Slice path, uint32_t wall_s,
                                  SetCookie* theirs) noexcept nogil
 # The attributes that the first authentic cookie of ours in a request was written with; False,
 # and nothing in `followed`, when there is no such cookie.

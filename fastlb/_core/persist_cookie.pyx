@@ -9,40 +9,24 @@
 from libc.stdint cimport uint32_t
 
 from fastlb._core.cookie cimport (
-    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next, set_cookie_expired,
-    set_cookie_parse,
+    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next_of, set_cookie_covers,
+    set_cookie_expired, set_cookie_parse,
 )
 from fastlb._core.followed cimport Followed, followed_carried
 from fastlb._core.head cimport FIELD_COOKIE, FIELD_SET_COOKIE, Head, head_next, head_value
-from fastlb._core.inserted cimport inserted_find, inserted_take_token
+from fastlb._core.inserted cimport inserted_find, inserted_names, inserted_take_token
+from fastlb._core.limits cimport COOKIE_NAMES_MAX
 from fastlb._core.outcome cimport OUTCOME_NO_KEY, OUTCOME_TAMPERED
 from fastlb._core.persist cimport FIND_NOTHING, Finding, PersistInput
-from fastlb._core.plan cimport (
-    KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass, PlanCookieName, plan_cookie_names, plan_text,
-)
+from fastlb._core.plan cimport KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass, plan_text
 from fastlb._core.slice cimport Slice, slice_equal, slice_of
 from fastlb._core.token cimport Token, token_read
 
 
 # --- requests -----------------------------------------------------------------------------
 
-cdef bint _has_session(const PersistInput* ask, const PlanClass* cls) noexcept nogil:
-    cdef Slice name = slice_of(plan_text(ask.plan, cls.session_cookie), cls.session_cookie.bytes)
-    cdef CookieCursor cursor
-    cdef CookiePair pair
-    cdef Slice value
-    cdef int field
-    if ask.head == NULL:
-        return False
-    field = ask.head.first[FIELD_COOKIE]
-    while field >= 0:
-        value = head_value(ask.head, ask.buf, <uint32_t> field)
-        cookie_begin(&cursor, value.at, value.bytes)
-        while cookie_next(&cursor, &pair):
-            if pair.value.bytes and slice_equal(pair.name, name):
-                return True
-        field = head_next(ask.head, field)
-    return False
+cdef inline Slice _theirs(const Plan* plan, const PlanClass* cls) noexcept nogil:
+    return slice_of(plan_text(plan, cls.session_cookie), cls.session_cookie.bytes)
 
 
 cdef bint _take(const PersistInput* ask, const PlanClass* cls, Slice value,
@@ -54,29 +38,17 @@ cdef bint _take(const PersistInput* ask, const PlanClass* cls, Slice value,
     return inserted_take_token(ask, cls, token, found)
 
 
-cdef bint _take_nothing(const PersistInput* ask, const PlanClass* cls, Slice value,
-                        Finding* found) noexcept nogil:
-    return False
-
-
 cdef void persist_cookie_find(const PersistInput* ask, const PlanClass* cls,
                               Finding* found) noexcept nogil:
-    found.session_seen = _has_session(ask, cls)
+    inserted_find(ask, cls, _theirs(ask.plan, cls), found, _take)
     if found.session_seen:
-        inserted_find(ask, cls, found, _take)
         return
-    inserted_find(ask, cls, found, _take_nothing)
+    # Ours alone: whatever it says, the session has ended.
     found.kind = FIND_NOTHING
     found.outcome = OUTCOME_NO_KEY
-
-
-cdef bint _is_ours(const Plan* plan, const PlanClass* cls, Slice name) noexcept nogil:
-    cdef const PlanCookieName* names = plan_cookie_names(plan, cls)
-    cdef uint32_t i
-    for i in range(cls.cookie_name_count):
-        if slice_equal(name, slice_of(plan_text(plan, names[i].name), names[i].name.bytes)):
-            return True
-    return False
+    found.rewrite = False
+    found.first_seen_s = 0
+    found.last_seen_s = 0
 
 
 cdef bint _carried(const Plan* plan, const PlanClass* cls, Slice value,
@@ -93,6 +65,8 @@ cdef bint _carried(const Plan* plan, const PlanClass* cls, Slice value,
 cdef bint persist_cookie_carried(const Plan* plan, const PlanClass* cls, const Head* request,
                                  const char* buf, Followed* followed) noexcept nogil:
     # A browser sends the cookie of the longest path first: that is the one to be replaced.
+    cdef Slice[COOKIE_NAMES_MAX] names
+    cdef uint32_t count = inserted_names(plan, cls, names)
     cdef CookieCursor cursor
     cdef CookiePair pair
     cdef Slice value
@@ -100,8 +74,8 @@ cdef bint persist_cookie_carried(const Plan* plan, const PlanClass* cls, const H
     while field >= 0:
         value = head_value(request, buf, <uint32_t> field)
         cookie_begin(&cursor, value.at, value.bytes)
-        while cookie_next(&cursor, &pair):
-            if _is_ours(plan, cls, pair.name) and _carried(plan, cls, pair.value, followed):
+        while cookie_next_of(&cursor, names, count, &pair) >= 0:
+            if _carried(plan, cls, pair.value, followed):
                 return True
         field = head_next(request, field)
     return False
@@ -114,11 +88,12 @@ cdef inline bint _same_place(const SetCookie* a, const SetCookie* b) noexcept no
 
 
 cdef int persist_cookie_response(const Plan* plan, const PlanClass* cls, const Head* response,
-                                 const char* buf, uint32_t wall_s,
+                                 const char* buf, Slice path, uint32_t wall_s,
                                  SetCookie* theirs) noexcept nogil:
     # The last line counts, as in a browser; but deleting the cookie of another path or domain
-    # leaves the one that was just set.
-    cdef Slice name = slice_of(plan_text(plan, cls.session_cookie), cls.session_cookie.bytes)
+    # leaves the one that was just set, and that of another path the one of the request. Ours, too,
+    # is of the request's path: it came with it.
+    cdef Slice name = _theirs(plan, cls)
     cdef SetCookie cookie
     cdef Slice value
     cdef bint ended
@@ -132,6 +107,10 @@ cdef int persist_cookie_response(const Plan* plan, const PlanClass* cls, const H
             continue
         ended = cookie.value.bytes == 0 or set_cookie_expired(&cookie, wall_s)
         if ended and said == APP_COOKIE_SET and not _same_place(&cookie, theirs):
+            continue
+        if ended and not set_cookie_covers(&cookie, path):
+            if said == APP_COOKIE_SET:
+                said = APP_COOKIE_ABSENT     # as if it had not been set
             continue
         theirs[0] = cookie
         said = APP_COOKIE_ENDED if ended else APP_COOKIE_SET

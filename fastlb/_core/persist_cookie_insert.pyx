@@ -5,12 +5,14 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from fastlb._core.address cimport Address, address_is_ipv4
-from fastlb._core.inserted cimport inserted_accept, inserted_find, inserted_token
+from fastlb._core.inserted cimport (
+    inserted_accept, inserted_find, inserted_take_t, inserted_token,
+)
 from fastlb._core.outcome cimport OUTCOME_TAMPERED
 from fastlb._core.persist cimport COOKIE_VALUE_BYTES_MAX, Finding, PersistInput
 from fastlb._core.plan cimport Plan, PlanClass, plan_passphrases
 from fastlb._core.sealed cimport SEALED_TEXT_BYTES_MAX, sealed_read, sealed_write
-from fastlb._core.slice cimport Slice
+from fastlb._core.slice cimport Slice, slice_of
 from fastlb._core.token cimport Token
 
 cdef enum:
@@ -122,7 +124,9 @@ cdef bint _take_sealed(const PersistInput* ask, const PlanClass* cls, Slice valu
 
 cdef void persist_cookie_insert_find(const PersistInput* ask, const PlanClass* cls,
                                      Finding* found) noexcept nogil:
-    inserted_find(ask, cls, found, _take_sealed if cls.passphrase_count else _take_plain)
+    cdef Slice theirs = slice_of(NULL, 0)
+    cdef inserted_take_t take = _take_sealed if cls.passphrase_count else _take_plain
+    inserted_find(ask, cls, theirs, found, take)
 
 
 cdef uint32_t persist_cookie_insert_write(const Plan* plan, const PlanClass* cls,

@@ -8,8 +8,8 @@
 from libc.string cimport memchr
 
 from fastlb._core.cookie cimport (
-    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next, set_cookie_expired,
-    set_cookie_parse,
+    CookieCursor, CookiePair, SetCookie, cookie_begin, cookie_next_named, set_cookie_covers,
+    set_cookie_expired, set_cookie_parse,
 )
 from fastlb._core.head cimport (
     FIELD_COOKIE, FIELD_LOCATION, FIELD_SET_COOKIE, Head, head_next, head_value,
@@ -60,9 +60,7 @@ cdef void _find_cookie(const PersistInput* ask, const PlanClass* cls,
     while field >= 0:
         value = head_value(ask.head, ask.buf, field)
         cookie_begin(&cursor, value.at, value.bytes)
-        while cookie_next(&cursor, &pair):
-            if not slice_equal(pair.name, name):
-                continue
+        while cookie_next_named(&cursor, name, &pair):
             found.duplicates |= found.cookie_seen
             found.cookie_seen = True
             if found.kind != FIND_KEY and _cut_id(ask.plan, cls, &pair.value):
@@ -88,9 +86,9 @@ cdef void _learn_cookie(const LearnInput* response, const PlanClass* cls, Slice 
     if not set_cookie_parse(&cookie, text.at, text.bytes) \
             or not slice_equal(cookie.name, _text(response.plan, cls.session_cookie)):
         return
-    # A browser with an empty id has none either.
+    # A browser with an empty id has none either. One of another path is not this session's.
     if cookie.value.bytes == 0 or set_cookie_expired(&cookie, response.wall_s):
-        learned.ended = True
+        learned.ended |= set_cookie_covers(&cookie, response.path)
     elif _cut_id(response.plan, cls, &cookie.value):
         learned_add_key(learned, key_of_value(response.plan, cookie.value))
 

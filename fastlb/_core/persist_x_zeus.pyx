@@ -10,13 +10,13 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memchr
 
 from fastlb._core.address cimport Address, address_from_text
-from fastlb._core.cookie cimport CookieCursor, CookiePair, cookie_begin, cookie_next
+from fastlb._core.cookie cimport CookieCursor, CookiePair, cookie_begin, cookie_next_named
 from fastlb._core.head cimport FIELD_COOKIE, head_next, head_value
 from fastlb._core.outcome cimport OUTCOME_NO_KEY, OUTCOME_UNKNOWN_NODE
 from fastlb._core.persist cimport FIND_NODE, Finding, PersistInput
 from fastlb._core.plan cimport PlanClass
 from fastlb._core.resolve cimport resolve_may_name
-from fastlb._core.slice cimport Slice, slice_equal, slice_of
+from fastlb._core.slice cimport Slice, slice_of
 
 
 cdef bint _port(Slice digits, Address* node) noexcept nogil:
@@ -72,9 +72,7 @@ cdef void persist_x_zeus_find(const PersistInput* ask, const PlanClass* cls,
     while field >= 0:
         value = head_value(ask.head, ask.buf, <uint32_t> field)
         cookie_begin(&cursor, value.at, value.bytes)
-        while cookie_next(&cursor, &pair):
-            if not slice_equal(pair.name, slice_of("X-Zeus-Backend", 14)):
-                continue
+        while cookie_next_named(&cursor, slice_of("X-Zeus-Backend", 14), &pair):
             found.duplicates |= found.cookie_seen
             found.cookie_seen = True
             if found.kind == FIND_NODE:

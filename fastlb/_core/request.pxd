@@ -1,6 +1,8 @@
 # The request as the node gets it: the received head with fields cut out and put in.
 
 from fastlb._core.connection cimport Exchange, Worker
+from fastlb._core.path_session cimport path_of_target
+from fastlb._core.slice cimport Slice, slice_of
 
 # Parses the request's head again, from the exchange's buffer, when `w.request` holds another's.
 cdef void request_reload(Worker* w, Exchange* x) noexcept nogil
@@ -13,3 +15,9 @@ cdef inline const char* request_head_at(const Exchange* x) noexcept nogil:
     if x.up.kept != NULL:
         return x.up.kept.data + x.head_start
     return x.up.data.data + x.head_start
+
+
+# The request's path without its query; empty where its target has none.
+cdef inline Slice request_path_at(const Exchange* x) noexcept nogil:
+    return path_of_target(slice_of(request_head_at(x) + (x.target - x.head_start),
+                                   x.target_bytes))

@@ -17,6 +17,7 @@ from fastlb._core.head cimport (
     METHOD_GET, METHOD_HEAD, head_next, head_value,
 )
 from fastlb._core.http_date cimport HTTP_DATE_BYTES, http_date_write
+from fastlb._core.inserted cimport inserted_has_name, inserted_own_name
 from fastlb._core.methods cimport method_write
 from fastlb._core.persist cimport COOKIE_VALUE_BYTES_MAX, persist_write_t
 from fastlb._core.persist_cookie cimport (
@@ -28,10 +29,10 @@ from fastlb._core.plan cimport (
     KEY_TOKEN_MAC, PROTOCOL_HTTPS, Plan, PlanClass, PlanCookieName, plan_class,
     plan_cookie_names, plan_text, plan_virtual_server,
 )
-from fastlb._core.request cimport request_head_at, request_reload
+from fastlb._core.request cimport request_head_at, request_path_at, request_reload
 from fastlb._core.scratch cimport scratch_add
 from fastlb._core.slice cimport (
-    Slice, ascii_lower, slice_equal, slice_equal_fold, slice_of, slice_trim,
+    Slice, ascii_lower, slice_equal_fold, slice_of, slice_trim,
 )
 from fastlb._core.stats cimport ClassStats
 
@@ -47,15 +48,6 @@ cdef enum OwnName:                   # the node's own Set-Cookie of a class's co
     OWN_NAME_ENDED                   # passed on: the application ended the session
 
 
-cdef bint _is_ours(const Plan* plan, const PlanClass* cls, Slice name) noexcept nogil:
-    cdef const PlanCookieName* names = plan_cookie_names(plan, cls)
-    cdef uint32_t i
-    for i in range(cls.cookie_name_count):
-        if slice_equal(name, slice_of(plan_text(plan, names[i].name), names[i].name.bytes)):
-            return True
-    return False
-
-
 # An OwnName, or EDIT_FULL.
 cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf, const PlanClass* cls,
                           ClassStats* stats) noexcept nogil:
@@ -67,7 +59,7 @@ cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf, const PlanCla
     while i >= 0:
         value = head_value(head, buf, <uint32_t> i)
         if set_cookie_parse(&cookie, value.at, value.bytes) \
-                and _is_ours(x.snapshot.plan, cls, cookie.name):
+                and inserted_has_name(x.snapshot.plan, cls, cookie.name):
             if set_cookie_expired(&cookie, w.wall_s):
                 stats.ended += 1
                 silent = OWN_NAME_ENDED
@@ -79,17 +71,6 @@ cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf, const PlanCla
                     return EDIT_FULL
         i = head_next(head, i)
     return silent
-
-
-cdef uint32_t _own_name(const Plan* plan, const PlanClass* cls,
-                        uint32_t virtual_server) noexcept nogil:
-    # Which of the names this virtual server writes; inserted.pyx finds it in the same way.
-    cdef const PlanCookieName* names = plan_cookie_names(plan, cls)
-    cdef uint32_t i
-    for i in range(cls.cookie_name_count):
-        if names[i].virtual_server < 0 or names[i].virtual_server == <int32_t> virtual_server:
-            return i
-    return 0
 
 
 cdef bint _add_name(Worker* w, const Plan* plan, const PlanClass* cls,
@@ -133,7 +114,7 @@ cdef int _write_cookie(Worker* w, Exchange* x, const PlanClass* cls, uint32_t fi
         return 0
     if followed != NULL:
         count = followed_carry(followed, &plan.keys[KEY_TOKEN_MAC], value, count)
-    if (_add_name(w, plan, cls, _own_name(plan, cls, _server_index(x)))
+    if (_add_name(w, plan, cls, inserted_own_name(plan, cls, _server_index(x)))
             and scratch_add(w, value, count)
             and _add_followed(w, cls, followed)
             and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
@@ -160,7 +141,7 @@ cdef bint _expire_name(Worker* w, const Plan* plan, const PlanClass* cls, uint32
 cdef bint _expire(Worker* w, Exchange* x, const PlanClass* cls,
                   const Followed* followed) noexcept nogil:
     cdef const Plan* plan = x.snapshot.plan
-    cdef uint32_t own = _own_name(plan, cls, _server_index(x))
+    cdef uint32_t own = inserted_own_name(plan, cls, _server_index(x))
     cdef uint32_t i
     if not _expire_name(w, plan, cls, own, followed):
         return False
@@ -383,7 +364,8 @@ cdef int _edit_beside(Worker* w, Exchange* x, const char* buf, int32_t index) no
             return silent
         if silent == OWN_NAME_ENDED:
             _ended_by_application(w, x)
-        said = persist_cookie_response(x.snapshot.plan, cls, &w.response, buf, w.wall_s, &theirs)
+        said = persist_cookie_response(x.snapshot.plan, cls, &w.response, buf, request_path_at(x),
+                                       w.wall_s, &theirs)
     if said == APP_COOKIE_ENDED:
         return _end_session(w, x, cls, cookie, &theirs, silent)
     if silent or cookie == NULL or (said == APP_COOKIE_ABSENT and not cookie.write):

@@ -249,6 +249,40 @@ def test_expired(text: bytes, gone: bool) -> None:
     assert core.expired(text, 1_700_000_000) is gone
 
 
+@pytest.mark.parametrize(("attributes", "path", "covered"), [
+    # RFC 6265 5.1.4: equal, or a prefix up to a "/".
+    (b"; Path=/", b"/", True),
+    (b"; Path=/", b"/shop/cart", True),
+    (b"; Path=/shop", b"/shop", True),
+    (b"; Path=/shop", b"/shop/", True),
+    (b"; Path=/shop", b"/shop/cart", True),
+    (b"; Path=/shop/", b"/shop/cart", True),
+    (b"; Path=/shop/", b"/shop/", True),
+    (b"; Path=/shop/", b"/shop", False),
+    (b"; Path=/shop", b"/shopping", False),
+    (b"; Path=/shop", b"/sho", False),
+    (b"; Path=/shop", b"/", False),
+    (b"; Path=/shop", b"/Shop", False),
+    (b"; Path=/shop", b"/a/shop", False),
+    (b"; Path=/legacy", b"/shop", False),
+    (b"; Path=/shop/cart", b"/shop", False),
+    (b"; Path=//", b"/", False),
+    # The last Path counts; the default is the directory of the request, which covers it.
+    (b"; Path=/legacy; Path=/", b"/shop", True),
+    (b"; Path=/; path=/legacy", b"/shop", False),
+    (b"; Path=/legacy; Path", b"/shop", True),
+    (b"", b"/shop/cart", True),
+    (b"; Path", b"/shop", True),
+    (b"; Path=", b"/shop", True),
+    (b"; Path=legacy", b"/shop", True),
+    (b"; Path=http://www.example.com/legacy", b"/shop", True),
+    # Nobody knows the request's path.
+    (b"; Path=/legacy", b"", True),
+])  # fmt: skip
+def test_covers(attributes: bytes, path: bytes, covered: bool) -> None:
+    assert core.covers(b"a=b" + attributes, path) is covered
+
+
 DATES = [
     ("rfc form", b"Wed, 09 Jun 2021 10:18:14 GMT", 1623233894),
     ("netscape form", b"Wed, 09-Jun-2021 10:18:14 GMT", 1623233894),

@@ -382,6 +382,24 @@ def test_learning_from_cookies(
     assert world.learn(index("learn-cookie:SID"), data) == (keys, ended)
 
 
+@pytest.mark.parametrize(("attribute", "path", "ended"), [
+    ("Path=/legacy", b"/shop", False),
+    ("Path=/shop/cart", b"/shop", False),
+    ("Path=/", b"/shop", True),
+    ("Path=/shop", b"/shop/cart", True),
+    ("Secure", b"/shop", True),
+    ("Path=/legacy", b"", True),
+])  # fmt: skip
+def test_a_deletion_ends_the_session_of_its_path(
+    world: World, attribute: str, path: bytes, ended: bool
+) -> None:
+    lines = [f"Set-Cookie: SID=x; Max-Age=0; {attribute}", "Set-Cookie: other=y"]
+    assert world.learn(index("learn-cookie:SID"), answer(*lines), path) == ([], ended)
+    # One that does does it, among others that do not.
+    lines = [lines[0], "Set-Cookie: SID=x; Max-Age=0", "Set-Cookie: SID=x; Max-Age=0; Path=/z"]
+    assert world.learn(index("learn-cookie:SID"), answer(*lines), path) == ([], True)
+
+
 def test_a_flood_of_set_cookies_is_bounded(world: World) -> None:
     data = answer(*(f"Set-Cookie: SID={n}" for n in range(150)))
     keys, ended = world.learn(index("learn-cookie:SID"), data)

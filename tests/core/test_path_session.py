@@ -12,6 +12,25 @@ from fastlb._core import _testing_path as core
 OLD = b"lit3py55t21z5v55vlm25s55"
 
 
+@pytest.mark.parametrize(("target", "path"), [
+    (b"/", b"/"),
+    (b"/a/b", b"/a/b"),
+    (b"/a?b=/c", b"/a"),
+    (b"/?a", b"/"),
+    (b"//www.example.com/a", b"//www.example.com/a"),
+    (b"http://www.example.com/a?b", b"/a"),
+    (b"HTTP://www.example.com:8080//a", b"//a"),
+    (b"http://www.example.com", b""),
+    (b"http://www.example.com?a=/b", b""),
+    (b"*", b""),
+    (b"www.example.com:443", b""),
+    (b"192.0.2.1:443", b""),
+    (b"", b""),
+])  # fmt: skip
+def test_the_path_of_a_target(target: bytes, path: bytes) -> None:
+    assert core.of_target(target) == path
+
+
 @pytest.mark.parametrize(("reference", "path"), [
     (b"/a/b", b"/a/b"),
     (b"/a;x=1?b;y=2", b"/a;x=1"),

@@ -210,6 +210,16 @@ def test_the_end_of_the_only_session(shop: World) -> None:
     assert shop.maps(0) == {}
 
 
+@pytest.mark.parametrize("name", [NET, A])
+def test_the_end_at_another_path_is_not_that_of_this_session(shop: World, name: str) -> None:
+    shop.decide(CLIENT, get(f"Cookie: {name}=n"))
+    made = shop.decide(CLIENT, get(f"Cookie: {name}=n"))
+    made.learn(answer(f"Set-Cookie: {name}=; Max-Age=0; Path=/legacy"), b"/shop")
+    assert len(shop.maps(0)) == 1
+    made.learn(answer(f"Set-Cookie: {name}=; Max-Age=0; Path=/"), b"/shop")
+    assert shop.maps(0) == {}
+
+
 @pytest.mark.parametrize("order", [f"{A}=x; {NET}=n", f"{B}=gone; {NET}=n; {A}=x"])
 def test_the_end_of_one_session_is_not_that_of_another_application_s(shop: World, order) -> None:
     shop.decide(CLIENT, get(f"Cookie: {A}=x; {NET}=n"))

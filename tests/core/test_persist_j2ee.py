@@ -221,6 +221,19 @@ def test_a_deleted_cookie_ends_the_session(shop: World) -> None:
     assert list(shop.maps(0)) == [key_in(shop, "b")]
 
 
+@pytest.mark.parametrize("gone", ["=; Max-Age=0", "=", "=x; Expires=Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_one_of_another_path_does_not(make, gone: str) -> None:
+    """Applications clear the cookie of an old path on each page."""
+    shop = make(Class("shop", type="j2ee", fallback="by-ip"), Class("by-ip"))
+    for _ in range(3):
+        made = shop.decide(CLIENT, get(cookie("a"), target="/shop"))
+        made.learn(answer(f"Set-Cookie: JSESSIONID{gone}; Path=/legacy"), b"/shop")
+        assert (len(shop.maps(0)), len(shop.maps(1))) == (1, 1)
+    assert made.outcome == "hit"
+    made.learn(answer(f"Set-Cookie: JSESSIONID{gone}; Path=/shop"), b"/shop")
+    assert (shop.maps(0), shop.maps(1)) == ({}, {})
+
+
 def key_in(world: World, id: str) -> bytes:
     return world.find(0, CLIENT, get(cookie(id)))["key"]
 

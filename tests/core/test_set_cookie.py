@@ -499,9 +499,31 @@ def test_it_ends_where_it_was_written(segment: Segment) -> None:
 
 def test_else_where_theirs_ends(segment: Segment) -> None:
     exchange = Beside(segment)
-    exchange.request(get(f"Cookie: {APP}=1"))
+    exchange.request(get(f"Cookie: {APP}=1", target="/shop/cart?a"))
     line = exchange.line(f"{DELETED}; Path=/shop")
     assert attributes(line) == f"Path=/shop; HttpOnly; {GONE}"
+
+
+@pytest.mark.parametrize("target", ["/shop", "/shop?/legacy", "http://www.example.com/shop",
+                                    "/legacyshop", "/"])  # fmt: skip
+def test_the_end_of_theirs_at_another_path_is_not_that_of_this_session(segment, target) -> None:
+    exchange = Beside(segment, beside(fallback="by-ip"), Class("by-ip"))
+    exchange.request(get(f"Cookie: {APP}=1; {K}={exchange.ours()}", target=target))
+    exchange.world.put(1, "192.0.2.1", "10.0.0.2", 80)
+    assert exchange.lines(f"{DELETED}; Path=/legacy") == []
+    assert exchange.lines(f"Set-Cookie: {APP}=; Path=/legacy") == []
+    assert exchange.desk.class_counts(0)["ended"] == 0
+    assert len(exchange.world.maps(1)) == 1
+    assert GONE in exchange.line(f"{DELETED}; Path=/")
+    assert exchange.world.maps(1) == {}
+
+
+def test_a_session_that_is_bound_anew_gets_ours_all_the_same(segment: Segment) -> None:
+    exchange = Beside(segment)
+    exchange.request(get(f"Cookie: {APP}=1", target="/shop"))
+    assert beside_token(exchange.line(f"{DELETED}; Path=/legacy"))[0] == node(
+        exchange.made.node + 1
+    )
 
 
 def test_what_never_began_does_not_end(segment: Segment) -> None:
@@ -517,6 +539,9 @@ def test_what_never_began_does_not_end(segment: Segment) -> None:
     ([SET, DELETED], "ended"),
     ([SET, f"{DELETED}; Path=/old"], "set"),
     ([f"{SET}; Path=/a", f"{DELETED}; Path=/a"], "ended"),
+    ([f"{SET}; Path=/b", f"{DELETED}; Path=/b"], "absent"),
+    ([f"{DELETED}; Path=/old"], "absent"),
+    ([DELETED, f"{DELETED}; Path=/old"], "ended"),
     ([f"{SET}; Domain=a.b", DELETED], "set"),
     ([f"{DELETED}; Path=/old", f"{DELETED}; Path=/"], "ended"),
     ([DELETED, "Set-Cookie: x=1", SET, "Set-Cookie: y=; Max-Age=0"], "set"),
@@ -525,7 +550,7 @@ def test_what_never_began_does_not_end(segment: Segment) -> None:
 ])  # fmt: skip
 def test_the_last_of_several_counts_and_all_pass(segment, fields: list[str], said: str) -> None:
     exchange = Beside(segment)
-    exchange.request(get(f"Cookie: {APP}=1"))
+    exchange.request(get(f"Cookie: {APP}=1", target="/a"))
     assert (GONE in exchange.line(*fields)) == (said == "ended")
 
 

@@ -334,6 +334,20 @@ def test_a_node_cannot_set_our_cookie_but_may_end_it(abc):
         assert p.get("/", cookie).all("Set-Cookie") == [f"{name}=; Max-Age=0".encode()]
 
 
+def test_an_application_that_clears_an_old_path_on_each_page_is_sticky():
+    gone = ("Set-Cookie", f"{APP}=; Max-Age=0; Path=/legacy")
+    with HttpNode("a", gone) as a, HttpNode("b", gone) as b, proxy(app(a, b)) as p:
+        for _ in range(2):
+            bound = p.get("/shop", ("Cookie", f"{APP}=1"))
+            both = ("Cookie", f"{APP}=1; {line_of(bound).split(';')[0]}")
+            for n in range(3):
+                answer = p.get(f"/shop?n={n}", both)
+                assert (answer.node, len(answer.all("Set-Cookie"))) == (bound.node, 1)
+        assert p.outcomes(8) == (["new"] + ["hit"] * 3) * 2
+        # There it is the session's own.
+        assert "Max-Age=0" in line_of(p.get("/legacy", both))
+
+
 def test_idle_time_is_enforced_and_renewed(abc):
     with proxy(app(*abc, timeout="1s")) as p:
         user = p.user("alice")

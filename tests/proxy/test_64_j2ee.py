@@ -1,11 +1,12 @@
 """A servlet container's sessions: every request of one reaches the node that knows it."""
 
+import contextlib
 import time
 from collections import Counter
 
 import pytest
 
-from tests.harness import changed, proxy, request, settings, until
+from tests.harness import HttpNode, changed, proxy, request, settings, until
 from tests.harness.sessions import ServletNode
 
 
@@ -151,6 +152,19 @@ def test_logout_ends_the_session(abc):
         p.get("/late", ("Cookie", f"JSESSIONID={value}"))
         assert p.log_of("/late")["outcome"] == "new"
         assert logged_in(p, "alice").get("/").json()["user"] == "alice"
+
+
+@pytest.mark.parametrize("origin", ["", "http://shop.test"])
+def test_an_application_that_clears_an_old_path_on_each_page_is_sticky(abc, origin):
+    gone = ("Set-Cookie", "JSESSIONID=; Max-Age=0; Path=/legacy")
+    with contextlib.ExitStack() as running:
+        nodes = {n: running.enter_context(HttpNode(n, gone)) for n in "abc"}
+        p = running.enter_context(proxy(j2ee(nodes)))
+        id = ("Cookie", "JSESSIONID=1")
+        assert len({p.get(f"{origin}/shop?n={n}", id).node for n in range(6)}) == 1
+        assert p.outcomes(6) == ["new"] + ["hit"] * 5
+        # There it is the session's own, which ends with each answer.
+        assert len({p.get(f"{origin}/legacy/x", id).node for _ in range(6)}) > 1
 
 
 def test_other_names(abc):
