@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastlb import errors, log
 from fastlb._core.session_store import StateFileError
-from fastlb.segment import SharedSegment
+from fastlb.segment import SharedSegment, Store
 from fastlb.state_file import is_there, open_regular, set_aside
 
 DIRECTORY = "sessions"
@@ -30,7 +30,7 @@ class SavedMaps:
                 if not is_there(path):
                     continue
                 os.close(open_regular(path, os.O_RDONLY))
-                loaded = store.cache.load(path, name, segment.now(), self.mark)
+                loaded = store.cache.load(path, _owner(name, store), segment.now(), self.mark)
                 log.info(f"{loaded} session maps of [persistence.{name}] loaded")
             except (StateFileError, OSError, UnicodeDecodeError) as error:
                 self._set_aside(name, path, error)
@@ -42,7 +42,7 @@ class SavedMaps:
             try:
                 self.directory.mkdir(mode=0o700, exist_ok=True)
                 path.with_name(f"{path.name}.new").unlink(missing_ok=True)  # a pipe would block
-                saved = store.cache.save(path, name, segment.now(), self.mark)
+                saved = store.cache.save(path, _owner(name, store), segment.now(), self.mark)
                 log.info(f"{saved} session maps of [persistence.{name}] saved")
             except OSError as error:
                 reason = error.strerror or error
@@ -55,3 +55,8 @@ class SavedMaps:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         said = str(reason).removeprefix(f"{path}: ")
         log.warn(errors.MAPS_DAMAGED.line(name=name, reason=said, path=set_aside(path)))
+
+
+def _owner(name: str, store: Store) -> str:
+    """Whose maps a file says it holds: those of another type mean something else."""
+    return f"{store.type} {name}"

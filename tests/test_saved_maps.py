@@ -101,6 +101,18 @@ def test_a_file_of_another_secret_is_not_loaded(
     assert "another secret" in capsys.readouterr().err
 
 
+def test_maps_of_a_class_that_had_another_type_are_set_aside(
+    shared: SharedSegment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = saved(shared, tmp_path)
+    cfg = check_text(TEXT.replace('"ip"', '"j2ee"', 1), Path("x")).config
+    assert cfg is not None
+    shared.adopt(shared.prepare(cfg))
+    maps.load(shared)
+    assert entries(shared) == 0
+    assert "holds the maps of class 'ip users', not 'j2ee users'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("put_there", IN_THE_WAY)
 def test_what_is_no_file_is_set_aside(
     shared: SharedSegment,
