@@ -157,10 +157,11 @@ class Control:
             return
         proxy = self.cfg.proxy
         saved = self.saved.directory
-        paths: list[Path | int] = [proxy.state_dir, self.lock.fd, control_socket]
+        paths: list[Path | int] = [proxy.state_dir.resolve(), self.lock.fd, control_socket]
         if proxy.secret_file.parent == proxy.state_dir:  # elsewhere it is the operator's
             paths.append(proxy.secret_file)
-        paths += [saved, *saved.iterdir()] if saved.exists() else []
+        if saved.is_dir() and not saved.is_symlink():
+            paths += [saved, *saved.iterdir()]
         paths += [self.words.path] if self.words.path.exists() else []
         paths += [self.access_log.fd] if proxy.access_log not in STREAMS else []
         self.user.give(paths)

@@ -389,7 +389,8 @@ LAST_REFUSES = _running(
 )
 WORD_OVER = _running(94, "what was said about {node} by command is over: {why}")
 WORDS_UNREADABLE = _running(
-    95, "states of nodes set by command before this start are lost: {path}: {reason}"
+    95,
+    "states of nodes set by command before this start are lost: {path}: {reason}; kept as {kept}",
 )
 WORDS_NOT_SAVED = _running(
     96, "states of nodes set by command end with this control process: {path}: {reason}"

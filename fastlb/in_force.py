@@ -169,12 +169,12 @@ class InForce:
             os.close(before)
 
     def _moving(self, stores: Stores) -> list[tuple[str, Store, Store]]:
-        """Caches that get another size: (class, old, new)."""
+        """Caches that get another size: (class, old, new). A class of another type begins anew."""
         before = self.segment.stores.caches
         return [
             (name, before[name], store)
             for name, store in stores.caches.items()
-            if name in before and before[name] is not store
+            if name in before and before[name] is not store and before[name].type == store.type
         ]
 
     async def _copy(self, moving: list[tuple[str, Store, Store]]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from fastlb import errors
 from fastlb.config import Config
 from fastlb.errors import StartError
+from fastlb.state_file import NOT_REGULAR, open_regular
 
 LOCK = "lock"
 DESCRIPTORS_MIN = 256  # for a worker to be of use at all
@@ -49,11 +50,11 @@ class StateLock:
     def __init__(self, directory: Path) -> None:
         path = directory / LOCK
         try:
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.fd = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         except OSError as error:
-            raise StartError(
-                errors.STATE_DIR, path=directory, reason=error.strerror or error
-            ) from None
+            what = NOT_REGULAR if path.is_symlink() else error.strerror or error
+            reason = f"{LOCK}: {what}"
+            raise StartError(errors.STATE_DIR, path=directory, reason=reason) from None
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -109,10 +110,14 @@ class User:
             raise StartError(errors.NOT_ROOT, user=name)
 
     def give(self, paths: Iterable[Path | int]) -> None:
-        """Makes files and descriptors theirs."""
+        """Makes files and descriptors theirs; where a link stands, not what it leads to: they
+        may have put it there."""
         if os.geteuid() == 0:
             for path in paths:
-                os.chown(path, self.uid, self.gid)
+                if isinstance(path, int):
+                    os.fchown(path, self.uid, self.gid)
+                else:
+                    os.lchown(path, self.uid, self.gid)
 
     def become(self) -> None:
         """For good: neither the user nor the groups of before can be had back."""

@@ -4,12 +4,13 @@ One file per class in STATE_DIR/sessions. A file that cannot be used is set asid
 name and reported; it never keeps the proxy from starting.
 """
 
-from itertools import count
+import os
 from pathlib import Path
 
 from fastlb import errors, log
 from fastlb._core.session_store import StateFileError
-from fastlb.segment import SharedSegment
+from fastlb.segment import SharedSegment, Store
+from fastlb.state_file import is_there, open_regular, set_aside
 
 DIRECTORY = "sessions"
 
@@ -25,10 +26,11 @@ class SavedMaps:
         """Fills the segment's caches from their files."""
         for name, store in segment.stores.caches.items():
             path = self._path(name)
-            if not path.exists():
-                continue
             try:
-                loaded = store.cache.load(path, name, segment.now(), self.mark)
+                if not is_there(path):
+                    continue
+                os.close(open_regular(path, os.O_RDONLY))
+                loaded = store.cache.load(path, _owner(name, store), segment.now(), self.mark)
                 log.info(f"{loaded} session maps of [persistence.{name}] loaded")
             except (StateFileError, OSError, UnicodeDecodeError) as error:
                 self._set_aside(name, path, error)
@@ -36,9 +38,11 @@ class SavedMaps:
     def save(self, segment: SharedSegment) -> None:
         """Writes each cache to its file, which is replaced as a whole."""
         for name, store in segment.stores.caches.items():
+            path = self._path(name)
             try:
                 self.directory.mkdir(mode=0o700, exist_ok=True)
-                saved = store.cache.save(self._path(name), name, segment.now(), self.mark)
+                path.with_name(f"{path.name}.new").unlink(missing_ok=True)  # a pipe would block
+                saved = store.cache.save(path, _owner(name, store), segment.now(), self.mark)
                 log.info(f"{saved} session maps of [persistence.{name}] saved")
             except OSError as error:
                 reason = error.strerror or error
@@ -48,14 +52,11 @@ class SavedMaps:
         return self.directory / f"{name}.maps"
 
     def _set_aside(self, name: str, path: Path, error: Exception) -> None:
-        aside = next(
-            one
-            for n in count(1)
-            if not (one := path.with_name(f"{path.name}.damaged-{n}")).exists()
-        )
-        try:
-            path.rename(aside)
-        except OSError:
-            aside = path
-        reason = str(error).removeprefix(f"{path}: ")
-        log.warn(errors.MAPS_DAMAGED.line(name=name, reason=reason, path=aside))
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        said = str(reason).removeprefix(f"{path}: ")
+        log.warn(errors.MAPS_DAMAGED.line(name=name, reason=said, path=set_aside(path)))
+
+
+def _owner(name: str, store: Store) -> str:
+    """Whose maps a file says it holds: those of another type mean something else."""
+    return f"{store.type} {name}"

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fastlb import errors
 from fastlb.errors import StartError
+from fastlb.state_file import open_regular
 
 SECRET_BYTES = 32
 KEY_BYTES = 16
@@ -50,10 +51,8 @@ def _make(path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
-    with open(path, encoding="ascii", errors="replace") as file:
+    with open(open_regular(path, os.O_RDONLY), encoding="ascii", errors="replace") as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise StartError(errors.SECRET_UNREADABLE, path=path, reason="not a regular file")
         if status.st_mode & 0o077:
             mode = f"{stat.S_IMODE(status.st_mode):04o}"
             raise StartError(errors.SECRET_MODE, path=path, mode=mode)

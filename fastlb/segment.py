@@ -1,8 +1,9 @@
 """What the control process and the workers share: one segment, its regions, their clock.
 
 Regions: `nodes`, `worker.N` (counters), `class.NAME` (session cache of a class) and
-`reserve.NAME` (its reservations). A cache whose size changes gets a new region; the old one
-stays until no worker uses it, which the caller knows.
+`reserve.NAME` (its reservations). A cache whose size changes gets a new region, and so does one
+whose class gets another type: what its keys mean has changed. The old one stays until no worker
+uses it, which the caller knows.
 """
 
 import os
@@ -31,6 +32,7 @@ class Store:
 
     cache: Cache
     region: str
+    type: str  # of the class
     size: int
     bytes: int
 
@@ -93,11 +95,11 @@ class SharedSegment:
             for name, cls in cfg.persistence.items():
                 if isinstance(cls, CacheClass):
                     old = self.stores.caches.get(name)
-                    stores.caches[name] = self._store("class", name, cls.size, old, made)
+                    stores.caches[name] = self._store("class", name, cls.type, cls.size, old, made)
                 if isinstance(cls, CookieClass) and cls.reserve_ms:
                     old = self.stores.reservations.get(name)
                     stores.reservations[name] = self._store(
-                        "reserve", name, RESERVATIONS, old, made
+                        "reserve", name, cls.type, RESERVATIONS, old, made
                     )
         except SharedMemoryError as error:
             self.remove(store.region for store in made)
@@ -105,13 +107,13 @@ class SharedSegment:
         return stores
 
     def _store(
-        self, kind: str, name: str, size: int, old: Store | None, made: list[Store]
+        self, kind: str, name: str, type_: str, size: int, old: Store | None, made: list[Store]
     ) -> Store:
-        if old is not None and old.size == size:
+        if old is not None and (old.type, old.size) == (type_, size):
             return old
         region = self._region_name(kind, name)
         cache = Cache.create(self.segment, region, size)
-        store = Store(cache, region, size, Cache.bytes_for(size))
+        store = Store(cache, region, type_, size, Cache.bytes_for(size))
         made.append(store)
         return store
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fastlb._core._testing_session_cache import Probe
 from fastlb._core.node import get_state, read_slot
 from fastlb._core.session_store import StateFileError
 from fastlb.check import check_text
@@ -43,10 +44,13 @@ def force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     one.close()
 
 
-def config(nodes: str = '"10.0.0.1:80", "10.0.0.2:80"', size: int = 64, port: int = 0) -> Config:
+def config(
+    nodes: str = '"10.0.0.1:80", "10.0.0.2:80"', size: int = 64, port: int = 0, type_: str = "ip"
+) -> Config:
     text = f'[virtual_servers.a]\nlisten = "127.0.0.1:{port or free_port()}"\npool = "web"\n'
     text += f'[pools.web]\nnodes = [{nodes}]\npersistence = "c"\n'
-    found = check_text(f'{text}[persistence.c]\ntype = "ip"\nsize = {size}\n', Path("x")).config
+    text += f'[persistence.c]\ntype = "{type_}"\nsize = {size}\n'
+    found = check_text(text, Path("x")).config
     assert found is not None
     return found
 
@@ -139,6 +143,22 @@ def test_memory_of_an_old_cache_stays_until_no_request_uses_it(force: InForce) -
     force.workers.released = 2  # type: ignore[attr-defined]
     force.tidy()
     assert "class.c" not in regions(force)
+
+
+@pytest.mark.parametrize(
+    ("type_", "size", "kept"), [("ip", 64, 9), ("ip", 128, 9), ("j2ee", 64, 0), ("asp", 128, 0)]
+)
+def test_a_class_of_another_type_begins_without_maps(
+    force: InForce, type_: str, size: int, kept: int
+) -> None:
+    put(force, config(size=64))
+    probe = Probe(force.segment.segment, "class.c")
+    for number in range(9):
+        probe.store(number, number, force.segment.now())
+    force.workers.acknowledged = 2  # type: ignore[attr-defined]
+    put(force, config(size=size, type_=type_))
+    cache = force.segment.stores.caches["c"].cache
+    assert cache.stats(force.segment.now()).entries == kept
 
 
 def test_maps_that_cannot_move_are_reported(

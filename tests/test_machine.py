@@ -3,6 +3,7 @@
 import os
 import pwd
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from fastlb.check import check_text
 from fastlb.config import Config
 from fastlb.errors import StartError
 from fastlb.machine import StateLock, User, open_state_dir, raise_descriptor_limit
+from tests.in_the_way import IN_THE_WAY
 
 
 def config(limits: str = "") -> Config:
@@ -83,6 +85,40 @@ def test_one_process_per_state_directory(tmp_path: Path) -> None:
     assert "FLB-S005" in line_of(caught)
     lock.release()
     StateLock(tmp_path).release()
+
+
+@pytest.mark.parametrize("put_there", IN_THE_WAY)
+def test_what_is_no_lock_file_is_one_line(
+    tmp_path: Path, put_there: Callable[[Path], None]
+) -> None:
+    put_there(tmp_path / "lock")
+    with pytest.raises(StartError) as caught:
+        StateLock(tmp_path)
+    assert f"state directory {tmp_path}: lock: " in line_of(caught)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("precious")
+    (tmp_path / "lock").symlink_to(other)
+    with pytest.raises(StartError) as caught:
+        StateLock(tmp_path)
+    assert "lock: not a regular file" in line_of(caught)
+    assert other.read_text() == "precious"
+
+
+def test_what_a_link_leads_to_is_not_given_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[object, int, int]] = []
+    user = User(pwd.getpwuid(os.geteuid()).pw_name)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda *_: pytest.fail("it follows links"))
+    monkeypatch.setattr(os, "lchown", lambda *values: given.append(values))
+    monkeypatch.setattr(os, "fchown", lambda *values: given.append(values))
+    user.give([tmp_path / "link", 7])
+    assert given == [(tmp_path / "link", user.uid, user.gid), (7, user.uid, user.gid)]
 
 
 def test_the_limit_of_a_process_that_died_is_free(tmp_path: Path) -> None:

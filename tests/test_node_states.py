@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from fastlb.errors import Refused
 from fastlb.in_force import InForce
 from fastlb.node_commands import NodeCommands, find_nodes, surprises
 from fastlb.node_states import VERBS, NodeStates, Word, address_of, state_of
-from fastlb.node_words import NAME, NodeWords
+from fastlb.node_words import FILE_BYTES_MAX, NAME, NodeWords
 from fastlb.removal import QUIET_S, Maps, maps_of_nodes, quiet_needed, removal
 from fastlb.slots import NodeKey
 from fastlb.units import read_ip_port
+from tests.in_the_way import IN_THE_WAY
 from tests.test_in_force import Workers
 
 A, B = NodeKey("web", "10.0.0.1", 80), NodeKey("web", "10.0.0.2", 80)
@@ -298,19 +299,53 @@ def test_words_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert (file.load(), list(tmp_path.iterdir())) == ({}, [])
 
 
+def row_of(**other: object) -> str:
+    row = {"pool": A.pool, "ip": A.ip, "port": A.port, "draining": True, "disabled": False}
+    return json.dumps({"nodes": [row | {"configured": False} | other]})
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "nonsense", "[]", "{}", '{"nodes": 5}', '{"nodes": [5]}', '{"nodes": [{}]}', "\xff",
      '{"nodes": [{"pool": "web", "ip": "a", "port": "80", "draining": true,'
-     ' "disabled": false, "configured": false}]}'],
+     ' "disabled": false, "configured": false}]}',
+     "[" * 3000, '{"nodes": ' + "[" * 100_000, " " * (FILE_BYTES_MAX + 1),
+     row_of(ip="999.0.1.20"), row_of(ip="10.0.0.01"), row_of(ip="::0"), row_of(ip="fe80::1%eth0"),
+     row_of(ip=""), row_of(port=0), row_of(port=65536), row_of(port=-(10**99)), row_of(pool=""),
+     row_of(pool="a\nb"), row_of(pool="\ud800"), row_of(pool="x" * 64)],
 )  # fmt: skip
-def test_a_file_that_is_no_use_is_one_line(
+def test_a_file_that_is_no_use_is_one_line_and_kept(
     tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    aside = tmp_path / f"{NAME}.damaged-1"
     (tmp_path / NAME).write_bytes(text.encode("latin-1"))
     assert NodeWords(tmp_path).load() == {}
     (line,) = capsys.readouterr().err.splitlines()
     assert "[FLB-S095]" in line
+    assert f"kept as {aside}" in line
+    assert len(line) < 700
+    assert list(tmp_path.iterdir()) == [aside]
+    assert aside.read_bytes() == text.encode("latin-1")
+    assert NodeWords(tmp_path).load() == {}
+    assert capsys.readouterr().err == ""
+
+
+def test_the_row_that_those_are_made_of_is_right(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(row_of())
+    assert NodeWords(tmp_path).load() == {A: Word(True, False, False)}
+
+
+@pytest.mark.parametrize("put_there", IN_THE_WAY)
+def test_what_is_no_file_is_set_aside(
+    tmp_path: Path, put_there: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_there(tmp_path / NAME)
+    assert NodeWords(tmp_path).load() == {}
+    said = capsys.readouterr().err
+    assert f"{tmp_path / NAME}: " in said
+    assert f"kept as {tmp_path / NAME}.damaged-1" in said
+    assert NodeWords(tmp_path).save({A: Word(True, False, False)}) == []
+    assert NodeWords(tmp_path).load() == {A: Word(True, False, False)}
 
 
 def test_a_directory_that_cannot_be_written_is_a_warning(force: InForce, tmp_path: Path) -> None:

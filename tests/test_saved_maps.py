@@ -1,5 +1,7 @@
 """Session caches survive a stop, and a damaged file does not keep fastlb from starting."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from fastlb._core._testing_session_cache import Probe
 from fastlb.check import check_text
 from fastlb.saved_maps import SavedMaps
 from fastlb.segment import SharedSegment
+from tests.in_the_way import IN_THE_WAY
 
 TEXT = """
 [virtual_servers.a]
@@ -96,6 +99,66 @@ def test_a_file_of_another_secret_is_not_loaded(
     SavedMaps(tmp_path, b"n" * 16).load(shared)
     assert entries(shared) == 0
     assert "another secret" in capsys.readouterr().err
+
+
+def test_maps_of_a_class_that_had_another_type_are_set_aside(
+    shared: SharedSegment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = saved(shared, tmp_path)
+    cfg = check_text(TEXT.replace('"ip"', '"j2ee"', 1), Path("x")).config
+    assert cfg is not None
+    shared.adopt(shared.prepare(cfg))
+    maps.load(shared)
+    assert entries(shared) == 0
+    assert "holds the maps of class 'ip users', not 'j2ee users'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("put_there", IN_THE_WAY)
+def test_what_is_no_file_is_set_aside(
+    shared: SharedSegment,
+    tmp_path: Path,
+    put_there: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    maps = saved(shared, tmp_path)
+    path = maps.directory / "users.maps"
+    path.unlink()
+    put_there(path)
+    put_there(maps.directory / "users.maps.damaged-1")
+    maps.load(shared)
+    said = capsys.readouterr().err
+    assert "FLB-S074" in said
+    assert f"kept as {path}.damaged-2" in said
+    maps.save(shared)
+    maps.load(shared)
+    assert "0 session maps of [persistence.users] loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("put_there", IN_THE_WAY)
+def test_what_is_in_the_way_of_saving_does_not_keep_fastlb_from_its_end(
+    shared: SharedSegment,
+    tmp_path: Path,
+    put_there: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "sessions").mkdir()
+    put_there(tmp_path / "sessions" / "users.maps.new")
+    put_there(tmp_path / "sessions" / "empty.maps")
+    SavedMaps(tmp_path, bytes(16)).save(shared)
+    said = capsys.readouterr().err
+    assert ("FLB-S075" in said) == (put_there is Path.mkdir)
+
+
+@pytest.mark.parametrize("put_there", [os.mkfifo, Path.touch])
+def test_a_directory_that_is_none_is_passed_by(
+    shared: SharedSegment,
+    tmp_path: Path,
+    put_there: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put_there(tmp_path / "sessions")
+    SavedMaps(tmp_path, bytes(16)).load(shared)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_cannot_be_saved_is_reported(

@@ -1,6 +1,7 @@
 """The secret's file and the keys made from it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from fastlb import secret
 from fastlb.errors import StartError
 from fastlb.secret import derive, load_secret, secret_mark, session_keys
+from tests.in_the_way import IN_THE_WAY
 
 
 def refused(path: Path) -> str:
@@ -16,6 +18,12 @@ def refused(path: Path) -> str:
     (line,) = caught.value.lines
     assert str(path) in line
     return line
+
+
+@pytest.mark.parametrize("put_there", IN_THE_WAY)
+def test_what_is_no_file_is_one_line(tmp_path: Path, put_there: Callable[[Path], None]) -> None:
+    put_there(tmp_path / "secret")
+    assert "FLB-S001" in refused(tmp_path / "secret")
 
 
 def test_the_first_start_makes_it_and_the_next_reads_the_same(tmp_path: Path) -> None:

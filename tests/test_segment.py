@@ -90,6 +90,22 @@ def test_another_size_is_another_region_and_the_maps_move(
     assert "class.c" not in names(shared)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        ('type = "universal"\nkey = "header:X"', 'type = "j2ee"', "class"),
+        ('type = "transparent"', 'type = "cookie"\ncookie = "SID"', "reserve"),
+    ],
+)
+def test_another_type_is_another_region(
+    shared: SharedSegment, before: str, after: str, kind: str
+) -> None:
+    shared.adopt(shared.prepare(config(f"[persistence.c]\n{before}\n")))
+    changed = shared.prepare(config(f"[persistence.c]\n{after}\n"))
+    assert changed.regions() == {f"{kind}.c#1"}
+    assert shared.adopt(changed) == {f"{kind}.c"}
+
+
 def test_a_discarded_preparation_leaves_nothing(shared: SharedSegment) -> None:
     shared.adopt(shared.prepare(config(ip(100))))
     before = names(shared)

@@ -76,6 +76,17 @@ def check(text: str) -> subprocess.CompletedProcess[str]:
         return command("check", "-c", str(file))
 
 
+def children(pid: int) -> list[int]:
+    """The processes that `pid` has started and that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
 def debug_build() -> bool:
     from fastlb._core import build
 
@@ -124,9 +135,14 @@ class Proxy:
             self._demand_no_leak(err, self.workers)
 
     def kill(self) -> None:
+        """Ends the control process and its workers, which would outlive it."""
         if self.process is not None and self.process.poll() is None:
+            workers = children(self.process.pid)
             self.process.kill()
             self.process.wait(TIMEOUT)
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def reload(self, config: Config) -> subprocess.CompletedProcess[str]:
         """A new configuration in place; the ports stay those of the start."""

@@ -2,6 +2,7 @@
 
 import threading
 import tomllib
+from pathlib import Path
 
 import h11
 import pytest
@@ -21,8 +22,10 @@ from tests.harness import (
     settings,
     sticky,
     toml,
+    until,
 )
 from tests.harness.node import judge
+from tests.harness.proxy import children
 from tests.harness.reference import HaproxyReference
 
 
@@ -149,6 +152,28 @@ def test_settings_become_the_same_toml():
     assert read["persistence"]["shop"] == {"type": "transparent", "timeout": "1h"}
     assert len(config["pools"]["web"]["nodes"]) == 2
     assert len(other["pools"]["web"]["nodes"]) == 1
+
+
+def test_a_failed_story_leaves_no_process():
+    pids = []
+
+    def story():
+        with HttpNode("a") as a, proxy(changed(sticky(a), "proxy.workers", 2)) as p:
+            pids.extend(p.worker_pids())
+            assert sorted(children(p.process.pid)) == sorted(pids)
+            raise AssertionError("the story")
+
+    with pytest.raises(AssertionError, match="the story"):
+        story()
+    until(lambda: not any(map(running, pids)), "the workers' end")
+
+
+def running(pid):
+    """Whether there is such a process; one that only waits to be reaped has no command line."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def test_the_words_hold_with_haproxy_in_between():
