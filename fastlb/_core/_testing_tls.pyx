@@ -8,16 +8,22 @@ from fastlb._core._testing_arena cimport arena_place
 from fastlb._core.address cimport (
     ADDRESS_TEXT_BYTES_MAX, Address, address_from_text, address_text,
 )
+from fastlb._core.connection cimport STREAM_ERROR, STREAM_READABLE, STREAM_WRITABLE, Stream
+from fastlb._core.edit cimport iovec
 from fastlb._core.proxy_protocol cimport (
     PROXY_ABSENT, PROXY_MALFORMED, PROXY_TOO_LONG, PROXY_WRITE_BYTES_MAX, ProxyHeader,
     proxy_header_read, proxy_v1_write, proxy_v2_write,
 )
 from fastlb._core.siphash cimport Hash128, SipKey
 from fastlb._core.slice cimport Slice, slice_of
+from fastlb._core.stream cimport STREAM_AGAIN, STREAM_END, STREAM_FAILED
 from fastlb._core.tls_hello cimport (
     TLS_FLIGHT_OVER, TLS_HELLO_BYTES_MAX, TLS_MALFORMED, TLS_NOT_TLS, TLS_TOO_LONG,
     TlsClientHello, TlsServerFlight, tls_alpn_has, tls_client_hello, tls_server_flight,
     tls_server_flight_begin, tls_session_id_hash, tls_ticket_hash,
+)
+from fastlb._core.tls_stream cimport (
+    TlsStream, tls_close, tls_flush, tls_open, tls_recv, tls_send, tls_shutdown, tls_waits,
 )
 
 ERRORS: dict = {TLS_NOT_TLS: "not-tls", TLS_MALFORMED: "malformed", TLS_TOO_LONG: "too-long"}
@@ -150,3 +156,62 @@ def proxy_write(int version, object source, object destination, bytes authority=
         return out[:proxy_v1_write(out, &a, &b)]
     return out[:proxy_v2_write(out, &a, &b, slice_of(authority, <uint32_t>len(authority)),
                                slice_of(alpn, <uint32_t>len(alpn)))]
+
+
+# ---- a TLS stream over a socket ----
+
+
+cdef class TlsEnd:
+    """The core's side of a TLS connection over a connected, non-blocking socket."""
+
+    cdef TlsStream t
+    cdef Stream s
+
+    def __init__(self, int fd, size_t context, bint server=True):
+        memset(&self.s, 0, sizeof(self.s))
+        self.s.fd = fd
+        self.s.ready = STREAM_READABLE | STREAM_WRITABLE
+        if not tls_open(&self.t, <void*>context, server):
+            raise MemoryError("no TLS stream")
+
+    def __dealloc__(self):
+        tls_close(&self.t)
+
+    def note(self, bint readable, bint writable):
+        """What epoll would say."""
+        self.s.ready |= STREAM_READABLE * readable | STREAM_WRITABLE * writable
+
+    def recv(self, int room=65536):
+        """Bytes, or "again", "end", "failed"."""
+        cdef char* into = <char*>malloc(room)
+        try:
+            got = tls_recv(&self.t, &self.s, into, room)
+            if got > 0:
+                return into[:got]
+            return {STREAM_AGAIN: "again", STREAM_END: "end", STREAM_FAILED: "failed"}.get(got)
+        finally:
+            free(into)
+
+    def send(self, list pieces):
+        """Bytes taken."""
+        cdef iovec[64] iov
+        cdef int i
+        for i in range(len(pieces)):
+            iov[i].iov_base = <char*>(<bytes>pieces[i])
+            iov[i].iov_len = len(pieces[i])
+        cdef uint32_t count = <uint32_t>len(pieces)
+        return tls_send(&self.t, &self.s, iov, count)
+
+    def flush(self):
+        return bool(tls_flush(&self.t, &self.s))
+
+    def waits(self):
+        return bool(tls_waits(&self.t))
+
+    def shutdown(self):
+        tls_shutdown(&self.t, &self.s)
+
+    @property
+    def state(self):
+        return {"established": bool(self.t.established), "ended": bool(self.t.ended),
+                "error": bool(self.s.ready & STREAM_ERROR)}
