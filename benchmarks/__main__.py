@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from . import machine, report
@@ -22,7 +23,7 @@ from .cases import CASES, Case, Kind
 from .measure import FULL, QUICK, Durations, measure
 from .peers import PEERS, Peer
 from .results import Results
-from .session import RunFailed
+from .session import RunFailed, leave
 
 _ROUNDS_FULL, _ROUNDS_QUICK = 5, 1
 
@@ -41,6 +42,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", type=_names, help=", ".join(peer.name for peer in PEERS))
     parser.add_argument("--rounds", type=int, help=f"default {_ROUNDS_FULL}")
     parser.add_argument("--quick", action="store_true", help="one short round: rough figures")
+    parser.add_argument("--seconds", type=float, help="of a round's measured part")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="a page with marks: between them"
@@ -101,15 +103,9 @@ def _run_case(
     print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
 
 
-def _leave(signal_number: int, frame: object) -> None:
-    """TERM ends the runner as Ctrl-C does: by way of every `finally`."""
-    raise KeyboardInterrupt
-
-
 def _about(peers: dict[Peer, str], rounds: int, durations: Durations) -> dict[str, object]:
     return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        **machine.description(),
+        **machine.about(),
         "layout": {f"{workers} worker(s)": machine.layout(workers).text for workers in (1, 2)},
         "peers": {peer.name: version for peer, version in peers.items()},
         "rounds": rounds,
@@ -134,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     rounds = arguments.rounds or (_ROUNDS_QUICK if arguments.quick else _ROUNDS_FULL)
     durations = QUICK if arguments.quick else FULL
+    if arguments.seconds:
+        durations = replace(durations, measured_s=arguments.seconds)
     cases = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
     peers = _installed(arguments.peers)
     about = _about(peers, rounds, durations)
@@ -153,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

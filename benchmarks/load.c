@@ -2,11 +2,11 @@
  *
  * A client is a number, sent as "X-Client: number", by which the nodes tell whether it
  * stayed on one of them. It sends a head of about 700 bytes with several cookies,
- * keeps the last cookie that a response set, and sends it back. Slots are connections.
+ * keeps the cookies that responses set, and sends them back. Slots are connections.
  * A kept connection has one client; a new one takes the client that waited longest.
  *
  *   load -l PORT -c SLOTS [-k CLIENTS] [-f FIRST] [-i IN_FLIGHT] [-r RATE] [-s] [-C]
- *        [-w WARM_UP_S] [-d SECONDS | -n REQUESTS]
+ *        [-u TARGET] [-e FIELD] [-J | -S COOKIE] [-w WARM_UP_S] [-d SECONDS | -n REQUESTS]
  *
  *   -f  the first client's number: two runs on one proxy must not share clients
  *   -r  requests/s by the clock: a request's latency counts from when it was due, so a
@@ -14,14 +14,19 @@
  *       starts the next request (closed loop)
  *   -s  each client has its own source address, 127.1.0.1 upwards
  *   -C  a new connection for each request
+ *   -u  the request's target, -e a field more; "@" in them becomes the client's id
+ *   -J  a cookie that clients have from the beginning, with their id as its value
+ *   -S  a cookie that clients without any ask the node for (node.c)
  *
  * After the warm-up, nothing in flight, it prints "ready" and waits for a line on
  * standard input; then comes the measured part, again until nothing is in flight, and
- * one line of JSON. So the runner reads the proxy's CPU time around exact counts. */
+ * one line of JSON; and so on for each line until the input ends. So the runner reads
+ * the proxy's CPU time around exact counts. */
 #define _GNU_SOURCE
 #include "net.h"
 
-enum { EVENTS_MAX = 256, SINK = 1 << 18, REQUEST_MAX = 2048, COOKIE_MAX = 256 };
+enum { EVENTS_MAX = 256, SINK = 1 << 18, REQUEST_MAX = 2048, COOKIE_MAX = 384 };
+enum { PART_MAX = 256 };           /* of a target or field that an option gives */
 enum { SUB_BITS = 7, BUCKETS = (64 - SUB_BITS) << SUB_BITS };  /* 0.8 % wide buckets */
 static const uint64_t STALL_NS = 10u * 1000000000u, MAX_NS = 300u * 1000000000ull;
 
@@ -44,7 +49,9 @@ struct ring {
 };
 
 static struct slot *slots;
-static char (*cookies)[COOKIE_MAX];            /* "name=value" by client, or "" */
+static char (*cookies)[COOKIE_MAX];            /* "name=value; name=value" by client, or "" */
+static const char *target_text = "/shop/catalogue/item/4711?ref=home", *extra_field = "";
+static const char *first_cookie = "", *wanted_cookie = "";
 static uint32_t slots_count = 64, clients_count, client_first;
 static struct ring idle_slots, idle_clients;   /* clients wait only for new connections */
 static uint32_t in_flight, in_flight_max;
@@ -78,11 +85,30 @@ static double latency_us(double fraction)
     return 0;
 }
 
+/* `text` with the client's id for each "@". */
+static void with_id(char *out, const char *text, uint32_t client)
+{
+    size_t at = 0;
+    for (; *text && at < PART_MAX - CLIENT_ID; text++) {
+        if (*text == '@') {
+            client_id(out + at, client_first + client);
+            at += CLIENT_ID - 1;
+        } else {
+            out[at++] = *text;
+        }
+    }
+    out[at] = 0;
+}
+
 static int request_make(char *out, uint32_t client)
 {
+    char request_target[PART_MAX], extra[PART_MAX];
     const char *cookie = cookies[client];
+    bool asks = *wanted_cookie && !*cookie;
+    with_id(request_target, target_text, client);
+    with_id(extra, extra_field, client);
     return snprintf(out, REQUEST_MAX,
-        "GET /shop/catalogue/item/4711?ref=home HTTP/1.1\r\n"
+        "GET %s HTTP/1.1\r\n"
         "Host: shop.example.com\r\n"
         "X-Client: %u\r\n"
         "Connection: %s\r\n"
@@ -97,10 +123,12 @@ static int request_make(char *out, uint32_t client)
         "Sec-Fetch-Site: same-origin\r\n"
         "Sec-Fetch-User: ?1\r\n"
         "Priority: u=0, i\r\n"
+        "%s%s%s%s%s"
         "Cookie: _ga=GA1.2.1733.%08x; theme=dark; csrf=8f14e45fceea167a5a36; "
         "consent=eyJhIjoxLCJiIjowfQ%s%s\r\n\r\n",
-        client_first + client, new_connections ? "close" : "keep-alive", client * 2654435761u,
-        *cookie ? "; " : "", cookie);
+        request_target, client_first + client, new_connections ? "close" : "keep-alive", extra,
+        *extra ? "\r\n" : "", asks ? "X-Set-Cookie: " : "", asks ? wanted_cookie : "",
+        asks ? "\r\n" : "", client * 2654435761u, *cookie ? "; " : "", cookie);
 }
 
 static void ring_put(struct ring *ring, uint32_t item)
@@ -167,17 +195,35 @@ static void request_send(struct slot *slot)
         slot_fail(slot, RESET);
 }
 
-/* Keeps "name=value" of a Set-Cookie field; a longer one is lost, as in a browser. */
-static void cookie_keep(struct slot *slot, const char *head)
+/* Takes the cookie of this name, which ends with "=", out of a jar. */
+static void cookie_drop(char *jar, const char *name, size_t length)
 {
-    const char *found = strcasestr(head, "\nset-cookie:");
-    if (!found)
+    for (char *at = jar; at; at = strstr(at, "; ")) {
+        at += at == jar ? 0 : 2;
+        if (strncmp(at, name, length))
+            continue;
+        char *after = strstr(at, "; ");
+        if (after)
+            memmove(at, after + 2, strlen(after + 2) + 1);
+        else
+            at[at == jar ? 0 : -2] = 0;
         return;
-    found += 12 + strspn(found + 12, " ");
-    size_t length = strcspn(found, ";\r\n");
-    if (length < COOKIE_MAX) {
-        memcpy(cookies[slot->client], found, length);
-        cookies[slot->client][length] = 0;
+    }
+}
+
+/* Keeps "name=value" of each Set-Cookie field; what does not fit is lost, as in a browser. */
+static void cookies_keep(struct slot *slot, const char *head)
+{
+    char *jar = cookies[slot->client];
+    for (const char *found = head; (found = strcasestr(found, "\nset-cookie:"));) {
+        found += 12 + strspn(found + 12, " ");
+        size_t name = strcspn(found, "=;\r\n") + 1, length = strcspn(found, ";\r\n");
+        if (name > length)
+            continue;
+        cookie_drop(jar, found, name);
+        size_t used = strlen(jar);
+        if (used + length + 3 < COOKIE_MAX)
+            sprintf(jar + used, "%s%.*s", used ? "; " : "", (int)length, found);
     }
 }
 
@@ -202,7 +248,7 @@ static bool head_read(struct slot *slot, char *data, size_t length, size_t head)
     const char *size = strcasestr(data, "\ncontent-length:");
     enum cause cause = strncmp(data, "HTTP/1.1 200", 12) ? STATUS : size ? CAUSES : FRAMING;
     if (cause == CAUSES) {
-        cookie_keep(slot, data);
+        cookies_keep(slot, data);
         slot->body_left = strtoll(size + 16, NULL, 10) - (int64_t)(length - head);
     }
     data[head - 1] = after;
@@ -359,6 +405,11 @@ static void slots_make(void)
         in_flight_max = slots_count;
     slots = must_calloc(slots_count, sizeof *slots);
     cookies = must_calloc(clients_count, sizeof *cookies);
+    for (uint32_t i = 0; *first_cookie && i < clients_count; i++) {
+        char id[CLIENT_ID];
+        client_id(id, client_first + i);
+        snprintf(cookies[i], COOKIE_MAX, "%s=%s", first_cookie, id);
+    }
     idle_slots = (struct ring){.size = slots_count};
     idle_slots.items = must_calloc(slots_count, sizeof *idle_slots.items);
     idle_clients = (struct ring){.size = clients_count};
@@ -389,7 +440,7 @@ int main(int argc, char **argv)
 {
     double warm_up = 0, seconds = 0;
     uint64_t requests = 0, rate = 0;
-    for (int option; (option = getopt(argc, argv, "l:c:k:f:i:r:w:d:n:sC")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "l:c:k:f:i:r:w:d:n:u:e:J:S:sC")) != -1;) {
         switch (option) {
         case 'l': parse_ports(optarg, &port, 1); break;
         case 'c': slots_count = (uint32_t)strtoul(optarg, NULL, 10); break;
@@ -400,6 +451,10 @@ int main(int argc, char **argv)
         case 'w': warm_up = strtod(optarg, NULL); break;
         case 'd': seconds = strtod(optarg, NULL); break;
         case 'n': requests = strtoul(optarg, NULL, 10); break;
+        case 'u': target_text = optarg; break;
+        case 'e': extra_field = optarg; break;
+        case 'J': first_cookie = optarg; break;
+        case 'S': wanted_cookie = optarg; break;
         case 's': own_sources = true; break;
         case 'C': new_connections = true; break;
         default: return 2;
@@ -413,13 +468,14 @@ int main(int argc, char **argv)
     rate_interval_ns = rate ? 1000000000u / rate : 0;
     if (warm_up > 0)
         run(0, warm_up);
-    memset(histogram, 0, sizeof histogram);
-    completed = bytes = reconnects = 0;    /* errors count from the first request on */
-    puts("ready");
+    puts("ready");                 /* errors count from the first request on */
     fflush(stdout);
     char line[16];
-    if (!fgets(line, sizeof line, stdin))
-        return 1;
-    result_print(run(requests, seconds));
+    while (fgets(line, sizeof line, stdin)) {
+        memset(histogram, 0, sizeof histogram);
+        completed = bytes = reconnects = 0;
+        result_print(run(requests, seconds));
+        fflush(stdout);
+    }
     return 0;
 }

@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +37,14 @@ def layout(workers: int) -> Layout:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, below the range of outgoing connections."""
+    """Ports that were free a moment ago, below the range of outgoing connections.
+
+    Where the search begins depends on the process, so that two runs at once do not meet."""
     first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(1025, first_ephemeral)
+    begin = os.getpid() * 127 % len(ports)
     found: list[int] = []
-    for port in range(first_ephemeral - 1, 1024, -1):
+    for port in (*ports[begin:], *ports[:begin]):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -52,12 +57,16 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError("no free ports")
 
 
+def compile_program(name: str, directory: Path, *libraries: str) -> None:
+    """Compiles `name`.c of this package into `directory`."""
+    command = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(directory / name)]
+    subprocess.run([*command, str(HERE / f"{name}.c"), *libraries], check=True)
+
+
 def build(directory: Path) -> None:
-    """Compiles the programs of this package into `directory`."""
+    """The programs that every run with a proxy needs."""
     for name in PROGRAMS:
-        source = HERE / f"{name}.c"
-        command = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(directory / name)]
-        subprocess.run([*command, str(source)], check=True)
+        compile_program(name, directory)
 
 
 def description() -> dict[str, str | int]:
@@ -72,3 +81,8 @@ def description() -> dict[str, str | int]:
         "kernel": platform.release(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "Linux"),
     }
+
+
+def about(**more: object) -> dict[str, object]:
+    """What stands above a table: when, where, and what the caller adds."""
+    return {"date": time.strftime("%Y-%m-%d", time.gmtime()), **description(), **more}

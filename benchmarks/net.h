@@ -43,6 +43,19 @@ static inline void *must_calloc(size_t count, size_t size)
     return memory;
 }
 
+/* The session id of a client: letters that every application server could have made. */
+enum { CLIENT_ID = 25 };           /* with the 0 behind it */
+
+static inline void client_id(char *out, uint32_t client)
+{
+    uint64_t mixed = (client + 1) * 0x9e3779b97f4a7c15u;
+    for (int i = 0; i < CLIENT_ID - 1; i++) {
+        out[i] = (char)('a' + (mixed >> 60));
+        mixed = (mixed << 4 | mixed >> 60) + (i == 15) * 0xd6e8feb86659fd93u;
+    }
+    out[CLIENT_ID - 1] = 0;
+}
+
 static inline uint64_t now_ns(void)
 {
     struct timespec now;

@@ -1,7 +1,8 @@
 /* Fast nodes: one epoll loop that serves several ports, each port one node.
  *
  * Every request gets the same response: a head of about 250 bytes and a body of a
- * fixed size. The node notes which client (field "X-Client: number") sent how many
+ * fixed size. One with "X-Set-Cookie: NAME" gets that cookie with it: the client's id, or
+ * for X-Zeus-Backend the node's own address. The node notes which client (field "X-Client: number") sent how many
  * requests to which node; on SIGTERM that table is written to a file, so that the
  * runner judges stickiness by what the nodes saw, not by what a proxy says.
  *
@@ -31,7 +32,7 @@ struct conn {
 static struct node nodes[NODES_MAX];
 static int nodes_count, poller;
 static char *response;
-static size_t response_length;
+static size_t response_length, head_length;
 static volatile sig_atomic_t stopping;
 
 static void on_stop(int signal_number)
@@ -53,19 +54,36 @@ static void response_make(size_t body)
         "X-Frame-Options: SAMEORIGIN\r\n"
         "X-Runtime: 0.004217\r\n\r\n", body);
     memset(response + head, 'x', body);
-    response_length = (size_t)head + body;
+    head_length = (size_t)head;
+    response_length = head_length + body;
 }
 
-/* Proxies may change the case of names, so the search starts after the first letters. */
-static void client_count(struct node *node, const char *head, size_t length)
+/* The client's number. Proxies may change the case of names, so the search starts after
+ * the first letters. */
+static uint32_t client_count(struct node *node, const char *head, size_t length)
 {
     const char *found = memmem(head, length, "lient: ", 7);
     node->requests++;
     if (!found)
-        return;
+        return 0;
     unsigned long client = strtoul(found + 7, NULL, 10);
     if (client < CLIENTS_MAX)
         node->counts[client]++;
+    return (uint32_t)client;
+}
+
+/* The head with a cookie more; the socket was empty, so it takes all of it. */
+static bool cookie_send(struct conn *conn, const char *name, uint32_t client)
+{
+    char head[1024], value[CLIENT_ID];
+    int name_length = (int)strcspn(name, "\r");
+    client_id(value, client);
+    if (!strncmp(name, "X-Zeus-Backend", (size_t)name_length))
+        snprintf(value, sizeof value, "127.0.0.1:%u", conn->node->port);
+    int length = snprintf(head, sizeof head, "%.*sSet-Cookie: %.*s=%s; Path=/\r\n\r\n",
+                          (int)head_length - 2, response, name_length, name, value);
+    return length < (int)sizeof head
+        && send(conn->fd, head, (size_t)length, MSG_NOSIGNAL | MSG_MORE) == length;
 }
 
 static void conn_close(struct conn *conn)
@@ -98,9 +116,15 @@ static bool conn_receive(struct conn *conn)
         return false;
     if (conn->in_length < 4 || memcmp(conn->in + conn->in_length - 4, "\r\n\r\n", 4))
         return true;
-    client_count(conn->node, conn->in, conn->in_length);
-    conn->in_length = 0;
+    uint32_t client = client_count(conn->node, conn->in, conn->in_length);
+    const char *name = memmem(conn->in, conn->in_length, "et-Cookie: ", 11);
     conn->out_left = response_length;
+    if (name) {
+        conn->out_left -= head_length;
+        if (!cookie_send(conn, name + 11, client))
+            return false;
+    }
+    conn->in_length = 0;
     return conn_send(conn);
 }
 

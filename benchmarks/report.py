@@ -12,7 +12,6 @@ from .measure import MAIN
 from .results import Results
 
 Row = list[str]
-_BEGIN, _END = "<!-- results -->", "<!-- end of results -->"
 _COLOURS = {"fastlb": "#0b7285", "floor": "#868e96"}
 _PEER_COLOUR = "#adb5bd"
 
@@ -171,7 +170,7 @@ def _verdict_lines(results: Results, case: Case) -> list[str]:
     return lines
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
+def columns(rows: Sequence[Row]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -179,12 +178,28 @@ def _columns(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def markdown_table(rows: Sequence[Row]) -> list[str]:
+    """The first row is the head."""
+    whole = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return ["| " + " | ".join(row) + " |" for row in whole]
+
+
+def markdown_page(
+    about: Mapping[str, object], tables: Sequence[Sequence[Row]], lines: Sequence[str] = ()
+) -> str:
+    """What was measured where, tables, and lines below them."""
+    page = [f"- {name.replace('_', ' ')}: {value}" for name, value in about.items()]
+    for table in tables:
+        page += ["", *markdown_table(table)]
+    return "\n".join([*page, "", *(f"- {line}" for line in lines)]).rstrip() + "\n"
+
+
 def text(results: Results, cases: Sequence[Case]) -> str:
     lines = []
     for case in cases:
         if results.peers(case):
             lines += ["", f"{case.name}: {case.title}"]
-            lines += _columns(_ROWS[case.kind](results, case))
+            lines += columns(_ROWS[case.kind](results, case))
             lines += [f"  {line}" for line in _verdict_lines(results, case)]
     lines += ["", *(f"failed: {failure}" for failure in results.failures)]
     return "\n".join(lines).rstrip() + "\n"
@@ -201,18 +216,18 @@ def markdown(results: Results, cases: Sequence[Case], about: Mapping[str, object
     for case in cases:
         if results.peers(case):
             rows = _ROWS[case.kind](results, case)
-            rows.insert(1, ["---"] * len(rows[0]))
             lines += [f"### `{case.name}`: {case.title}", ""]
-            lines += ["| " + " | ".join(row) + " |" for row in rows]
+            lines += markdown_table(rows)
             lines += ["", *(f"- {line}" for line in _verdict_lines(results, case)), ""]
     return "\n".join(lines)
 
 
-def markdown_write(path: Path, text: str) -> None:
-    """The whole file, or, where it has both marks, what stands between them."""
+def markdown_write(path: Path, text: str, name: str = "results") -> None:
+    """The whole file, or, where it has both marks of that name, what stands between them."""
+    begin_mark, end_mark = f"<!-- {name} -->", f"<!-- end of {name} -->"
     old = path.read_text() if path.exists() else ""
-    before, begin, rest = old.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    before, begin, rest = old.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
     path.write_text(f"{before}{begin}\n{text}\n{end}{after}" if end else text)
 
 

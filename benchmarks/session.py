@@ -33,6 +33,11 @@ class RunFailed(Exception):
     """A process did not start, or did not do its part; the text says which and why."""
 
 
+def leave(signal_number: int, frame: object) -> None:
+    """TERM ends a runner as Ctrl-C does: by way of every `finally`."""
+    raise KeyboardInterrupt
+
+
 def _pinned(cpus: str, command: list[str]) -> list[str]:
     return ["taskset", "-c", cpus, "setpriv", "--pdeathsig", "TERM", "--", *command]
 
@@ -65,10 +70,11 @@ class Seen:
     moved: int
     requests: list[int]
     connections: int
+    movers: frozenset[int]  # the clients that moved
 
 
-def _read_table(path: Path) -> Seen:
-    nodes_by_client: dict[str, set[str]] = defaultdict(set)
+def read_table(path: Path) -> Seen:
+    nodes_by_client: dict[int, set[str]] = defaultdict(set)
     requests: list[int] = []
     connections = 0
     for line in path.read_text().splitlines():
@@ -77,19 +83,19 @@ def _read_table(path: Path) -> Seen:
             requests.append(int(first))
             connections += int(second)
         else:
-            nodes_by_client[first].add(port)
-    moved = sum(len(nodes) > 1 for nodes in nodes_by_client.values())
-    return Seen(len(nodes_by_client), moved, requests, connections)
+            nodes_by_client[int(first)].add(port)
+    movers = frozenset(client for client, nodes in nodes_by_client.items() if len(nodes) > 1)
+    return Seen(len(nodes_by_client), len(movers), requests, connections, movers)
 
 
 class Generator:
-    """The load program between its warm-up and its measured part."""
+    """The load program after its warm-up; each run is a measured part."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def run(self) -> dict[str, Any]:
-        """The measured part; what the program counted."""
+        """One measured part; what the program counted."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin
         assert stdout
@@ -116,9 +122,11 @@ class Session:
         return proc.tree(self.root) if self.root else []
 
     @contextlib.contextmanager
-    def generator(self, task: Task, load: Load, *arguments: str) -> Iterator[Generator]:
+    def generator(
+        self, task: Task, load: Load, *arguments: str, port: int = 0
+    ) -> Iterator[Generator]:
         """The generator, warmed up and with nothing in flight."""
-        command = [str(self._programs / "load"), "-l", str(self.place.port)]
+        command = [str(self._programs / "load"), "-l", str(port or self.place.port)]
         command += ["-c", str(load.slots), *arguments]
         for option, value in (("-k", load.clients), ("-i", load.in_flight), ("-r", load.rate)):
             command += [option, str(value)] if value else []
@@ -128,10 +136,12 @@ class Session:
             _pinned(self.layout.others, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         try:
+            assert process.stdin
             assert process.stdout
             if process.stdout.readline() != "ready\n":
                 raise RunFailed("the generator did not get through its warm-up")
             yield Generator(process)
+            process.stdin.close()
             process.wait(_STOP_S)
         finally:
             _end(process)
@@ -146,18 +156,20 @@ def _answers(port: int) -> bool:
     return False
 
 
-def _wait_until_it_answers(process: subprocess.Popen[str], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_S
+def _wait_until_it_answers(
+    process: subprocess.Popen[str], port: int, log: Path, start_s: float
+) -> None:
+    deadline = time.monotonic() + start_s
     while not _answers(port):
         if process.poll() is not None:
             raise RunFailed(f"ended with {process.returncode}: {log.read_text()[-2000:].strip()}")
         if time.monotonic() > deadline:
-            raise RunFailed(f"no answer in {_START_S:.0f} s: {log.read_text()[-2000:].strip()}")
+            raise RunFailed(f"no answer in {start_s:.0f} s: {log.read_text()[-2000:].strip()}")
         time.sleep(0.02)
 
 
 @contextlib.contextmanager
-def _nodes(programs: Path, layout: machine.Layout, task: Task, place: Place) -> Iterator[None]:
+def run_nodes(programs: Path, layout: machine.Layout, task: Task, place: Place) -> Iterator[None]:
     command = [str(programs / "node"), "-p", ",".join(map(str, place.node_ports))]
     command += ["-s", str(task.body_bytes), "-o", str(place.directory / "table")]
     process = _popen(_pinned(layout.others, command), stdout=subprocess.PIPE)
@@ -171,7 +183,9 @@ def _nodes(programs: Path, layout: machine.Layout, task: Task, place: Place) -> 
 
 
 @contextlib.contextmanager
-def _proxy(session: Session, command: list[str], log: IO[str]) -> Iterator[None]:
+def run_proxy(
+    session: Session, command: list[str], log: IO[str], start_s: float = _START_S
+) -> Iterator[None]:
     process = _popen(
         _pinned(session.layout.proxy, command),
         stdin=subprocess.DEVNULL,
@@ -180,7 +194,7 @@ def _proxy(session: Session, command: list[str], log: IO[str]) -> Iterator[None]
         cwd=session.place.directory,
     )
     try:
-        _wait_until_it_answers(process, session.place.port, Path(log.name))
+        _wait_until_it_answers(process, session.place.port, Path(log.name), start_s)
         session.root = process.pid
         yield
     finally:
@@ -197,10 +211,10 @@ def open_session(peer: Peer, task: Task, programs: Path, directory: Path) -> Ite
     if not command:
         place = Place(directory, programs, node_ports[0], tuple(node_ports))
     session = Session(programs, layout, place)
-    with _nodes(programs, layout, task, place):
+    with run_nodes(programs, layout, task, place):
         if command:
-            with (directory / "log").open("w") as log, _proxy(session, command, log):
+            with (directory / "log").open("w") as log, run_proxy(session, command, log):
                 yield session
         else:
             yield session
-    session.seen = _read_table(directory / "table")
+    session.seen = read_table(directory / "table")

@@ -102,8 +102,7 @@ def table(cls: type[Table], title: str) -> Iterator[str]:
 
 
 def own_fields(cls: type[Table]) -> list[str]:
-    inherited = {info.name for base in cls.__mro__[1:-3] for info in structs.fields(base)}
-    return [info.name for info in structs.fields(cls) if info.name not in inherited]
+    return [info.name for info in structs.fields(cls) if info.name in TEXTS[cls.__name__]]
 
 
 def persistence() -> Iterator[str]:

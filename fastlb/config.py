@@ -33,10 +33,11 @@ from fastlb.units import (
 
 # Bounds that the core fixes (fastlb/_core/limits.pxd); a test compares them.
 WORKERS_MAX = 64
-NODES_MAX = 4096
+NODES_MAX = 4095  # the core's last slot is that of the nodes that no pool lists
 VIRTUAL_SERVERS_MAX = 256
 CLASSES_MAX = 256
 FALLBACK_DEPTH_MAX = 16  # classes in one chain
+COOKIE_NAMES_MAX = 16  # virtual servers that write a class's cookie, each under its own name
 HEADER_COUNT_MAX = 256
 HEAD_BYTES_MAX = 60 << 10  # of HEAD_BYTES_MAX; the rest is room for the fields that are added
 
@@ -81,6 +82,13 @@ Cidr = Annotated[Network, Networks()]
 CookieName = Annotated[
     str, Pattern(TOKEN, "a cookie name: letters, digits and any of !#$%&'*+-.^_`|~ (RFC 6265)")
 ]
+CookiePath = Annotated[
+    str | None, Pattern(r"/[!-:<-~]*", 'a path that begins with "/", without ";"')
+]
+CookieDomain = Annotated[
+    str | None, Pattern(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", "a domain name")
+]
+SameSite = Literal["lax", "strict", "none"] | None
 SessionTimeout = Annotated[int, Duration("1s", "8760h", zero="none")]
 
 
@@ -273,9 +281,14 @@ class PersistenceClass(Table, frozen=True, kw_only=True):
     """What happens when a session's node cannot serve: a `"new-node"` is chosen; a `"redirect"` is
     answered (302 to `redirect_url`); or the connection is told to `"close"` (503)."""
     redirect_url: Annotated[
-        str | None, Pattern(r"(/|https?://[^/])[!-~]*", 'a path like "/sorry" or an http(s) URL')
+        str | None,
+        Pattern(
+            r"(/|https?://[^/])[!-~]{0,2000}",
+            'a path like "/sorry" or an http(s) URL, not longer than 2,000 characters',
+        ),
     ] = None
-    """Where `failure_mode = "redirect"` sends the client."""
+    """Where `failure_mode = "redirect"` sends the client. `%{path}` in its query, as in
+    `"/sorry?from=%{path}"`, becomes the path and query that were asked for, percent-encoded."""
     delete_on_failure: bool = True
     """Whether `"redirect"` and `"close"` forget the session, or keep it for when the node is
     back."""
@@ -310,13 +323,11 @@ class CookieClass(PersistenceClass, frozen=True, kw_only=True):
     """Write `HttpOnly`: scripts in the page do not see the cookie."""
     secure: bool | None = None
     """Write `Secure`: the browser sends the cookie over TLS only. Absent: on `https`."""
-    same_site: Literal["lax", "strict", "none"] | None = None
+    same_site: SameSite = None
     """Write `SameSite`; absent: it is not written. `"none"` needs `secure`."""
-    domain: Annotated[
-        str | None, Pattern(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", "a domain name")
-    ] = None
+    domain: CookieDomain = None
     """Write `Domain`; absent: the cookie is for the very host only."""
-    path: Annotated[str, Pattern(r"/[!-:<-~]*", 'a path that begins with "/", without ";"')] = "/"
+    path: CookiePath = "/"
     """Write `Path`."""
     directives: str = ""
     """More directives, appended as written, like `"Partitioned; Priority=High"`."""
@@ -352,9 +363,10 @@ class UniversalClass(CacheClass, frozen=True, kw_only=True):
 
     key: Annotated[tuple[KeyPart, ...], Key(*KEY_KINDS)] = ()
     """Where the key is found; a list is joined, and a missing part makes no key. Absent: a rule
-    sets it."""
+    sets it. A rule's key goes before this one."""
     learn: Annotated[tuple[KeyPart, ...], Key("header", "cookie", many=False)] = ()
-    """Where a response names the key of a new session."""
+    """Where a response names the key of a session too; the key that a request brings makes a map
+    all the same."""
 
 
 class NamedClass(PersistenceClass, frozen=True, kw_only=True):
@@ -370,14 +382,16 @@ class TransparentClass(CookieClass, frozen=True, kw_only=True):
 
 
 class CookieInsertClass(CookieClass, frozen=True, kw_only=True):
-    """A cookie `NSC_<id of the virtual server>` with the node's address and port."""
+    """A cookie `NSC_<id of the virtual server>` with the node's address and port, as the NetScaler
+    appliance writes it. `name` makes it one name for all virtual servers."""
 
     type: ClassVar[str] = "cookie-insert"
 
     version: Annotated[int, Meta(ge=0, le=1)] = 1
     """0 writes `Expires`, 1 writes `Max-Age`; with `timeout = "0s"` neither is written."""
     passphrase_file: File | None = None
-    """Passphrases, one per line: the first encrypts, all decrypt. Absent: no encryption."""
+    """Passphrases, one per line: the first encrypts, all decrypt; lines that begin with `#` are
+    comments. A reload reads the file again. Absent: no encryption."""
 
 
 class AppCookieClass(CookieClass, frozen=True, kw_only=True):
@@ -387,6 +401,14 @@ class AppCookieClass(CookieClass, frozen=True, kw_only=True):
 
     cookie: CookieName
     """Name of the application's session cookie."""
+    path: CookiePath = None
+    """Write `Path`; absent: the one of the application's cookie."""
+    domain: CookieDomain = None
+    """Write `Domain`; absent: the one of the application's cookie, if it has one."""
+    secure: bool | None = None
+    """Write `Secure`; absent: if the application's cookie has it."""
+    same_site: SameSite = None
+    """Write `SameSite`; absent: the one of the application's cookie, if it has one."""
 
 
 class J2eeClass(CacheClass, frozen=True, kw_only=True):
@@ -395,6 +417,13 @@ class J2eeClass(CacheClass, frozen=True, kw_only=True):
     type: ClassVar[str] = "j2ee"
     protocols: ClassVar[tuple[str, ...]] = ("http", "https")
 
+    cookie: CookieName = "JSESSIONID"
+    """Name of the container's session cookie."""
+    parameter: Annotated[
+        str,
+        Pattern(r"[A-Za-z0-9._~!$&'()*+,:@-]+", 'the name of a path parameter, like "jsessionid"'),
+    ] = "jsessionid"
+    """Name of the path parameter that carries the id where there is no cookie."""
     route_separators: Annotated[
         str, Pattern(r"[!-/:-@\[-`{-~]*", "punctuation characters, each a separator")
     ] = ".!:"
@@ -406,6 +435,9 @@ class AspClass(CacheClass, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "asp"
     protocols: ClassVar[tuple[str, ...]] = ("http", "https")
+
+    cookie: CookieName = "ASP.NET_SessionId"
+    """Name of the session cookie of ASP.NET; the names of classic ASP are fixed."""
 
 
 class XZeusClass(PersistenceClass, frozen=True, kw_only=True):
@@ -430,7 +462,7 @@ class HashClass(PersistenceClass, frozen=True, kw_only=True):
     on: Annotated[tuple[KeyPart, ...], Key(*KEY_KINDS, "source+destination")] = (
         KeyPart("source", ""),
     )
-    """What is hashed."""
+    """What is hashed: a missing part makes no key, and a key that a rule sets goes before this."""
 
 
 CLASS_TYPES: dict[str, type[PersistenceClass]] = {
@@ -455,7 +487,8 @@ class Limits(Table, frozen=True, kw_only=True):
     """Bounds on what clients and nodes may make fastlb hold."""
 
     max_connections: Annotated[int, Meta(ge=1, le=10_000_000)] = 50000
-    """Client connections open at one time, of all workers together."""
+    """Client connections open at one time, of all workers together; while this is the default,
+    fewer where the limit of open descriptors allows no more."""
     request_line_bytes: Annotated[int, Size("64B", "60KiB")] = 8 << 10
     """The request line; a longer one is answered 414."""
     headers_bytes: Annotated[int, Size("256B", "60KiB")] = 32 << 10
@@ -555,3 +588,8 @@ class Config(Table, frozen=True, kw_only=True):
     """Several proxies."""
     file: Path = Path("fastlb.toml")
     """The file that was read; no key of it."""
+    connections_given: bool = True
+    """Whether `limits.max_connections` is the operator's number; no key of the file."""
+
+
+NO_KEYS = ("file", "connections_given")  # fields of Config that stand for no table

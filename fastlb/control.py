@@ -22,9 +22,12 @@ from fastlb.errors import StartError
 from fastlb.in_force import ACKNOWLEDGE_S, InForce, Prepared
 from fastlb.listeners import short_backlog
 from fastlb.machine import StateLock, User, open_state_dir, raise_descriptor_limit
+from fastlb.node_commands import NodeCommands
+from fastlb.node_words import NodeWords
 from fastlb.saved_maps import SavedMaps
 from fastlb.secret import load_secret, secret_mark, session_keys
-from fastlb.status import read_status
+from fastlb.sessions import SessionCommands
+from fastlb.status import status_of
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
 
 FAILED_STARTS_MAX = 3  # per worker, before a start is given up
@@ -40,6 +43,7 @@ class Reloaded(NamedTuple):
     errors: list[str]
     warnings: list[str]
     wrong_configuration: bool = False
+    refused: tuple[str, ...] = ()  # workers that cannot use it, each logged when it said so
 
 
 class Control:
@@ -68,6 +72,8 @@ class Control:
                 "status": self._status_command,
                 "reload": self._reload_command,
                 "stop": self._stop_command,
+                "node": NodeCommands(self.in_force, self.words).run,
+                "sessions": SessionCommands(self.in_force).run,
             }
             control_socket = ControlSocket(self.cfg.proxy.state_dir, commands)
             await control_socket.open()
@@ -109,7 +115,10 @@ class Control:
         for line in filter(None, warnings):
             log.warn(line)
         self.in_force.keys = self.keys
-        self.in_force.adopt(self.prepared)
+        self.words = NodeWords(proxy.state_dir)
+        self.in_force.states.words = self.words.load()
+        for line in self._words_over(self.in_force.adopt(self.prepared)):
+            log.warn(line)
         self.saved.load(self.in_force.segment)
         self.workers = self.in_force.workers = Workers(
             proxy.workers,
@@ -119,6 +128,10 @@ class Control:
             self.in_force.changes.notify,
             self.command,
         )
+
+    def _words_over(self, lines: list[str]) -> list[str]:
+        """Warnings, once the file of the operator's words is without those that are over."""
+        return lines + self.words.save(self.in_force.states.words) if lines else []
 
     def _open_user(self) -> None:
         name = self.cfg.proxy.user
@@ -148,6 +161,7 @@ class Control:
         if proxy.secret_file.parent == proxy.state_dir:  # elsewhere it is the operator's
             paths.append(proxy.secret_file)
         paths += [saved, *saved.iterdir()] if saved.exists() else []
+        paths += [self.words.path] if self.words.path.exists() else []
         paths += [self.access_log.fd] if proxy.access_log not in STREAMS else []
         self.user.give(paths)
         self.user.become()
@@ -185,12 +199,12 @@ class Control:
         return not self.stopping.is_set()
 
     def _slow_workers(self) -> list[str]:
-        """A warning for each worker that does not run by the configuration in force."""
+        """A warning for each worker that has said nothing of the configuration in force."""
         generation = self.in_force.generation
         return [
             errors.WORKER_SLOW.line(index=worker.index, pid=worker.pid, generation=generation)
             for worker in self.workers.running.values()
-            if worker.acknowledged < generation
+            if max(worker.acknowledged, worker.refused) < generation
         ]
 
     def _ready_line(self) -> str:
@@ -204,6 +218,7 @@ class Control:
             try:
                 await asyncio.wait_for(self.stopping.wait(), TIDY_S)
             except TimeoutError:
+                self.in_force.states.look()
                 if not self._reloading.locked():
                     self.in_force.tidy()
 
@@ -225,14 +240,14 @@ class Control:
             except StartError as error:
                 return Reloaded(error.lines, warnings)
             warnings += self._change_log(cfg)
-            await self.in_force.put(prepared)
+            warnings += self._words_over(await self.in_force.put(prepared))
             generation = self.in_force.generation
             await self.in_force.changes.until(
                 lambda: self.workers.all_answered(generation), ACKNOWLEDGE_S
             )
             warnings += self._slow_workers()
             self.in_force.tidy()
-            return Reloaded([], warnings)
+            return Reloaded([], warnings, refused=tuple(self.workers.refusals(generation)))
 
     def _with_what_stays(self, cfg: Config) -> tuple[Config, list[str]]:
         """The new configuration with those keys as they are that only a start can change."""
@@ -307,10 +322,7 @@ class Control:
     # --- commands ---
 
     async def _status_command(self, request: Answer) -> Answer:
-        cfg = self.in_force.cfg
-        assert cfg is not None
-        reader, generation = self.in_force.reader, self.in_force.generation
-        return {"ok": True, "status": read_status(cfg, reader, self.workers, generation)}
+        return {"ok": True, "status": await status_of(self.in_force)}
 
     async def _reload_command(self, request: Answer) -> Answer:
         done = await self._logged_reload()
@@ -318,6 +330,7 @@ class Control:
             "ok": not done.errors,
             "errors": done.errors,
             "warnings": done.warnings,
+            "refused": done.refused,
             "configuration": done.wrong_configuration,
             "generation": self.in_force.generation,
             "file": str(self.file),

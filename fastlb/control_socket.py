@@ -8,13 +8,13 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 from fastlb import errors
-from fastlb.errors import StartError
+from fastlb.errors import Refused, StartError
 from fastlb.units import UNIX_PATH_BYTES_MAX
 
 NAME = "control.sock"
@@ -22,6 +22,7 @@ REQUEST_BYTES_MAX = 65536
 REQUEST_S = 10.0  # for a client to send its line
 
 Answer = dict[str, Any]
+W = TypeVar("W", bound=str)
 Command = Callable[[Answer], Awaitable[Answer]]
 
 
@@ -84,7 +85,30 @@ class ControlSocket:
         if not isinstance(request, dict) or request.get("command") not in self.commands:
             known = ", ".join(self.commands)
             return {"ok": False, "error": f"no such command; expected one of {known}"}
-        return await self.commands[request["command"]](request)
+        try:
+            return await self.commands[request["command"]](request)
+        except Refused as error:
+            return {"ok": False, "error": str(error)}
+
+
+@overload
+def text(request: Answer, name: str) -> str: ...
+@overload
+def text(request: Answer, name: str, *, optional: Literal[True]) -> str | None: ...
+def text(request: Answer, name: str, *, optional: bool = False) -> str | None:
+    """One value of a request. Raises Refused when it is no text."""
+    value = request.get(name)
+    if isinstance(value, str) or (value is None and optional):
+        return value
+    raise Refused(errors.BAD_COMMAND, reason=f"{name} is not text")
+
+
+def chosen(request: Answer, name: str, known: Sequence[W]) -> W:
+    """One value of a request out of those known. Raises Refused."""
+    for value in known:
+        if request.get(name) == value:
+            return value
+    raise Refused(errors.BAD_COMMAND, reason=f"{name} is not one of {', '.join(known)}")
 
 
 def ask(state_dir: Path, command: str, timeout_s: float = 60.0, **values: object) -> Answer:

@@ -70,7 +70,8 @@ class Decoder:
 
     def read(self) -> config.Config:
         """The whole file."""
-        fields = {f.name: f for f in structs.fields(config.Config) if f.name != "file"}
+        tables = (f for f in structs.fields(config.Config) if f.name not in config.NO_KEYS)
+        fields = {info.name: info for info in tables}
         for key, value in self.document.items():
             if key not in fields:
                 self._unknown_at_top(key, value, list(fields))
@@ -79,6 +80,8 @@ class Decoder:
             if name in self.document:
                 value = self._value(info.type, self.document[name], (name,))
                 values |= {} if value is None else {name: value}
+        limits = self.document.get("limits")
+        values["connections_given"] = isinstance(limits, dict) and "max_connections" in limits
         values["proxy"] = self._proxy(values.get("proxy") or config.Proxy())
         return config.Config(**values)
 

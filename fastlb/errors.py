@@ -65,6 +65,20 @@ class StartError(Exception):
         return both
 
 
+class Refused(Exception):
+    """A command that a running fastlb does not carry out; `str()` is the line that says why."""
+
+    def __init__(self, message: Message, **values: object) -> None:
+        super().__init__(message.line(**values))
+
+    @classmethod
+    def with_line(cls, line: str) -> "Refused":
+        """What the running fastlb said, for whoever asked it."""
+        both = cls.__new__(cls)
+        Exception.__init__(both, line)
+        return both
+
+
 class ConfigNotFound(Exception):
     """There is no configuration file at any of the places looked at."""
 
@@ -164,6 +178,35 @@ FALLBACKS_TOO_DEEP = _error(
 COOKIE_TOO_LONG = _error(
     47, "the cookie's name and attributes are {found} bytes; expected at most {expected}"
 )
+NAMED_WITHOUT_NETWORKS = _error(
+    55, '"any" needs allow_named_networks: the networks of the nodes that a rule may name'
+)
+NETWORKS_WITHOUT_NAMED = _error(56, 'needs allow_named = "any"; else only listed nodes are named')
+UNKNOWN_PLACEHOLDER = _error(59, 'unknown placeholder "{found}"; expected "%{{path}}"{suggestion}')
+PLACEHOLDER_OUTSIDE_QUERY = _error(
+    58,
+    '"%{{path}}" outside of the query: each redirect would have a longer path; expected it behind '
+    'a "?", like "/sorry?from=%{{path}}"',
+)
+PASSPHRASE_FILE = _error(90, "passphrase file {file}: {reason}")
+TWO_COOKIES_OF_SERVER = _error(
+    91,
+    '[virtual_servers.{server}] would set two cookies "{found}": this one and that of '
+    "[persistence.{other}]; give one of the two classes a `name`",
+)
+TOO_MANY_COOKIE_NAMES = _error(
+    92,
+    "{found} virtual servers write its cookie, each under a name of its own; expected at most "
+    "{expected}, or one `name` for all",
+)
+LEARN_NEEDS_ONE_VALUE = _error(
+    52,
+    "key = {found} is never equal to the value that is learned; expected one place that has it, "
+    '"header:...", "cookie:...", "query:..." or "path:..."',
+)
+NAME_OF_SESSION_COOKIE = _error(
+    57, '"{found}" is the application\'s own cookie; expected another name, or none'
+)
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
 # What will work, but perhaps not as meant
@@ -180,6 +223,28 @@ COOKIE_AGE_NOT_ENFORCED = _warning(
 )
 UNKNOWN_USER = _warning(66, 'no user "{found}" on this machine; `fastlb run` needs it')
 ONLY_WITH_PROTOCOL = _warning(68, "only used with protocol {expected}")
+NAMED_BY_NOBODY = _warning(
+    82, "no virtual server that uses it has rules: nothing will ever name a node"
+)
+SHORT_PASSPHRASE = _warning(
+    93,
+    "passphrase file {file}: the passphrase in line {line} has {found} bytes and is soon guessed; "
+    "expected at least {expected}",
+)
+PASSPHRASE_FILE_OPEN = _warning(
+    94, "passphrase file {file} has mode {mode}, so others may read it: chmod 600 {file}"
+)
+KEY_NEVER_SET = _warning(
+    80, "no key: it has none, and [virtual_servers.{name}] has no rules that could set one"
+)
+KEY_NEVER_FOUND = _warning(
+    81, '"{found}" is never found with protocol "{protocol}" of [virtual_servers.{name}]'
+)
+TYPE_DEPRECATED = _warning(
+    69,
+    'type "{type}" is deprecated: anybody can write its cookie, and so choose the node; have the '
+    "application set a cookie of its own and use {instead}",
+)
 FALLBACK_NOT_ASKED = _warning(67, 'never asked: type "{type}" always finds a node')
 
 
@@ -269,7 +334,12 @@ WORKERS_FAIL = _start(50, "no worker gets ready: the last one {how}; nothing is 
 NOT_RUNNING = _start(60, "no fastlb is running with state directory {path}")
 NO_ANSWER = _start(61, "the fastlb with state directory {path} does not answer: {reason}")
 
+PASSPHRASE_FILE_UNUSABLE = _start(97, "[persistence.{name}] passphrase file {path}: {reason}")
+
 # Running
+HOOK_FAILED = _start(
+    98, "{what} failed, cookies of encrypted classes are not read or written: {reason}"
+)
 NEEDS_RESTART = _running(70, "{key} has changed: it takes effect at the next start")
 WORKER_DIED = _running(71, "worker {index} (pid {pid}) {how}; a new one is started")
 WORKER_BACKOFF = _running(72, "worker {index} {why}; the next one starts in {delay:g} s")
@@ -284,3 +354,35 @@ MAPS_DROPPED = _running(
 LOG_KEPT = _running(77, "the access log stays as it was: {reason}")
 STOPPED_HARD = _running(78, "worker {index} (pid {pid}) did not end in time and was killed")
 SOCKET_LEFT = _running(79, "{path} could not be removed: {reason}")
+
+# Commands to a running fastlb
+NO_SUCH_NODE = _start(80, 'no node "{found}" in {where}{suggestion}')
+NO_SUCH_POOL = _start(81, 'no pool "{found}"{suggestion}')
+NO_SUCH_CLASS = _start(82, 'no persistence class "{found}"{suggestion}')
+NOT_IN_A_CACHE = _start(83, '[persistence.{name}] (type "{type}") has no session cache: {where}')
+BAD_SESSION_KEY = _start(84, "[persistence.{name}]: {reason}")
+NO_SUCH_SESSION = _start(85, "[persistence.{name}] has no session of that {what}")
+CHANGED_MEANWHILE = _start(
+    86, "[persistence.{name}] got another session cache by a reload meanwhile; try again"
+)
+BAD_COMMAND = _start(87, "not a command that this fastlb understands: {reason}")
+NODE_ALREADY = _running(88, "{node} is {what} already{more}")
+STAYS_DISABLED = _running(89, "{node} stays disabled; `fastlb enable` puts it back in service")
+STAYS_DRAINING = _running(90, "{node} is draining still; `fastlb undrain` gives it new sessions")
+HASH_MOVES = _running(91, "[pools.{pool}]: the keys of {nodes} move to other nodes at once: {what}")
+LAST_SERVES = _running(
+    92,
+    "[pools.{pool}] has no other node that takes new sessions: they go to draining nodes all the "
+    'same (drain_last = "serve")',
+)
+LAST_REFUSES = _running(
+    93,
+    "[pools.{pool}] has no other node that takes new sessions: they are answered 503 ({why})",
+)
+WORD_OVER = _running(94, "what was said about {node} by command is over: {why}")
+WORDS_UNREADABLE = _running(
+    95, "states of nodes set by command before this start are lost: {path}: {reason}"
+)
+WORDS_NOT_SAVED = _running(
+    96, "states of nodes set by command end with this control process: {path}: {reason}"
+)

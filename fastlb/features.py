@@ -35,14 +35,6 @@ UNAVAILABLE: tuple[Feature, ...] = (
     Feature("pools.*.tls", None, "TLS towards the nodes"),
     Feature("pools.*.proxy_protocol", "v1|v2", "the PROXY protocol"),
     Feature("pools.*.retry_budget", None, "a retry budget"),
-    Feature("pools.*.allow_named", "any", "a node that is not listed"),
-    Feature("pools.*.allow_named_networks", None, "a node that is not listed"),
-    Feature("persistence.*.type", "universal|hash", "persistence type {value}"),
-    Feature("persistence.*.type", "cookie-insert", "persistence type {value}"),
-    Feature("persistence.*.type", "cookie|x-zeus", "persistence type {value}"),
-    Feature("persistence.*.type", "j2ee|asp", "persistence type {value}"),
-    Feature("persistence.*.type", "named|ssl", "persistence type {value}"),
-    Feature("persistence.*.redirect_url", r".*%\{.*", "a placeholder in redirect_url"),
 )
 
 

@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastlb import errors, log
-from fastlb._core.node import free_slot, open_slot, read_slot, set_state
+from fastlb._core.node import free_slot, read_slot
 from fastlb._core.session_store import StateFileError
 from fastlb.config import Config
+from fastlb.counters import Reader
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Listeners
+from fastlb.node_states import NodeStates
+from fastlb.passphrases import Keys, Passphrases
 from fastlb.plan import compile_plan, seal
 from fastlb.plan_class import Place
 from fastlb.segment import SharedSegment, Store, Stores
-from fastlb.slots import NodeKey, Slots, Taken, listener_keys, node_key
-from fastlb.status import Reader
+from fastlb.slots import NodeKey, Slots, Taken, listener_keys
 from fastlb.workers import CurrentPlan, Workers
 
 ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over
@@ -57,6 +59,7 @@ class Prepared:
     taken: Taken
     stores: Stores
     added: list[Address]
+    passphrases: dict[str, list[Keys]]  # by class
 
 
 class InForce:
@@ -71,7 +74,10 @@ class InForce:
         self.segment = SharedSegment(workers)
         self.slots = Slots()
         self.listeners = Listeners(workers)
+        self.passphrases = Passphrases()
+        self.class_keys: dict[str, list[Keys]] = {}  # by class, of the passphrases in force
         self.reader = Reader(self.segment, self.slots)
+        self.states = NodeStates(self.segment, self.slots, self.reader, workers)
         self.changes = Changes()
         self.generation = 0
         self.cfg: Config | None = None
@@ -88,6 +94,7 @@ class InForce:
         except OverflowError as error:
             raise StartError(errors.NO_ROOM, reason=error) from None
         stores, added = Stores({}, {}), list[Address]()
+        class_keys: dict[str, list[Keys]] = {}
         try:
             stores = self.segment.prepare(cfg)
         except StartError as error:
@@ -96,12 +103,16 @@ class InForce:
             added = self.listeners.add(listener_keys(cfg))
         except StartError as error:
             wrong.append(error)
+        try:
+            class_keys = self.passphrases.load(cfg)
+        except StartError as error:
+            wrong.append(error)
         if wrong:
             self.listeners.close(added)
             self.segment.discard(stores)
             self.slots.give_back(taken)
             raise StartError.of_all(wrong)
-        return Prepared(cfg, taken, stores, added)
+        return Prepared(cfg, taken, stores, added, class_keys)
 
     def discard(self, prepared: Prepared) -> None:
         """Gives back what was prepared and is not put in force after all."""
@@ -109,25 +120,29 @@ class InForce:
         self.segment.discard(prepared.stores)
         self.slots.give_back(prepared.taken)
 
-    async def put(self, prepared: Prepared) -> None:
-        """Puts the configuration in force for every worker there is and will be."""
+    async def put(self, prepared: Prepared) -> list[str]:
+        """Puts the configuration in force for every worker there is and will be.
+
+        Returns a line for each word of the operator about a node that is over by it.
+        """
         moving = self._moving(prepared.stores)
         await self._copy(moving)
-        self.adopt(prepared)
+        over = self.adopt(prepared)
         self.send()
         if moving and await self.changes.until(self.is_everywhere, ACKNOWLEDGE_S):
             await self._copy(moving)  # what was recorded since
+        return over
 
-    def adopt(self, prepared: Prepared) -> None:
+    def adopt(self, prepared: Prepared) -> list[str]:
         """The configuration's half of `put`: shared memory is made ready, nobody is told."""
-        cfg, before = prepared.cfg, self.cfg
         self.generation += 1
         replaced = self.segment.adopt(prepared.stores)
         if replaced:
             self._retired.append((self.generation, replaced))
         self.reader.begin(prepared.taken)
-        self._set_nodes(cfg, before, set(prepared.taken.nodes))
-        self.cfg = cfg
+        self.cfg = prepared.cfg
+        self.class_keys = prepared.passphrases
+        return self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
 
     def send(self) -> None:
         """The workers' half: each gets the plan of the configuration adopted last."""
@@ -138,6 +153,7 @@ class InForce:
             self.segment.epoch_ms,
             {name: store.place for name, store in self.segment.stores.caches.items()},
             {name: store.place for name, store in self.segment.stores.reservations.items()},
+            self.class_keys,
         )
         blob = compile_plan(
             self.cfg,
@@ -151,18 +167,6 @@ class InForce:
         self.workers.use(CurrentPlan(self.generation, self._plan_fd, listeners))
         if before >= 0:
             os.close(before)
-
-    def _set_nodes(self, cfg: Config, before: Config | None, taken: set[NodeKey]) -> None:
-        """New nodes get the state that is configured; others only where that has changed."""
-        table = self.segment.address(self.segment.node_table)
-        old = _draining(before) if before else {}
-        for key, draining in _draining(cfg).items():
-            slot = self.slots.nodes.used[key]
-            state = "draining" if draining else "up"
-            if key in taken:
-                open_slot(table, slot, state)
-            elif old.get(key) != draining:
-                set_state(table, slot, state)
 
     def _moving(self, stores: Stores) -> list[tuple[str, Store, Store]]:
         """Caches that get another size: (class, old, new)."""
@@ -223,11 +227,3 @@ class InForce:
             os.close(self._plan_fd)
             self._plan_fd = -1
         self.segment.close()
-
-
-def _draining(cfg: Config) -> dict[NodeKey, bool]:
-    return {
-        node_key(name, node.address): node.draining
-        for name, pool in cfg.pools.items()
-        for node in pool.nodes
-    }

@@ -70,7 +70,10 @@ class StateLock:
 
 
 def raise_descriptor_limit(cfg: Config, workers: int) -> str | None:
-    """Raises the limit as far as it goes; returns a warning when that is rather little."""
+    """Raises the limit as far as it goes; returns a warning when the operator wants more.
+
+    Without a number from the operator, as many connections are served as there is room for.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -88,7 +91,7 @@ def raise_descriptor_limit(cfg: Config, workers: int) -> str | None:
             connections=connections,
             wanted=wanted,
         )
-    if hard >= wanted:
+    if hard >= wanted or not cfg.connections_given:
         return None
     return errors.FEW_DESCRIPTORS.line(found=hard, connections=connections, needed=wanted)
 

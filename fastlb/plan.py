@@ -110,6 +110,7 @@ def _pool(
         retries=pool.retries,
         refuse_last_draining=pool.drain_last == "refuse",
         schedule=schedule([node.weight for node in pool.nodes]),
+        named=builder.add_networks(_networks(pool.allow_named_networks)),
     )
 
 
@@ -163,7 +164,7 @@ def _virtual_server(
     routes = [route for route in server.routes if route.host or route.path]
     first = 0
     for index, route in enumerate(routes):
-        host = (route.host or "").lower()
+        host = (route.host or "").lower().removesuffix(".")
         at = builder.add_route(host=host, path=route.path or "", pool=pools[route.pool])
         first = at if index == 0 else first
     builder.add_virtual_server(

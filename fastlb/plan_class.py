@@ -11,6 +11,7 @@ from fastlb._core.plan import CLASS_FLAGS
 from fastlb.class_id import class_hex
 from fastlb.config import (
     AppCookieClass,
+    AspClass,
     CacheClass,
     Config,
     CookieClass,
@@ -22,11 +23,12 @@ from fastlb.config import (
     UniversalClass,
     XZeusClass,
 )
-from fastlb.cookie_tail import cookie_tail
+from fastlb.cookie_tail import cookie_tail, follows, writes_expires
+from fastlb.passphrases import Keys
 from fastlb.segment import TICK_MS
 from fastlb.slots import Slots
 from fastlb.units import KeyPart
-from fastlb.validate import classes_of, pools_of
+from fastlb.validate import classes_of, cookie_names_of, pools_of
 
 Region = tuple[int, int]  # offset and bytes in the segment
 Values = dict[str, Any]  # of PlanBuilder.add_class
@@ -43,6 +45,7 @@ class Place:
     epoch_ms: int
     caches: dict[str, Region] = field(default_factory=dict)  # by class
     reservations: dict[str, Region] = field(default_factory=dict)
+    passphrases: dict[str, list[Keys]] = field(default_factory=dict)  # by class
 
 
 def class_values(cfg: Config, name: str, place: Place) -> Values:
@@ -63,6 +66,8 @@ def class_values(cfg: Config, name: str, place: Place) -> Values:
         flags |= _cache(cls, name, place, values)
     if isinstance(cls, CookieClass):
         flags |= _cookie(cfg, cls, name, place, values)
+    if isinstance(cls, CookieInsertClass) and cls.passphrase_file is not None:
+        values["passphrases"] = place.passphrases[name]
     flags |= _method(cls, values)
     return values | {"flags": sum(CLASS_FLAGS[flag] for flag in flags)}
 
@@ -83,7 +88,8 @@ def _cookie(cfg: Config, cls: CookieClass, name: str, place: Place, values: Valu
         values["reserve_ticks"] = ticks(cls.reserve_ms)
         values["reservations"] = place.reservations[name]
     options = ("every_response", "hide_cookie", "protect_cache", "preserve", "reissue")
-    return {"inserts_cookie"} | {option for option in options if getattr(cls, option)}
+    flags = {"inserts_cookie"} | {option for option in options if getattr(cls, option)}
+    return flags | {f"follows_{attribute}" for attribute in follows(cls)}
 
 
 def _method(cls: PersistenceClass, values: Values) -> set[str]:
@@ -96,12 +102,17 @@ def _method(cls: PersistenceClass, values: Values) -> set[str]:
             return {"learns"} if cls.learn else set()
         case HashClass():
             values["key"] = _parts(cls.on)
-        case AppCookieClass():
+        case AppCookieClass() | AspClass():
             values["session_cookie"] = cls.cookie
         case J2eeClass():
-            values["route_separators"] = cls.route_separators
+            values |= {
+                "session_cookie": cls.cookie,
+                "session_parameter": cls.parameter,
+                "route_separators": cls.route_separators,
+            }
         case CookieInsertClass():
-            return set() if cls.passphrase_file else {"listed_only"}
+            flags = {"writes_expires"} if writes_expires(cls) else set()
+            return flags if cls.passphrase_file else flags | {"listed_only"}
         case XZeusClass():
             return {"listed_only"}
     return set()
@@ -113,9 +124,11 @@ def _parts(parts: tuple[KeyPart, ...]) -> list[tuple[str, str]]:
 
 def cookie_names(cfg: Config, name: str) -> list[tuple[str, int]]:
     """Names of the class's cookie, and which virtual server (its index) writes each; -1: all."""
-    cls = cfg.persistence[name]
-    assert isinstance(cls, CookieClass)
-    return [(cls.cookie_name or "", -1)]
+    indices = {server: index for index, server in enumerate(cfg.virtual_servers)}
+    return [
+        (cookie, -1 if server is None else indices[server])
+        for cookie, server in cookie_names_of(cfg, name).items()
+    ]
 
 
 def ticks(ms: int) -> int:

@@ -211,6 +211,17 @@ def read_inet(text: str, expected: str) -> InetAddress:
     return InetAddress(ip, int(match[3]))
 
 
+def read_ip_port(text: str) -> tuple[IP, int | None] | None:
+    """`10.0.0.1`, `10.0.0.1:80`, `::1`, `[::1]` or `[::1]:80`; None when it is none of these."""
+    bare = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
+    if ip := read_ip(bare):
+        return ip, None
+    try:
+        return read_inet(text, "")
+    except Invalid:
+        return None
+
+
 class Inet:
     """An IP address and a port."""
 
@@ -288,6 +299,11 @@ class Pattern:
 
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 5.6.2
+QUERY_NAME = r'[!"$%\'-<>-~]+'  # what may stand in a target, without "&" and "="
+
+
+KEY_PARTS_MAX = 16  # each is read on every request
+BOTH = "source+destination"
 
 
 class Key:
@@ -307,13 +323,16 @@ class Key:
         read: list[KeyPart] = []
         for part in parts:
             text = read_text(part, self.expected)
-            both = ("source", "destination") if text == "source+destination" else (text,)
+            both = BOTH.split("+") if text == BOTH else (text,)
             read += [self._part(one, text) for one in both]
+        if len(read) > KEY_PARTS_MAX:
+            found, expected = f"a key of {len(read)} parts", f"at most {KEY_PARTS_MAX}"
+            raise Invalid(errors.OUT_OF_RANGE, found=found, expected=expected)
         return tuple(read)
 
     def _part(self, text: str, found: str) -> KeyPart:
         kind, colon, name = text.partition(":")
-        shapes = {"header": TOKEN, "cookie": TOKEN, "query": r"[^&=\s\x00-\x1f]+"}
+        shapes = {"header": TOKEN, "cookie": TOKEN, "query": QUERY_NAME}
         shapes["path"] = "[1-9][0-9]?"
         known = kind in self.kinds or (kind == "destination" and found in self.kinds)
         if not known or bool(colon) != (kind in shapes):
@@ -329,8 +348,19 @@ class Key:
         return KeyPart(kind, name)  # type: ignore[arg-type]
 
     def write(self, value: tuple[KeyPart, ...]) -> str:
-        texts = [quoted(str(part)) for part in value]
+        texts = [quoted(text) for text in self._texts(value)]
         return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+
+    @staticmethod
+    def _texts(value: tuple[KeyPart, ...]) -> list[str]:
+        """The parts as read: a destination stands behind its source, as one word."""
+        texts: list[str] = []
+        for part in value:
+            if part.kind == "destination":
+                texts[-1] = BOTH
+            else:
+                texts.append(str(part))
+        return texts
 
 
 class FilePath:

@@ -11,12 +11,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastlb import config, errors
-from fastlb.class_id import class_hex
-from fastlb.config import Config, CookieClass, PersistenceClass
-from fastlb.cookie_tail import cookie_tail
+from fastlb.class_id import class_hex, server_cookie_name
+from fastlb.config import Config, CookieClass
+from fastlb.cookie_tail import EXPIRES_BYTES, cookie_tail, writes_expires
 from fastlb.decode import Report, directive_names
-from fastlb.units import BYTES, TOKEN, InetAddress, UnixAddress, written_quantity
+from fastlb.passphrases import read_passphrases, why
+from fastlb.units import (
+    BYTES,
+    TOKEN,
+    InetAddress,
+    Key,
+    KeyPart,
+    UnixAddress,
+    written_quantity,
+)
 
+PLACEHOLDER = "%{path}"
 NOUNS = {
     "pools": "pool",
     "persistence": "persistence class",
@@ -35,10 +45,15 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _protocol_keys(cfg, report)
     _fallbacks(cfg, report)
     _class_protocols(cfg, report)
+    _named(cfg, report)
+    _keys(cfg, document, report)
     _failure_modes(cfg, document, report)
+    _placeholders(cfg, report)
     _cookies(cfg, report)
+    _deprecated(cfg, report)
     _cookie_names(cfg, report)
     _cookie_lengths(cfg, report)
+    _passphrases(cfg, report)
     _limits(cfg, report)
     _counts(cfg, report)
     _user(cfg, report)
@@ -57,6 +72,17 @@ def classes_of(cfg: Config, pool: str) -> list[str]:
         chain.append(name)
         name = cfg.persistence[name].fallback
     return chain
+
+
+def cookie_names_of(cfg: Config, name: str) -> dict[str, str | None]:
+    """The names of a class's cookie, and which virtual server writes each; None: all do."""
+    cls = cfg.persistence[name]
+    if isinstance(cls, CookieClass) and cls.cookie_name is not None:
+        return {cls.cookie_name: None}
+    if isinstance(cls, config.CookieInsertClass):
+        servers = {server for used, server, _ in _uses(cfg) if used == name}
+        return {server_cookie_name(one): one for one in cfg.virtual_servers if one in servers}
+    return {}
 
 
 def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -184,7 +210,7 @@ def _protocol_keys(cfg: Config, report: Report) -> None:
 def _fallbacks(cfg: Config, report: Report) -> None:
     in_cycle: set[str] = set()
     for start, cls in cfg.persistence.items():
-        if cls.fallback and cls.type == "hash":
+        if cls.fallback and _always_hashed(cfg, start):
             report(errors.FALLBACK_NOT_ASKED, ("persistence", start, "fallback"), type=cls.type)
         chain = [start]
         while (following := cfg.persistence[chain[-1]].fallback) in cfg.persistence:
@@ -195,6 +221,50 @@ def _fallbacks(cfg: Config, report: Report) -> None:
             in_cycle.update(chain)
             shown = " -> ".join([*chain, start])
             report(errors.FALLBACK_CYCLE, ("persistence", start, "fallback"), chain=shown)
+
+
+def _always_hashed(cfg: Config, name: str) -> bool:
+    """Whether each request has what the class hashes. Behind a unix socket there are no
+    addresses, and a client of HTTP/1.0 need not name a host."""
+    cls = cfg.persistence[name]
+    if not isinstance(cls, config.HashClass):
+        return False
+    listen = [cfg.virtual_servers[used].listen for other, used, _ in _uses(cfg) if other == name]
+    unix = any(isinstance(address, UnixAddress) for addresses in listen for address in addresses)
+    return not unix and all(part.kind in ("source", "destination") for part in cls.on)
+
+
+FOUND_WITH = {  # the parts of a key that a protocol has
+    "http": {"header", "cookie", "query", "path", "host", "source", "destination"},
+    "https": {"header", "cookie", "query", "path", "host", "sni", "source", "destination"},
+    "tls": {"sni", "source", "destination"},
+    "tcp": {"source", "destination"},
+}
+
+
+def _keys(cfg: Config, document: dict[str, Any], report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        if isinstance(cls, config.UniversalClass) and cls.learn and not _may_be_learned(cls.key):
+            path = ("persistence", name, "learn")
+            report(errors.LEARN_NEEDS_ONE_VALUE, path, found=Key(*config.KEY_KINDS).write(cls.key))
+    for name, server in dict.fromkeys((name, server) for name, server, _ in _uses(cfg)):
+        cls, protocol = cfg.persistence[name], cfg.virtual_servers[server].protocol
+        written = _table(document, "persistence")[name]
+        unset = isinstance(cls, config.UniversalClass) and "key" not in written
+        if unset and not cfg.virtual_servers[server].rules:
+            report(errors.KEY_NEVER_SET, ("persistence", name), name=server)
+        for key in ("key", "on", "learn"):
+            for part in getattr(cls, key, ()):
+                if part.kind not in FOUND_WITH.get(protocol, {part.kind}):
+                    path = ("persistence", name, key)
+                    found = {"found": part, "protocol": protocol, "name": server}
+                    report(errors.KEY_NEVER_FOUND, path, **found)
+
+
+def _may_be_learned(key: tuple[KeyPart, ...]) -> bool:
+    """Whether a response can name it; an empty one is a rule's affair."""
+    texts = ("header", "cookie", "query", "path")
+    return not key or (len(key) == 1 and key[0].kind in texts)
 
 
 def _class_protocols(cfg: Config, report: Report) -> None:
@@ -210,6 +280,36 @@ def _class_protocols(cfg: Config, report: Report) -> None:
                 pool=pool,
                 expected=", ".join(cls.protocols),
             )
+
+
+def _named(cfg: Config, report: Report) -> None:
+    """Nodes that rules name: which are allowed, and whether there is any rule."""
+    for name, pool in cfg.pools.items():
+        if pool.allow_named == "any" and not pool.allow_named_networks:
+            report(errors.NAMED_WITHOUT_NETWORKS, ("pools", name, "allow_named"))
+        if pool.allow_named != "any" and pool.allow_named_networks:
+            report(errors.NETWORKS_WITHOUT_NAMED, ("pools", name, "allow_named_networks"))
+    ruled = {name: False for name, _, _ in _uses(cfg) if cfg.persistence[name].type == "named"}
+    for name, server, _ in _uses(cfg):
+        if name in ruled and cfg.virtual_servers[server].rules:
+            ruled[name] = True
+    for name, has_rules in ruled.items():
+        if not has_rules:
+            report(errors.NAMED_BY_NOBODY, ("persistence", name, "type"))
+
+
+def _placeholders(cfg: Config, report: Report) -> None:
+    """What stands for a part of the request in redirect_url."""
+    for name, cls in cfg.persistence.items():
+        path = ("persistence", name, "redirect_url")
+        url, _, fragment = (cls.redirect_url or "").partition("#")
+        before = url.partition("?")[0]
+        for found in re.findall(r"%\{[^}]*\}?", cls.redirect_url or ""):
+            if found != PLACEHOLDER:
+                suggestion = errors.did_you_mean(found, [PLACEHOLDER])
+                report(errors.UNKNOWN_PLACEHOLDER, path, found=found, suggestion=suggestion)
+        if PLACEHOLDER in before or PLACEHOLDER in fragment:
+            report(errors.PLACEHOLDER_OUTSIDE_QUERY, path)
 
 
 def _failure_modes(cfg: Config, document: dict[str, Any], report: Report) -> None:
@@ -243,6 +343,13 @@ def _cookies(cfg: Config, report: Report) -> None:
             report(errors.COOKIE_AGE_NOT_ENFORCED, (*path, key))
 
 
+def _deprecated(cfg: Config, report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        if isinstance(cls, config.XZeusClass):
+            path = ("persistence", name, "type")
+            report(errors.TYPE_DEPRECATED, path, type=cls.type, instead='type = "cookie"')
+
+
 def _plain_http(cfg: Config, server: str) -> bool:
     return cfg.virtual_servers[server].protocol == "http"
 
@@ -251,7 +358,7 @@ def _wrong_directives(cls: CookieClass) -> Iterator[tuple[str, str]]:
     """Each part of `directives` that cannot be appended, and why (RFC 6265 4.1.1)."""
     if not cls.directives:
         return
-    ours = {"path": "path", "httponly": "http_only" if cls.http_only else ""}
+    ours = {"path": "path" if cls.path else "", "httponly": "http_only" if cls.http_only else ""}
     ours["secure"] = "secure" if cls.secure else ""
     ours["samesite"] = "same_site" if cls.same_site else ""
     ours["domain"] = "domain" if cls.domain else ""
@@ -276,7 +383,7 @@ def _wrong_directives(cls: CookieClass) -> Iterator[tuple[str, str]]:
 
 def _cookie_names(cfg: Config, report: Report) -> None:
     hexes: dict[str, str] = {}
-    cookies: dict[str, str] = {}
+    cookies: dict[str, tuple[str, str | None]] = {}  # class, and virtual server
     for name, cls in cfg.persistence.items():
         if (other := hexes.setdefault(class_hex(name), name)) != name:
             report(
@@ -285,19 +392,36 @@ def _cookie_names(cfg: Config, report: Report) -> None:
                 found=class_hex(name),
                 other=other,
             )
-        elif (cookie := _cookie_name(cls)) and (other := cookies.setdefault(cookie, name)) != name:
+            continue
+        names = cookie_names_of(cfg, name)
+        for cookie, server in names.items():
+            other, others_server = cookies.setdefault(cookie, (name, server))
+            if other == name:
+                continue
+            values = {"found": cookie, "other": other}
+            if server is None or others_server is None:
+                report(errors.SAME_COOKIE_NAME, ("persistence", name, "name"), **values)
+            else:
+                place = ("persistence", name)
+                report(errors.TWO_COOKIES_OF_SERVER, place, server=server, **values)
+        if len(names) > config.COOKIE_NAMES_MAX:
+            report(
+                errors.TOO_MANY_COOKIE_NAMES,
+                ("persistence", name),
+                found=len(names),
+                expected=config.COOKIE_NAMES_MAX,
+            )
+        if isinstance(cls, config.AppCookieClass) and cls.cookie_name == cls.cookie:
             path = ("persistence", name, "name")
-            report(errors.SAME_COOKIE_NAME, path, found=cookie, other=other)
-
-
-def _cookie_name(cls: PersistenceClass) -> str | None:
-    return cls.cookie_name if isinstance(cls, CookieClass) else None
+            report(errors.NAME_OF_SESSION_COOKIE, path, found=cls.cookie)
 
 
 def _cookie_lengths(cfg: Config, report: Report) -> None:
     for name, cls in cfg.persistence.items():
         if isinstance(cls, CookieClass):
-            count = len((cls.cookie_name or "").encode()) + len(cookie_tail(cls, True).encode())
+            longest_name = max(map(len, cookie_names_of(cfg, name)), default=0)
+            count = longest_name + len(cookie_tail(cls, True).encode())
+            count += EXPIRES_BYTES if writes_expires(cls) else 0
             if count > config.COOKIE_BYTES_MAX:
                 longest = max(("cookie_name", "path", "domain", "directives"), key=_length_in(cls))
                 report(
@@ -306,6 +430,21 @@ def _cookie_lengths(cfg: Config, report: Report) -> None:
                     found=count,
                     expected=config.COOKIE_BYTES_MAX,
                 )
+
+
+def _passphrases(cfg: Config, report: Report) -> None:
+    for name, cls in cfg.persistence.items():
+        if not isinstance(cls, config.CookieInsertClass) or cls.passphrase_file is None:
+            continue
+        place = ("persistence", name, "passphrase_file")
+        file = cls.passphrase_file
+        try:
+            doubts = read_passphrases(file).doubts
+        except (OSError, ValueError) as error:
+            report(errors.PASSPHRASE_FILE, place, file=file, reason=why(error))
+            continue
+        for message, values in doubts:
+            report(message, place, file=file, **values)
 
 
 def _length_in(cls: CookieClass) -> Callable[[str], int]:

@@ -119,6 +119,14 @@ class Workers:
             for worker in self.running.values()
         )
 
+    def refusals(self, generation: int) -> list[str]:
+        """A line for each worker that cannot use this plan."""
+        return [
+            errors.PLAN_REFUSED.line(index=worker.index, pid=worker.pid, generation=generation)
+            for worker in self.running.values()
+            if worker.refused == generation
+        ]
+
     def all_released(self, generation: int) -> bool:
         """Whether no request in any worker uses a plan older than this one."""
         return len(self.running) == self.count and all(

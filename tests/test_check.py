@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import fastlb
 from fastlb import errors, features
 from fastlb.check import check_file, check_text, find_config
-from fastlb.config import LISTENERS_MAX, NODES_MAX
+from fastlb.config import COOKIE_NAMES_MAX, LISTENERS_MAX, NODES_MAX
 from fastlb.errors import ConfigNotFound, Message, Problem
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -72,6 +72,8 @@ def test_every_message_is_shown_by_a_test() -> None:
         for code in re.findall("FLB-C...", file.read_text())
     }
     shown |= {"FLB-C001", "FLB-C003", "FLB-C005", "FLB-C006", "FLB-C041", "FLB-C045"}  # below
+    shown |= {"FLB-C092"}  # below
+    shown |= {"FLB-C090", "FLB-C093", "FLB-C094"}  # of other files: test_passphrases.py
     assert {message.code for message in catalogue()} == shown
 
 
@@ -103,6 +105,19 @@ def test_too_many_addresses() -> None:
     assert "251 addresses to listen on" in str(problem)
 
 
+def test_too_many_names_of_one_cookie() -> None:
+    cookie = 'persistence = "c"\n[persistence.c]\ntype = "cookie-insert"\n'
+    servers = [
+        f'[virtual_servers.s{n}]\nlisten = "127.0.0.1:{1000 + n}"\npool = "web"\n'
+        for n in range(COOKIE_NAMES_MAX + 1)
+    ]
+    (problem,) = check_text("".join(servers) + WEB + cookie, Path("x")).errors
+    assert problem.code == "FLB-C092"
+    assert check_text("".join(servers[1:]) + WEB + cookie, Path("x")).errors == []
+    named = "".join(servers) + WEB + cookie + 'name = "N"\n'
+    assert check_text(named, Path("x")).errors == []
+
+
 def test_find_config(tmp_path: Path) -> None:
     here, there = tmp_path / "fastlb.toml", tmp_path / "etc.toml"
     assert find_config("any.toml") == Path("any.toml")
@@ -117,7 +132,6 @@ def test_find_config(tmp_path: Path) -> None:
 
 
 # One use of each line of features.UNAVAILABLE; a line that is deleted there is deleted here.
-CLASS = "[persistence.a]\n"
 USES = {
     "admin": '[admin]\nlisten = "127.0.0.1:90"\n',
     "cluster": "[cluster]\n",
@@ -136,11 +150,6 @@ USES = {
     "pools.*.tls": WEB + "tls = { verify = false }\n",
     "pools.*.proxy_protocol": WEB + 'proxy_protocol = "v1"\n',
     "pools.*.retry_budget": WEB + "retry_budget = 10\n",
-    "pools.*.allow_named": WEB + 'allow_named = "any"\n',
-    "pools.*.allow_named_networks": WEB + 'allow_named_networks = ["10.0.0.0/8"]\n',
-    "persistence.*.type": CLASS + 'type = "universal"\n',
-    "persistence.*.redirect_url": CLASS
-    + 'type = "ip"\nfailure_mode = "redirect"\nredirect_url = "/sorry?from=%{path}"\n',
 }
 
 

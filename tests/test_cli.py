@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import fastlb as package
-from fastlb import cli
+from fastlb import cli, command, errors
 from fastlb.control_socket import ControlSocket, ask, socket_path
-from fastlb.errors import StartError
+from fastlb.errors import Refused, StartError
 from tests.control.running import fastlb
 
 GOOD = """
@@ -23,7 +23,11 @@ pool = "web"
 [pools.web]
 nodes = ["10.0.0.1:80"]
 """
-COMMANDS = ("run", "check", "reload", "stop", "status", "demo", "version")
+NODE_COMMANDS = ("drain", "undrain", "disable", "enable")
+COMMANDS = (
+    "run", "check", "reload", "stop", "status", *NODE_COMMANDS, "sessions", "demo", "version",
+)  # fmt: skip
+ACTIONS = ("list", "count", "delete", "flush")
 
 
 @pytest.fixture
@@ -41,6 +45,16 @@ def test_each_command_has_help_with_an_example(
         cli.main([name, "--help"])
     assert caught.value.code == 0
     assert f"example: fastlb {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_each_action_on_sessions_has_help_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["sessions", name, "--help"])
+    assert caught.value.code == 0
+    assert f"example: fastlb sessions {name} --class " in capsys.readouterr().out
 
 
 def test_only_what_works_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,9 +112,20 @@ def test_run_of_a_wrong_file_starts_nothing(file: Path, capsys: pytest.CaptureFi
     assert [path.name for path in file.parent.iterdir()] == ["fastlb.toml"]
 
 
-@pytest.mark.parametrize("name", ["reload", "stop", "status"])
-def test_nobody_to_talk_to_is_1(name: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([name, "-c", str(file)]) == 1
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["reload"],
+        ["stop"],
+        ["status"],
+        *([verb, "10.0.0.1:80"] for verb in NODE_COMMANDS),
+        ["sessions", "count", "--class", "shop"],
+    ],
+)
+def test_nobody_to_talk_to_is_1(
+    words: list[str], file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*words, "-c", str(file)]) == 1
     state = file.parent / "state"
     assert capsys.readouterr().err == (
         f"fastlb: error: no fastlb is running with state directory {state} [FLB-S060]\n"
@@ -109,11 +134,11 @@ def test_nobody_to_talk_to_is_1(name: str, file: Path, capsys: pytest.CaptureFix
 
 def test_commands_find_the_state_directory_of_a_wrong_file(file: Path) -> None:
     arguments = cli.parser().parse_args(["status", "-c", str(file)])
-    assert cli.state_dir(arguments) == file.parent / "state"
+    assert command.state_dir(arguments) == file.parent / "state"
     file.write_text('[proxy]\nstate_dir = "/srv/x"\nnonsense = 5\n')
-    assert cli.state_dir(arguments) == Path("/srv/x")
+    assert command.state_dir(arguments) == Path("/srv/x")
     file.write_text("nonsense = 5\n")
-    assert cli.state_dir(arguments).name == "fastlb"
+    assert command.state_dir(arguments).name == "fastlb"
     file.write_text("nonsense =\n")
     assert cli.main(["status", "-c", str(file)]) == 2
 
@@ -193,6 +218,20 @@ def test_requests_are_lines_of_json(tmp_path: Path) -> None:
     assert not_json == {"ok": False, "error": "not JSON"}
     assert unknown == no_object == {"ok": False, "error": "no such command; expected one of echo"}
     assert not socket_path(tmp_path).exists()
+
+
+def test_a_command_that_is_refused_is_answered(tmp_path: Path) -> None:
+    async def refuse(request: dict[str, object]) -> dict[str, object]:
+        raise Refused(errors.NO_SUCH_POOL, found="x", suggestion="")
+
+    async def main() -> dict[str, object]:
+        server = ControlSocket(tmp_path, {"refuse": refuse})
+        await server.open()
+        answer = await asyncio.to_thread(ask, tmp_path, "refuse")
+        server.close()
+        return answer
+
+    assert asyncio.run(main()) == {"ok": False, "error": 'no pool "x" [FLB-S081]'}
 
 
 def test_a_silent_server_is_one_line(tmp_path: Path) -> None:

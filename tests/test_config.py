@@ -11,7 +11,7 @@ import pytest
 
 from fastlb import config, features
 from fastlb.check import check_file, check_text
-from fastlb.class_id import class_hex
+from fastlb.class_id import class_hex, server_cookie_name
 from fastlb.config import Config, CookieClass, IpClass, Proxy, TransparentClass
 from fastlb.units import InetAddress, KeyPart, UnixAddress
 
@@ -66,7 +66,7 @@ def test_the_example_of_everything_leaves_no_key_out() -> None:
             if cls != "Config" and name != "datacenters":
                 key = "name" if name == "cookie_name" else config.key_of(name)
                 assert key in names, f"{cls}.{key}"
-    assert set(config_reference.TEXTS["Config"]) - {"file"} == set(document)
+    assert set(config_reference.TEXTS["Config"]) - set(config.NO_KEYS) == set(document)
 
 
 def test_values_are_resolved(everything: Config) -> None:
@@ -79,7 +79,7 @@ def test_values_are_resolved(everything: Config) -> None:
     assert everything.timeouts.keep_alive_ms == 60_000
     assert everything.limits.buffers_bytes == 256 << 20
     api: Any = everything.persistence["api"]
-    assert api.key == (KeyPart("source", ""), KeyPart("header", "User-Agent"))
+    assert api.key == (KeyPart("header", "X-Session"),)
     assert list(everything.persistence)[:2] == ["shop", "by-ip"]
     assert everything.cluster is not None
     assert len(everything.cluster.datacenters["dc2"]) == 2
@@ -125,6 +125,11 @@ def test_secret_file_follows_state_dir() -> None:
     assert cfg.proxy.secret_file == Path("/srv/lb/secret")
 
 
+def test_a_virtual_servers_cookie_is_named_as_the_appliance_does() -> None:
+    assert server_cookie_name("lb_test") == "NSC_mc_uftu"
+    assert server_cookie_name("Az-zZ.09") == "NSC_Ba-aA.09"
+
+
 def test_class_hex_is_the_start_of_sha256() -> None:
     assert class_hex("abc") == "ba7816bf"  # FIPS 180-2, B.1
 
@@ -153,10 +158,11 @@ def test_bounds_are_those_of_the_core() -> None:
     limits = (ROOT / "fastlb/_core/limits.pxd").read_text()
     core = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)", limits)}
     assert core["WORKERS_MAX"] == config.WORKERS_MAX
-    assert core["NODES_MAX"] == config.NODES_MAX
+    assert core["NODES_MAX"] - 1 == core["NODE_SLOT_UNLISTED"] == config.NODES_MAX
     assert core["VIRTUAL_SERVERS_MAX"] == config.VIRTUAL_SERVERS_MAX
     assert core["CLASSES_MAX"] == config.CLASSES_MAX
     assert core["FALLBACK_DEPTH_MAX"] == config.FALLBACK_DEPTH_MAX
+    assert core["COOKIE_NAMES_MAX"] == config.COOKIE_NAMES_MAX
     assert core["HEAD_FIELDS_MAX"] == config.HEADER_COUNT_MAX
     assert core["HEAD_BYTES_MAX"] > config.HEAD_BYTES_MAX
 

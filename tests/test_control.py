@@ -11,9 +11,11 @@ import signal
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fastlb.control import Control
 from tests.control.running import Running, fastlb, free_port, until
 
 OPERATIONS = (Path(__file__).parents[1] / "docs/operations.md").read_text()
@@ -235,11 +237,25 @@ def test_states_of_nodes_follow_what_changed_in_the_configuration(runs) -> None:
     assert states(one) == {"10.0.0.1:80": "up", "10.0.0.2:80": "draining"}
 
 
+def test_workers_that_are_silent_are_named() -> None:
+    control = Control.__new__(Control)
+    answers = ((0, 7, 7, 0), (1, 8, 6, 7), (2, 9, 5, 3))
+    control.in_force = SimpleNamespace(generation=7)  # type: ignore[assignment]
+    control.workers = SimpleNamespace(  # type: ignore[assignment]
+        running={
+            index: SimpleNamespace(index=index, pid=pid, acknowledged=taken, refused=refused)
+            for index, pid, taken, refused in answers
+        }
+    )
+    (line,) = control._slow_workers()
+    assert line == "worker 2 (pid 9) has not taken over generation 7 [FLB-S073]"
+
+
 def test_a_plan_that_workers_refuse_is_reported(runs) -> None:
     one = runs(fake="refuse").start()
     done = one.command("reload")
     assert done.returncode == 0
-    assert done.stderr.count("FLB-S073") == 2
+    assert done.stderr.count("keeps the one before [FLB-S051]") == 2
     assert len(one.lines("FLB-S051")) == 2
     assert one.ask()["generation"] == 1
     assert one.command("reload").stderr == ""

@@ -22,7 +22,7 @@ def test_each_has_a_row_in_the_docs_with_its_level() -> None:
 
 def test_each_is_met_in_a_test() -> None:
     tests = "".join(
-        path.read_text() for path in (ROOT / "tests").glob("test_*.py") if path != Path(__file__)
+        path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)
     )
     assert [one.code for one in catalogue() if one.code not in tests] == []
 

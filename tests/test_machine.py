@@ -120,6 +120,15 @@ def test_a_rather_low_limit_is_a_warning_with_numbers(monkeypatch: pytest.Monkey
     assert "FLB-S020" in line
 
 
+def test_nobody_is_warned_of_a_number_that_nobody_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits(monkeypatch, 4096)
+    assert raise_descriptor_limit(config(), 2) is None
+    assert raise_descriptor_limit(config("[limits]\nheader_count = 64\n"), 2) is None
+    line = raise_descriptor_limit(config("[limits]\nmax_connections = 50000\n"), 2)
+    assert line is not None  # the default's number, but the operator's
+    assert "FLB-S020" in line
+
+
 def test_a_limit_too_low_to_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     limits(monkeypatch, 300)
     with pytest.raises(StartError) as caught:

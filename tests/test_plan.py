@@ -15,8 +15,8 @@ from fastlb._core._testing_plan_read import network_has, read_plan
 from fastlb._core.plan import CLASS_FLAGS
 from fastlb.check import check_file, check_text
 from fastlb.class_id import class_hex
-from fastlb.config import Config, IpClass, TransparentClass
-from fastlb.cookie_tail import cookie_tail
+from fastlb.config import AppCookieClass, Config, CookieClass, IpClass, TransparentClass
+from fastlb.cookie_tail import cookie_tail, follows
 from fastlb.plan import compile_plan, schedule, seal
 from fastlb.plan_class import Place, seconds, ticks
 from fastlb.slots import NodeKey, Slots
@@ -29,7 +29,7 @@ access_log_format = "combined"
 [virtual_servers.shop]
 listen = ["127.0.0.1:80", "[::1]:80", "unix:/run/a.sock"]
 pool = "web"
-routes = [{ host = "API.example.com", path = "/v1/", pool = "api" },
+routes = [{ host = "API.example.com.", path = "/v1/", pool = "api" },
           { host = "*.b.c", pool = "api" }]
 trusted_proxies = ["10.0.0.0/8", "2001:db8::/32"]
 decision_header = ["127.0.0.0/8"]
@@ -74,16 +74,18 @@ def served(text: str) -> Config:
     return checked.config
 
 
-def compiled(cfg: Config, slots: Slots | None = None) -> bytes:
+def compiled(
+    cfg: Config, slots: Slots | None = None, passphrases: dict[str, Any] | None = None
+) -> bytes:
     slots = slots or Slots()
     slots.take(cfg)
     caches = {name: (4096, 64) for name, c in cfg.persistence.items() if isinstance(c, IpClass)}
     reserved = {
         name: (8192, 128)
         for name, c in cfg.persistence.items()
-        if isinstance(c, TransparentClass) and c.reserve_ms
+        if isinstance(c, CookieClass) and c.reserve_ms
     }
-    place = Place(slots, 49152, 123456, caches, reserved)
+    place = Place(slots, 49152, 123456, caches, reserved, passphrases or {})
     return compile_plan(cfg, place, keys=KEYS, generation=7, workers=3)
 
 
@@ -183,6 +185,72 @@ def test_classes(shop: dict[str, Any]) -> None:
     )
 
 
+COOKIES = """
+[virtual_servers.lb_test]
+listen = "127.0.0.1:80"
+pool = "web"
+[virtual_servers.else]
+listen = "127.0.0.1:81"
+pool = "other"
+[virtual_servers.third]
+listen = "127.0.0.1:82"
+pool = "other"
+routes = [{ path = "/a/", pool = "web" }]
+[pools.web]
+nodes = ["10.0.0.1:80"]
+persistence = "first"
+[pools.other]
+nodes = ["10.0.0.2:80"]
+[persistence.first]
+type = "transparent"
+fallback = "insert"
+[persistence.insert]
+type = "cookie-insert"
+"""
+
+
+def insert_class(keys: str = "") -> dict[str, Any]:
+    return read_plan(compiled(served(COOKIES + keys)))["classes"][1]
+
+
+def test_an_inserted_cookie_has_a_name_for_each_virtual_server_that_may_ask_for_it() -> None:
+    assert insert_class()["cookie_names"] == [("NSC_mc_uftu", 0), ("NSC_uijse", 2)]
+    assert insert_class('name = "N"')["cookie_names"] == [("N", -1)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "flags", "tail"),
+    [
+        ("", {"listed_only"}, "; Path=/; HttpOnly"),
+        ("version = 0", {"listed_only"}, "; Path=/; HttpOnly"),
+        ('timeout = "1h"', {"listed_only"}, "; Path=/; Max-Age=3600; HttpOnly"),
+        (
+            'timeout = "1h"\nversion = 0',
+            {"listed_only", "writes_expires"},
+            "; Path=/; HttpOnly",
+        ),
+        ('max_lifetime = "1h"\nversion = 0', {"listed_only"}, "; Path=/; HttpOnly"),
+    ],
+)
+def test_what_an_inserted_cookie_says_of_its_age(keys: str, flags: set[str], tail: str) -> None:
+    cls = insert_class(keys)
+    assert cls["cookie_tail"] == tail
+    always = {"delete_on_failure", "hide_cookie", "protect_cache", "inserts_cookie"}
+    assert cls["flags"] == sum(CLASS_FLAGS[name] for name in flags | always)
+    assert cls["passphrases"] == []
+
+
+def test_keys_of_passphrases_are_in_the_plan(tmp_path: Path) -> None:
+    file = tmp_path / "passphrases"
+    file.write_text("a passphrase\n")
+    keys = [(bytes(range(64)), bytes(range(16))), (bytes(64), bytes(16))]
+    cfg = served(f'{COOKIES}passphrase_file = "{file}"')
+    cls = read_plan(compiled(cfg, passphrases={"insert": keys}))["classes"][1]
+    assert cls["passphrases"] == keys
+    always = {"delete_on_failure", "hide_cookie", "protect_cache", "inserts_cookie"}
+    assert cls["flags"] == sum(CLASS_FLAGS[name] for name in always)
+
+
 def test_slots_stay_when_the_configuration_changes() -> None:
     slots = Slots()
     compiled(served(TEXT), slots)
@@ -208,6 +276,44 @@ def test_slots_stay_when_the_configuration_changes() -> None:
 )  # fmt: skip
 def test_the_text_after_a_cookies_value(keys: dict[str, Any], secure: bool, expected: str) -> None:
     assert cookie_tail(TransparentClass(**keys), secure) == expected
+
+
+EVERY = {"path", "domain", "secure", "same_site", "age"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "text", "followed"),
+    [
+        ({}, "; HttpOnly", EVERY),
+        ({"path": "/a"}, "; Path=/a; HttpOnly", EVERY - {"path"}),
+        ({"domain": "b.c"}, "; Domain=b.c; HttpOnly", EVERY - {"domain"}),
+        ({"secure": True}, "; HttpOnly; Secure", EVERY - {"secure"}),
+        ({"secure": False}, "; HttpOnly", EVERY - {"secure"}),
+        ({"same_site": "lax"}, "; HttpOnly; SameSite=Lax", EVERY - {"same_site"}),
+        ({"timeout_ms": 5000}, "; Max-Age=5; HttpOnly", EVERY - {"age"}),
+        ({"max_lifetime_ms": 5000, "http_only": False}, "", EVERY),
+        ({"directives": "path=/x; samesite=None; Expires=never; Priority=High"},
+         "; HttpOnly; path=/x; samesite=None; Expires=never; Priority=High",
+         EVERY - {"path", "same_site", "age"}),
+    ],
+)  # fmt: skip
+def test_what_a_cookie_takes_over_from_the_applications(
+    keys: dict[str, Any], text: str, followed: set[str]
+) -> None:
+    cls = AppCookieClass(cookie="SID", **keys)
+    # Whether only TLS is served makes no difference: the application knows.
+    assert {cookie_tail(cls, secure) for secure in (False, True)} == {text}
+    assert follows(cls) == followed
+    assert follows(TransparentClass(**keys)) == set()
+
+
+def test_the_flags_of_the_applications_cookie() -> None:
+    text = TEXT.replace('type = "transparent"', 'type = "cookie"\ncookie = "SID"\npath = "/a"')
+    (cookie,) = [one for one in read_plan(compiled(served(text)))["classes"] if one["cookie_names"]]
+    names = {name for name, bit in CLASS_FLAGS.items() if cookie["flags"] & bit}
+    assert {name for name in names if "follows" in name} == {
+        "follows_domain", "follows_secure", "follows_same_site",
+    }  # fmt: skip
 
 
 def test_units_round_up_and_only_zero_is_zero() -> None:

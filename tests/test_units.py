@@ -1,6 +1,7 @@
 """How values are written."""
 
 import ipaddress
+import tomllib
 
 import pytest
 from hypothesis import given
@@ -188,6 +189,27 @@ def test_key(value: object, parts: list[tuple[str, str]]) -> None:
 def test_key_refused(value: object) -> None:
     with pytest.raises(Invalid):
         ANY_KEY.read(value)
+
+
+@pytest.mark.parametrize("value", [
+    "header:X-User", "host", ["source", "header:User-Agent"], "source+destination",
+    ["source+destination", "cookie:a"], ["query:s[]%5B?/", "source+destination", "source"],
+])  # fmt: skip
+def test_a_key_is_written_as_it_is_read(value: str | list[str]) -> None:
+    written = ANY_KEY.write(ANY_KEY.read(value))
+    assert tomllib.loads(f"on = {written}")["on"] == value
+
+
+@pytest.mark.parametrize("name", ["a b", "a&b", "a=b", "a#b", "é", "a\n"])
+def test_a_name_that_no_query_has(name: str) -> None:
+    with pytest.raises(Invalid):
+        ANY_KEY.read(f"query:{name}")
+
+
+def test_key_of_too_many_parts() -> None:
+    assert len(ANY_KEY.read(["host"] * 16)) == 16
+    with pytest.raises(Invalid, match="a key of 17 parts"):
+        ANY_KEY.read(["source+destination", *["host"] * 15])
 
 
 def test_key_of_one_place_only() -> None:

@@ -12,12 +12,20 @@ from .base import Peer, Place, version_of
 
 SOURCE = Path(__file__).resolve().parents[2]
 
-_CONFIGURATION = """\
+_COMMON = """\
 [proxy]
 workers = {workers}
 state_dir = "{directory}/state"
 access_log = "off"
 
+[limits]
+max_connections = {connections}
+
+[timeouts]
+keep_alive = "5m"
+"""
+
+_BENCH = """
 [virtual_servers.bench]
 listen = ["127.0.0.1:{port}"]
 protocol = "http"
@@ -30,13 +38,25 @@ persistence = "bench"
 
 [persistence.bench]
 {persistence}
-
-[limits]
-max_connections = {connections}
-
-[timeouts]
-keep_alive = "5m"
 """
+
+
+def write_configuration(directory: Path, tables: str, *, workers: int, connections: int) -> Path:
+    """What all benchmarks have in common, and `tables`; returns the file."""
+    path = directory / "fastlb.toml"
+    common = _COMMON.format(workers=workers, directory=directory, connections=connections)
+    path.write_text(common + tables)
+    return path
+
+
+def command(verb: str, path: Path, worker_python: str = sys.executable) -> list[str]:
+    """fastlb of the checkout that holds this file, whatever the working directory is."""
+    code = (
+        f"import sys, os; sys.path.insert(0, {str(SOURCE)!r}); "
+        f"os.environ['PYTHONPATH'] = {str(SOURCE)!r}; sys.executable = {worker_python!r}; "
+        "from fastlb.cli import main; sys.exit(main())"
+    )
+    return [sys.executable, "-c", code, verb, "-c", str(path)]
 
 
 class Fastlb(Peer):
@@ -51,21 +71,12 @@ class Fastlb(Peer):
         persistence = 'type = "transparent"'
         if task.persistence is not Persistence.COOKIE:
             persistence = f'type = "ip"\nsize = {task.sessions_max}'
-        path = place.directory / "fastlb.toml"
-        path.write_text(
-            _CONFIGURATION.format(
-                workers=task.workers,
-                directory=place.directory,
-                port=place.port,
-                nodes=json.dumps([f"127.0.0.1:{port}" for port in place.node_ports]),
-                persistence=persistence,
-                connections=task.connections_max,
-            )
+        tables = _BENCH.format(
+            port=place.port,
+            nodes=json.dumps([f"127.0.0.1:{port}" for port in place.node_ports]),
+            persistence=persistence,
         )
-        # The checkout that holds this file, whatever the working directory is.
-        code = (
-            f"import sys, os; sys.path.insert(0, {str(SOURCE)!r}); "
-            f"os.environ['PYTHONPATH'] = {str(SOURCE)!r}; "
-            "from fastlb.cli import main; sys.exit(main())"
+        path = write_configuration(
+            place.directory, tables, workers=task.workers, connections=task.connections_max
         )
-        return [sys.executable, "-c", code, "run", "-c", str(path)]
+        return command("run", path)

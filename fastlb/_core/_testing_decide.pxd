@@ -27,6 +27,8 @@ cdef class Made:
     cdef Head* head
     cdef bytes data
     cdef Address client
+    cdef Address named
+    cdef bint has_named
     cdef uint32_t pool
     cdef bint peek
     cdef void _input(self, DecideInput* ask)

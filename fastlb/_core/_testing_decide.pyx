@@ -11,7 +11,8 @@ from fastlb._core.address cimport (
 from fastlb._core.balance cimport BalanceInput, balance_pick
 from fastlb._core.decide cimport decide, decide_again, decide_answered, decide_forget, decide_learn
 from fastlb._core.decision cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput,
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, NODE_UNLISTED, DecideInput,
+    decision_node,
 )
 from fastlb._core.head cimport (
     Head, HeadLimits, METHOD_GET, head_reset, request_head_parse, response_head_parse,
@@ -157,6 +158,10 @@ cdef class World:
         """The nodes of many keys."""
         return [self.pick(pool, [], key)[0] for key in keys]
 
+    def placed(self, list requests):
+        """The nodes of many requests."""
+        return [(<Made>Made(self, "192.0.2.1", data, 0, False)).d.node for data in requests]
+
     # ---- session maps ----
 
     def maps(self, uint32_t index, bint reserved=False):
@@ -233,6 +238,7 @@ cdef class World:
         response.wall_s = self.wall_s
         learned.ended = False
         learned.key_count = 0
+        learned.shown = 0
         learn(&response, cls, &learned)
         free(<void*>response.head)
         return _keys(learned.keys, learned.key_count), bool(learned.ended)
@@ -247,15 +253,18 @@ cdef class World:
         key = (<const Hash128*>bits)[0]
         session_cache_store(&self.caches[index], &key, &address, self.now_ticks, 0, NULL)
 
-    def decide(self, str client="192.0.2.1", object data=None, uint32_t pool=0, bint peek=False):
-        """A decision; `data`: the request's whole head, None where the protocol has none."""
-        return Made(self, client, data, pool, peek)
+    def decide(self, str client="192.0.2.1", object data=None, uint32_t pool=0, bint peek=False,
+               str named=None, int named_port=0):
+        """A decision; `data`: the request's whole head, None where the protocol has none; `named`:
+        what a rule named."""
+        return Made(self, client, data, pool, peek, named, named_port)
 
 
 cdef class Made:
     """A decision with the request that it is about."""
 
-    def __init__(self, World world, str client, object data, uint32_t pool, bint peek):
+    def __init__(self, World world, str client, object data, uint32_t pool, bint peek,
+                 str named=None, int named_port=0):
         cdef DecideInput ask
         self.world = world
         self.client = _parsed(client, 4711)
@@ -264,6 +273,9 @@ cdef class Made:
             self.head = _head(data, <uint32_t>len(data))
         self.pool = pool
         self.peek = peek
+        self.has_named = named is not None
+        if self.has_named:
+            self.named = _parsed(named, named_port)
         memset(&self.d, 0xee, sizeof(self.d))
         self._input(&ask)
         decide(&ask, &self.d)
@@ -280,6 +292,9 @@ cdef class Made:
         if self.data is not None:
             ask.request.buf = self.data
         ask.request.wall_s = self.world.wall_s
+        if self.has_named:
+            ask.request.named = &self.named
+        ask.request.pool = plan_pool(ask.request.plan, self.pool)
         ask.pool = plan_pool(ask.request.plan, self.pool)
         ask.persistence = ask.pool.persistence
         ask.table = self.world.table
@@ -333,6 +348,12 @@ cdef class Made:
             "first_seen_s": self.d.cookies[i].first_seen_s,
         } for i in range(self.d.cookie_count)}
 
+    def _address(self):
+        if self.d.node < 0:
+            return None
+        return _text(&decision_node(
+            self.world.image.plan, plan_pool(self.world.image.plan, self.pool), &self.d).address)
+
     def fields(self):
         cdef uint32_t i
         cookies = self.cookies()
@@ -342,11 +363,14 @@ cdef class Made:
             "established": bool(self.d.established), "duplicates": bool(self.d.duplicates),
             "last_draining": bool(self.d.last_draining),
             "has_reservation": bool(self.d.has_reservation),
-            "holds_reservation": bool(self.d.holds_reservation), "node": self.d.node,
+            "holds_reservation": bool(self.d.holds_reservation),
+            "node": "unlisted" if self.d.node == NODE_UNLISTED else self.d.node,
+            "address": self._address(),
             "persistence": self.d.persistence, "found_class": self.d.found_class,
             "previous": _text(&self.d.previous) if self.d.has_previous else None,
             "keys": [self.d.keys[i].index for i in range(self.d.key_count)],
-            "tried": [self.d.tried[i] for i in range(self.d.tried_count)],
+            "tried": ["unlisted" if self.d.tried[i] == NODE_UNLISTED else self.d.tried[i]
+                      for i in range(self.d.tried_count)],
             "writes": [index for index, one in cookies.items() if one["write"]],
             "expires": [index for index, one in cookies.items() if one["expire"]],
         }

@@ -1,6 +1,6 @@
 """def functions over plan, route and forwarded; for tests only."""
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -13,8 +13,10 @@ from fastlb._core.plan cimport (
     Text, plan_check, plan_class, plan_cookie_names, plan_listener, plan_network_has,
     plan_networks, plan_nodes, plan_pool, plan_routes, plan_text, plan_virtual_server,
 )
+from fastlb._core.resolve cimport resolve_listed
 from fastlb._core.route cimport route_host, route_pool
 from fastlb._core.slice cimport Slice, slice_of
+from fastlb._core.system cimport clock_us
 
 cdef extern from "<stdlib.h>" nogil:
     void* aligned_alloc(size_t alignment, size_t size) noexcept
@@ -171,6 +173,23 @@ cdef class PlanImage:
         cdef Address a = _parsed(ip)
         return bool(plan_network_has(self.plan, first, count, &a))
 
+    def resolve(self, str ip, uint32_t port, uint32_t pool=0):
+        """Index of the node that a map of this address leads to; -1: none."""
+        cdef Address a = _parsed(ip)
+        a.port = <uint16_t>port
+        return resolve_listed(self.plan, plan_pool(self.plan, pool), &a)
+
+    def resolve_time(self, str ip, uint32_t port, uint32_t rounds):
+        """Nanoseconds of one look-up."""
+        cdef Address a = _parsed(ip)
+        cdef uint32_t _i
+        cdef int32_t found = 0
+        cdef uint64_t before = clock_us()
+        a.port = <uint16_t>port
+        for _i in range(rounds):
+            found ^= resolve_listed(self.plan, plan_pool(self.plan, 0), &a)
+        return (clock_us() - before) * 1000 / rounds, found
+
     def route(self, uint32_t server, bytes host, bytes path):
         """Index of the pool; the path is followed by memory that cannot be read."""
         cdef Slice host_slice = slice_of(host, <uint32_t>len(host))
@@ -191,15 +210,17 @@ cdef class PlanImage:
         cdef HeadLimits limits
         cdef const PlanVirtualServer* of = plan_virtual_server(self.plan, server)
         cdef Head* head = <Head*>malloc(sizeof(Head))
+        cdef const char* at = data
+        cdef int count = <int>len(data)
         limits.request_line_bytes = 8192
         limits.field_bytes = 0
         limits.head_bytes = 65536
         limits.field_count = 128
         try:
             head_reset(head)
-            if request_head_parse(head, data, <uint32_t>len(data), &limits) != len(data):
+            if request_head_parse(head, at, <uint32_t>count, &limits) != count:
                 raise ValueError("not a head")
-            forwarded_client(self.plan, of, &peer_address, head, data, &client)
+            forwarded_client(self.plan, of, &peer_address, head, at, &client)
         finally:
             free(head)
         return (<char*>client.ip)[:16], client.port

@@ -295,21 +295,47 @@ cdef class Probe:
                 session_cache_store(&self.cache, &key, &address, now, 0, NULL)
         return time.thread_time() - begun
 
-    def lookups(self, uint64_t keys, uint64_t count, uint32_t now, uint64_t seed, uint64_t first=0):
-        """`count` look-ups of random keys in first … first+keys-1: (seconds, hits)."""
+    def lookups(self, uint64_t keys, uint64_t count, uint32_t now, uint64_t seed, uint64_t first=0,
+                bint claim=False):
+        """`count` look-ups, or claims, of random keys in first … first+keys-1: (seconds, hits).
+        After a hit the next key depends on what was found, so that nothing overlaps."""
         cdef uint64_t _i
         cdef uint64_t hits = 0
         cdef uint64_t state = mix(seed)
+        cdef Address address = address_for(1)
         cdef Hash128 key
         cdef SessionMap found
+        cdef int result
         begun = time.thread_time()
         with nogil:
             for _i in range(count):
                 state = mix(state)
                 key = key_for(first + ((state >> 32) * keys >> 32))
-                hits += session_cache_lookup(
-                    &self.cache, &key, now, 0, True, &found) == CACHE_HIT
+                if claim:
+                    result = session_cache_claim(
+                        &self.cache, &key, &address, now, 0, 0, &found)
+                else:
+                    result = session_cache_lookup(&self.cache, &key, now, 0, True, &found)
+                if result == CACHE_HIT:
+                    hits += 1
+                    state ^= found.key.hi
         return time.thread_time() - begun, hits
+
+    def walks(self, uint64_t keys, uint64_t count, uint64_t seed):
+        """Only what `lookups` has to wait for: reads a random key's bucket, and then the first
+        entry in it, on which the next key depends."""
+        cdef uint64_t _i
+        cdef uint64_t state = mix(seed)
+        cdef uint32_t entry
+        cdef Hash128 key
+        begun = time.thread_time()
+        with nogil:
+            for _i in range(count):
+                state = mix(state)
+                key = key_for((state >> 32) * keys >> 32)
+                entry = self.cache.buckets[<uint32_t>key.lo & self.cache.bucket_mask]
+                state ^= self.cache.entries[entry].key.hi
+        return time.thread_time() - begun if state else 0.0
 
     def keys_only(self, uint64_t keys, uint64_t count, uint64_t seed):
         """What `lookups` spends on making keys: CPU seconds."""

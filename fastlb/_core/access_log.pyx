@@ -10,13 +10,14 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcpy, strlen
 
 from fastlb._core cimport system
-from fastlb._core.address cimport Address, address_ip_text, address_is_unset, address_text
+from fastlb._core.address cimport (
+    ADDRESS_TEXT_BYTES_MAX, Address, address_ip_text, address_is_unset, address_text,
+)
 from fastlb._core.connection cimport AccessLog, Exchange, Worker
+from fastlb._core.decision cimport decision_node_name
 from fastlb._core.head cimport head_error_name
 from fastlb._core.outcome cimport cause_name, found_in_name, outcome_name
-from fastlb._core.plan cimport (
-    LOG_COMBINED, Plan, PlanNode, Text, plan_class, plan_nodes, plan_text,
-)
+from fastlb._core.plan cimport LOG_COMBINED, Plan, Text, plan_class, plan_text
 from fastlb._core.request cimport request_head_at
 from fastlb._core.slice cimport Slice, slice_of
 
@@ -235,13 +236,13 @@ cdef inline Slice _plan_slice(const Plan* plan, Text text) noexcept nogil:
 
 cdef void _add_decision(AccessLog* log, const Exchange* x) noexcept nogil:
     cdef const Plan* plan = x.snapshot.plan
-    cdef const PlanNode* node
+    cdef char[ADDRESS_TEXT_BYTES_MAX] room
     cdef int32_t index = x.decision.persistence
     if x.pool != NULL:
         _add_string(log, ",\"pool\":", _plan_slice(plan, x.pool.name))
         if x.decision.node >= 0:
-            node = plan_nodes(plan, x.pool) + x.decision.node
-            _add_string(log, ",\"node\":", _plan_slice(plan, node.name))
+            _add_string(log, ",\"node\":",
+                        decision_node_name(plan, x.pool, &x.decision, room))
     if index < 0:
         return
     _add_string(log, ",\"class\":", _plan_slice(plan, plan_class(plan, <uint32_t> index).name))

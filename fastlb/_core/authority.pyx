@@ -12,6 +12,7 @@ IPv4address is a reg-name by its bytes, so it needs no code of its own. Zone ide
 from libc.stdint cimport uint32_t
 
 from fastlb._core.scan cimport BYTE_HEX, BYTE_REG_NAME, byte_is
+from fastlb._core.slice cimport Slice
 
 
 cdef bint _port_valid(const char* text, uint32_t count, bint needed) noexcept nogil:
@@ -126,3 +127,12 @@ cdef bint authority_valid(const char* text, uint32_t count, bint needs_port) noe
     if i == count:
         return not needs_port
     return text[i] == c':' and _port_valid(text + i + 1, count - i - 1, needs_port)
+
+
+cdef Slice authority_host(Slice authority) noexcept nogil:
+    cdef uint32_t i = authority.bytes
+    while i > 0 and c'0' <= authority.at[i - 1] <= c'9':
+        i -= 1
+    if i > 0 and authority.at[i - 1] == c':':
+        authority.bytes = i - 1
+    return authority

@@ -136,26 +136,43 @@ cdef int32_t _least_connections(BalanceInput* ask, uint32_t tier) noexcept nogil
     return best
 
 
+# A usable node, each as likely as its weight says; -1: none.
+cdef int32_t _draw(BalanceInput* ask, uint32_t tier) noexcept nogil:
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef uint32_t total = 0, at
+    cdef int32_t i, last = -1
+    for i in range(<int32_t> ask.pool.node_count):
+        if _usable(ask, &nodes[i], i, tier):
+            total += _weight(&nodes[i])
+    at = _random(ask, total)
+    for i in range(<int32_t> ask.pool.node_count):
+        if _usable(ask, &nodes[i], i, tier):
+            last = i
+            if at < _weight(&nodes[i]):
+                break
+            at -= _weight(&nodes[i])
+    return last
+
+
 cdef int32_t _random_of_two(BalanceInput* ask, uint32_t tier) noexcept nogil:
-    # Mitzenmacher 2001: the less loaded of two random nodes.
+    # Mitzenmacher 2001: the less loaded of two random nodes. The first one is drawn by weight
+    # and wins a draw, so that idle nodes get their shares too.
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
     cdef uint32_t count = _count_usable(ask, tier)
-    cdef uint32_t one, other
-    cdef int32_t a, b
+    cdef uint32_t other
     cdef uint64_t load_a, load_b
-    if count == 0:
-        return -1
-    one = _random(ask, count)
-    a = _nth_usable(ask, tier, one)
-    if count == 1 or a < 0:
+    cdef int32_t b, a = _draw(ask, tier)
+    if a < 0 or count < 2:
         return a
     other = _random(ask, count - 1)
-    b = _nth_usable(ask, tier, other + (other >= one))
+    b = _nth_usable(ask, tier, other)
+    if b >= a:
+        b = _nth_usable(ask, tier, other + 1)
     if b < 0:
         return a
     load_a = node_load(&ask.table.slots[nodes[a].slot], ask.plan.workers)
     load_b = node_load(&ask.table.slots[nodes[b].slot], ask.plan.workers)
-    return b if (load_b + 1) * _weight(&nodes[a]) < (load_a + 1) * _weight(&nodes[b]) else a
+    return b if load_b * _weight(&nodes[a]) < load_a * _weight(&nodes[b]) else a
 
 
 cdef uint64_t _response_us(const BalanceInput* ask, const PlanNode* node) noexcept nogil:
@@ -196,42 +213,58 @@ cdef int32_t _fastest_response(BalanceInput* ask, uint32_t tier) noexcept nogil:
     return best
 
 
-# Whether node `index` beats the best so far for the key.
-cdef inline bint _beats(const BalanceInput* ask, const PlanNode* nodes, int32_t index,
-                        int32_t best, uint64_t* best_draw) noexcept nogil:
-    cdef uint64_t draw = rendezvous_log(rendezvous_mix(ask.key, nodes[index].hash_seed))
-    if best >= 0 and not rendezvous_beats(draw, _weight(&nodes[index]), best_draw[0],
-                                          _weight(&nodes[best])):
+# The best of the nodes that have drawn for a key.
+ctypedef struct Best:
+    int32_t index                    # -1: none has
+    uint32_t weight
+    uint64_t hash                    # the greater, the smaller the draw
+    uint64_t draw
+
+
+# Whether the node beats the best so far, and if so what it would be the best with. Of two nodes
+# the one with the smaller hash has no smaller draw: unless it is heavier, no logarithm is needed.
+cdef inline bint _beats(const BalanceInput* ask, const PlanNode* node, const Best* best,
+                        Best* own) noexcept nogil:
+    own.weight = _weight(node)
+    own.hash = rendezvous_mix(ask.key, node.hash_seed)
+    if best.index >= 0 and own.hash <= best.hash and own.weight <= best.weight:
         return False
-    best_draw[0] = draw
-    return True
+    own.draw = rendezvous_log(own.hash)
+    return best.index < 0 or rendezvous_beats(own.draw, own.weight, best.draw, best.weight)
 
 
+# The node's state is looked up last: it is in a cache line of its own, and few nodes get so far.
 cdef int32_t _hash(BalanceInput* ask, uint32_t tier) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
-    cdef int32_t i, best = -1
-    cdef uint64_t best_draw = 0
+    cdef Best best, own
+    cdef int32_t i
+    best.index = -1
     for i in range(<int32_t> ask.pool.node_count):
-        if _usable(ask, &nodes[i], i, tier) and _beats(ask, nodes, i, best, &best_draw):
-            best = i
-    return best
+        if _beats(ask, &nodes[i], &best, &own) and _usable(ask, &nodes[i], i, tier):
+            own.index = i
+            best = own
+    return best.index
+
+
+cdef inline bint _owns(const BalanceInput* ask, const PlanNode* node, uint32_t tier) noexcept nogil:
+    return (node.weight != 0 and (node.flags & NODE_IS_BACKUP != 0) == (tier == TIER_BACKUP)
+            and ask.table.slots[node.slot].state != NODE_DRAINING)
 
 
 cdef int32_t balance_owner(const BalanceInput* ask) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
-    cdef int32_t i, tier, best = -1
-    cdef uint64_t best_draw = 0
-    for tier in range(TIER_DRAINING):
+    cdef Best best, own
+    cdef int32_t i
+    cdef uint32_t tier
+    best.index = -1
+    for tier in range(<uint32_t> TIER_DRAINING):
         for i in range(<int32_t> ask.pool.node_count):
-            if nodes[i].weight == 0 or (nodes[i].flags & NODE_IS_BACKUP != 0) != (
-                    tier == TIER_BACKUP):
-                continue
-            if ask.table.slots[nodes[i].slot].state != NODE_DRAINING \
-                    and _beats(ask, nodes, i, best, &best_draw):
-                best = i
-        if best >= 0:
+            if _beats(ask, &nodes[i], &best, &own) and _owns(ask, &nodes[i], tier):
+                own.index = i
+                best = own
+        if best.index >= 0:
             break
-    return best
+    return best.index
 
 
 cdef balance_t* BALANCERS = [

@@ -89,6 +89,8 @@ ctypedef struct ClientConn:
     ClientConn* all_next             # all open client connections of the worker
     ClientConn* all_prev
     Address peer                     # port 0 for unix sockets
+    Address local                    # where it connected to; all zero for unix sockets
+    uint8_t local_known              # `local` was asked for: most plans never do
     uint8_t state                    # ClientState
     uint8_t posted
     uint16_t virtual_server_slot     # in WorkerStats, stable over reloads

@@ -24,6 +24,14 @@ ctypedef struct CookiePair:
 cdef void cookie_begin(CookieCursor* cursor, const char* value, uint32_t count) noexcept nogil
 # False at the end. Empty pieces and $Version and the like are passed over.
 cdef bint cookie_next(CookieCursor* cursor, CookiePair* pair) noexcept nogil
+# The next one with one of `names` (exact, case counts): that name's index, or -1 at the end.
+cdef int cookie_next_of(
+    CookieCursor* cursor, const Slice* names, uint32_t count, CookiePair* pair
+) noexcept nogil
+# The next one called `name` (exact, case counts).
+cdef bint cookie_next_named(
+    CookieCursor* cursor, Slice name, CookiePair* pair
+) noexcept nogil
 
 # The cookie called `name` (exact, case counts) number `nth` (0 = first) over all Cookie fields.
 # Returns the field's index, or -1 when there is none.

@@ -124,11 +124,14 @@ cdef void cookie_begin(CookieCursor* cursor, const char* value, uint32_t count) 
 
 # The next piece that is not empty, whatever its name: pair.start, end and separator.
 cdef inline bint _piece_next(CookieCursor* cursor, CookiePair* pair) noexcept nogil:
+    # Of several separators in a row a semicolon counts: not every comma separates.
     cdef const char* p = cursor.at
     cdef const char* end = cursor.end
+    cdef bint semicolon = False
     while p < end and (_is_white(p[0]) or p[0] == c';' or p[0] == c','):
-        if not _is_white(p[0]):
+        if p[0] == c';' or (p[0] == c',' and not semicolon):
             cursor.separator = p
+            semicolon |= p[0] == c';'
         p += 1
     pair.start = p
     pair.separator = cursor.separator
@@ -147,12 +150,16 @@ cdef inline void _pair_split(CookiePair* pair) noexcept nogil:
     _split(pair.start, pair.end, &pair.name, &pair.value, &pair.quoted)
 
 
-# Is the piece [start, end) a cookie of this name? Without splitting it: most are not.
+# Is the piece [start, end) a cookie of this name? Without splitting it: most are not, and nearly
+# all of those differ in what follows the name's length.
 cdef inline bint _is_named(const char* start, const char* end, Slice name) noexcept nogil:
-    if end - start <= name.bytes or memcmp(start, name.at, name.bytes) != 0:
+    cdef const char* after = start + name.bytes
+    if after >= end or (after[0] != c'=' and not _is_white(after[0])):
         return False
-    start = _skip_white(start + name.bytes, end)
-    return start < end and start[0] == c'='
+    if memcmp(start, name.at, name.bytes) != 0:
+        return False
+    after = _skip_white(after, end)
+    return after < end and after[0] == c'='
 
 
 # Joins the $Path, $Domain, $Port that follow to the pair.
@@ -183,6 +190,25 @@ cdef bint cookie_next(CookieCursor* cursor, CookiePair* pair) noexcept nogil:
     return False
 
 
+cdef int cookie_next_of(
+    CookieCursor* cursor, const Slice* names, uint32_t count, CookiePair* pair
+) noexcept nogil:
+    cdef uint32_t i
+    while _piece_next(cursor, pair):
+        for i in range(count):
+            if _is_named(pair.start, pair.end, names[i]) and not _is_old_attribute(pair):
+                _pair_split(pair)
+                _join_attributes(cursor, pair)
+                return <int>i
+    return -1
+
+
+cdef bint cookie_next_named(
+    CookieCursor* cursor, Slice name, CookiePair* pair
+) noexcept nogil:
+    return cookie_next_of(cursor, &name, 1, pair) == 0
+
+
 cdef int cookie_find(
     const Head* head, const char* buf, Slice name, uint32_t nth, CookiePair* pair
 ) noexcept nogil:
@@ -192,12 +218,8 @@ cdef int cookie_find(
     while field >= 0:
         value = head_value(head, buf, field)
         cookie_begin(&cursor, value.at, value.bytes)
-        while _piece_next(&cursor, pair):
-            if not _is_named(pair.start, pair.end, name) or _is_old_attribute(pair):
-                continue
+        while cookie_next_named(&cursor, name, pair):
             if nth == 0:
-                _pair_split(pair)
-                _join_attributes(&cursor, pair)
                 return field
             nth -= 1
         field = head_next(head, field)

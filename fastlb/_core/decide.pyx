@@ -6,16 +6,19 @@ from libc.string cimport memset
 from fastlb._core.address cimport Address, address_equal
 from fastlb._core.balance cimport BalanceInput, balance_owner, balance_pick
 from fastlb._core.debug cimport BUG_ON
+from fastlb._core.decide_maps cimport (
+    maps_claim, maps_forget, maps_move, maps_note, maps_outcome, maps_record,
+)
 from fastlb._core.decision cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DECISION_KEYS_MAX, ClassCookie,
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, NODE_UNLISTED, ClassCookie,
     DecideInput, Decision,
 )
 from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, TRIES_MAX
 from fastlb._core.methods cimport method_find, method_learn
-from fastlb._core.node cimport NODE_DISABLED, NODE_DRAINING
+from fastlb._core.node cimport NODE_DISABLED
 from fastlb._core.outcome cimport (
-    FOUND_CACHE, FOUND_COOKIE, FOUND_HASH, FOUND_RULE, OUTCOME_CONNECT_FAILED, OUTCOME_DRAINING,
-    OUTCOME_EXPIRED, OUTCOME_HASHED, OUTCOME_HIT, OUTCOME_MOVED, OUTCOME_NEW,
+    FOUND_CACHE, FOUND_COOKIE, FOUND_HASH, FOUND_RULE, OUTCOME_CONNECT_FAILED,
+    OUTCOME_COOKIE_LOST, OUTCOME_EXPIRED, OUTCOME_HASHED, OUTCOME_MOVED, OUTCOME_NEW,
     OUTCOME_NODE_DISABLED, OUTCOME_NODE_DOWN, OUTCOME_NODE_REMOVED, OUTCOME_NONE,
     OUTCOME_UNKNOWN_NODE,
 )
@@ -24,47 +27,40 @@ from fastlb._core.persist cimport (
     persist_learn_t,
 )
 from fastlb._core.plan cimport (
-    CLASS_DELETE_ON_FAILURE, CLASS_EVERY_RESPONSE, CLASS_INSERTS_COOKIE, CLASS_LEARNS,
-    CLASS_LISTED_ONLY, CLASS_NAMED, CLASS_REISSUE, FAILURE_CLOSE, FAILURE_NEW_NODE, PlanClass,
+    CLASS_COOKIE, CLASS_DELETE_ON_FAILURE, CLASS_EVERY_RESPONSE, CLASS_INSERTS_COOKIE,
+    CLASS_LEARNS, CLASS_LISTED_ONLY, CLASS_NAMED, CLASS_REISSUE, FAILURE_CLOSE, FAILURE_NEW_NODE,
+    PlanClass,
 )
 from fastlb._core.reserve cimport (
-    reserve_answered, reserve_fingerprint, reserve_hold, reserve_join, reserve_move, reserve_take,
+    reserve_answered, reserve_fingerprint, reserve_hold, reserve_join, reserve_move, reserve_note,
+    reserve_remembers, reserve_take,
 )
 from fastlb._core.resolve cimport (
-    decide_class, decide_node, decide_state, resolve, resolve_was_tried, serves_established,
+    decide_class, decide_node, decide_state, resolve, resolve_named, serves_established,
 )
 from fastlb._core.session_cache cimport (
-    CACHE_EXPIRED, CACHE_HIT, SessionMap, session_cache_claim, session_cache_delete,
-    session_cache_lookup, session_cache_store,
+    CACHE_EXPIRED, CACHE_HIT, SessionMap, session_cache_claim, session_cache_lookup,
+    session_cache_store,
 )
-from fastlb._core.siphash cimport Hash128
 
-# --- session maps -------------------------------------------------------------------------
-
-cdef void _note_key(Decision* d, int32_t index, const Hash128* key) noexcept nogil:
-    if d.key_count == DECISION_KEYS_MAX:
-        return
-    d.keys[d.key_count].index = index
-    d.keys[d.key_count].key = key[0]
-    d.key_count += 1
-
+# --- what a decision keeps ----------------------------------------------------------------
 
 cdef void _note_cookie(const DecideInput* ask, Decision* d, int32_t index,
                        const Finding* found) noexcept nogil:
     cdef const PlanClass* cls = decide_class(ask, index)
     cdef ClassCookie* cookie
+    d.duplicates |= found.duplicates
     if not cls.flags & CLASS_INSERTS_COOKIE:
         return
     BUG_ON(d.cookie_count >= FALLBACK_DEPTH_MAX)
     cookie = &d.cookies[d.cookie_count]
     d.cookie_count += 1
     cookie.index = index
-    cookie.first_seen_s = 0
+    cookie.first_seen_s = found.first_seen_s
     cookie.seen = found.cookie_seen
     cookie.session_seen = found.session_seen
     cookie.write = False
     cookie.expire = False
-    d.duplicates |= found.duplicates
     if d.reserve_class < 0 and cls.reserve_ticks:
         d.reserve_class = index
 
@@ -73,76 +69,22 @@ cdef void _write_cookies(Decision* d, bint write) noexcept nogil:
     cdef uint32_t i
     for i in range(d.cookie_count):
         d.cookies[i].write = write
-        d.cookies[i].first_seen_s = 0
-
-
-cdef void _record(const DecideInput* ask, Decision* d) noexcept nogil:
-    # The decision's node becomes the session's in each class that has a key for it.
-    cdef const Address* address = &decide_node(ask, d.node).address
-    cdef SessionMap previous
-    cdef uint32_t i
-    if ask.peek:
-        return
-    for i in range(d.key_count):
-        session_cache_store(&ask.caches[d.keys[i].index], &d.keys[i].key, address,
-                            ask.now_ticks, 0, &previous)
-
-
-# Only maps that name the session's node: behind one address there may be other users' sessions.
-cdef void _forget(const DecideInput* ask, Decision* d, const Address* node) noexcept nogil:
-    cdef uint32_t i
-    if ask.peek:
-        return
-    for i in range(d.key_count):
-        session_cache_delete(&ask.caches[d.keys[i].index], &d.keys[i].key, node)
 
 
 cdef void decide_forget(const DecideInput* ask, Decision* d) noexcept nogil:
     if d.node >= 0:
-        _forget(ask, d, &decide_node(ask, d.node).address)
+        maps_forget(ask, d, &decide_node(ask, d, d.node).address)
 
 
-# The session leaves a node that failed for the decision's: so do the maps that name it, and no
-# others. When another worker moved the same session meanwhile, its choice counts.
-cdef void _move(const DecideInput* ask, Decision* d, const Address* failed) noexcept nogil:
-    cdef SessionMap existing
-    cdef int32_t index, node
-    cdef uint32_t i
-    if ask.peek:
-        return
-    for i in range(d.key_count):
-        index = d.keys[i].index
-        session_cache_delete(&ask.caches[index], &d.keys[i].key, failed)
-        if session_cache_claim(&ask.caches[index], &d.keys[i].key,
-                               &decide_node(ask, d.node).address, ask.now_ticks,
-                               decide_class(ask, index).expiry_ticks, 0, &existing) != CACHE_HIT:
-            continue
-        node = resolve(ask, &existing.address)
-        if index == d.found_class and node >= 0 and not resolve_was_tried(d, node) \
-                and serves_established(decide_state(ask, node)):
-            d.node = node
-
-
-# Claims the decision's node for the first key of the chain; when another worker was faster
-# with the same new session, its choice counts.
-cdef void _claim(const DecideInput* ask, Decision* d) noexcept nogil:
-    cdef const PlanClass* cls
-    cdef SessionMap existing
-    cdef int32_t node
-    if d.key_count == 0 or ask.peek:
-        return
-    cls = decide_class(ask, d.keys[0].index)
-    if session_cache_claim(&ask.caches[d.keys[0].index], &d.keys[0].key,
-                           &decide_node(ask, d.node).address, ask.now_ticks, cls.expiry_ticks, 0,
-                           &existing) == CACHE_HIT:
-        node = resolve(ask, &existing.address)
-        if node >= 0 and serves_established(decide_state(ask, node)):
-            d.node = node
-            d.outcome = OUTCOME_HIT
-            d.found_in = FOUND_CACHE
-            d.found_class = d.keys[0].index
-            d.established = True
-    _record(ask, d)
+# The decision's node is the session's now, or was `failed` when that is given.
+cdef void _settle(const DecideInput* ask, Decision* d, const Address* failed) noexcept nogil:
+    cdef int32_t chosen = d.node
+    if failed != NULL:
+        maps_move(ask, d, failed)
+    else:
+        maps_claim(ask, d)
+    if d.node != chosen and d.holds_reservation:
+        reserve_move(ask, d)
 
 
 cdef void decide_answered(const DecideInput* ask, Decision* d, bint answered) noexcept nogil:
@@ -188,27 +130,43 @@ cdef uint64_t _source_key(const DecideInput* ask) noexcept nogil:
     return (x ^ (x >> 32) ^ words[1]) * <uint64_t> 0xD6E8FEB86659FD93ULL
 
 
+# Whether the class's first cookie was given to this client a moment ago, and did not come now.
+cdef bint _lost_cookie(const DecideInput* ask, const Decision* d) noexcept nogil:
+    cdef uint32_t i
+    if d.outcome != OUTCOME_NEW:
+        return False
+    for i in range(d.cookie_count):
+        if d.cookies[i].seen:
+            return False
+        if d.cookies[i].index == d.reserve_class and not d.cookies[i].session_seen \
+                and decide_class(ask, d.reserve_class).type == CLASS_COOKIE:
+            return False             # it is given with the application's only
+    return reserve_remembers(ask, d)
+
+
 cdef void _new_session(const DecideInput* ask, Decision* d) noexcept nogil:
+    cdef const Address* failed = NULL
+    if d.has_previous:
+        failed = &d.previous
     d.established = False
     _write_cookies(d, True)
     if d.reserve_class >= 0 and ask.request.head != NULL:
         reserve_fingerprint(ask, d)
         if reserve_take(ask, d):
             d.action = ACTION_FORWARD
-            if d.has_previous:
-                _move(ask, d, &d.previous)
+            if failed != NULL:
+                maps_move(ask, d, failed)
             else:
                 reserve_join(d)
-                _record(ask, d)
+                maps_record(ask, d)
             return
+        if _lost_cookie(ask, d):
+            d.outcome = OUTCOME_COOKIE_LOST
     if not _pick(ask, d):
         return
     if d.has_reservation:
         reserve_hold(ask, d)
-    if d.has_previous:
-        _move(ask, d, &d.previous)
-    else:
-        _claim(ask, d)
+    _settle(ask, d, failed)
 
 
 # The session's node cannot serve; `outcome` says why.
@@ -226,7 +184,7 @@ cdef void _fail(const DecideInput* ask, Decision* d, const Address* node,
         return
     d.action = ACTION_CLOSE if cls.failure_mode == FAILURE_CLOSE else ACTION_REDIRECT
     if cls.flags & CLASS_DELETE_ON_FAILURE:
-        _forget(ask, d, node)
+        maps_forget(ask, d, node)
         for i in range(d.cookie_count):
             d.cookies[i].expire = d.cookies[i].seen
 
@@ -247,8 +205,9 @@ cdef bint _look_up(const DecideInput* ask, Decision* d, int32_t index, Finding* 
     cdef SessionMap map
     cdef uint32_t i
     cdef int result
+    d.several_ids |= found.key_count > 1
     for i in range(found.key_count):
-        _note_key(d, index, &found.keys[i])
+        maps_note(d, index, &found.keys[i])
         result = session_cache_lookup(&ask.caches[index], &found.keys[i], ask.now_ticks,
                                       decide_class(ask, index).expiry_ticks, not ask.peek, &map)
         if result == CACHE_HIT:
@@ -269,7 +228,7 @@ cdef bint _hash(const DecideInput* ask, Decision* d, uint64_t hash, Address* nod
     owner = balance_owner(&balance)
     if owner < 0:
         return False
-    node[0] = decide_node(ask, owner).address
+    node[0] = decide_node(ask, d, owner).address
     d.found_in = FOUND_HASH
     return True
 
@@ -306,47 +265,80 @@ cdef void _keep_fallbacks(const DecideInput* ask, Decision* d, int32_t index,
     while index >= 0:
         cls = decide_class(ask, index)
         _find(ask, cls, &found)
-        if node == NULL:
-            _note_cookie(ask, d, index, &found)
+        d.several_ids |= found.key_count > 1
         for i in range(found.key_count):
-            _note_key(d, index, &found.keys[i])
+            maps_note(d, index, &found.keys[i])
             if node != NULL and not ask.peek:
                 session_cache_claim(&ask.caches[index], &found.keys[i], node, ask.now_ticks,
                                     cls.expiry_ticks, 0, &existing)
         index = cls.fallback
 
 
-cdef void _serve(const DecideInput* ask, Decision* d, const Finding* found, const Address* node,
-                 uint32_t state) noexcept nogil:
-    # The session's node serves; which maps and cookies follow from that.
+# The session fails: what its classes' cookies say, of those behind the finder too.
+cdef void _note_cookies_behind(const DecideInput* ask, Decision* d) noexcept nogil:
+    cdef Finding found
+    cdef int32_t index = decide_class(ask, d.found_class).fallback
+    while index >= 0:
+        if decide_class(ask, index).flags & CLASS_INSERTS_COOKIE:
+            _find(ask, decide_class(ask, index), &found)
+            _note_cookie(ask, d, index, &found)
+        index = decide_class(ask, index).fallback
+
+
+# A hash knows no sessions: where it placed a new one, the cookies of the classes before it are
+# what will remember that. A client that was given one and came without is no new one.
+cdef bint _hash_begins(const DecideInput* ask, Decision* d) noexcept nogil:
+    if d.reserve_class < 0 or ask.request.head == NULL:
+        return True
+    reserve_fingerprint(ask, d)
+    if _lost_cookie(ask, d):
+        d.outcome = OUTCOME_COOKIE_LOST
+        return False
+    reserve_note(ask, d)
+    return True
+
+
+# The cookies of the finder and of the classes before it, which missed (design.md "A decision").
+cdef void _cookies_of_found(const DecideInput* ask, Decision* d, const Finding* found,
+                            bint moved) noexcept nogil:
     cdef ClassCookie* cookie
+    cdef bint begins = d.found_in == FOUND_HASH and d.cookie_count and _hash_begins(ask, d)
     cdef uint32_t flags, i
-    cdef bint moved = not address_equal(&decide_node(ask, d.node).address, node)
-    cdef uint32_t own_keys = d.key_count
-    d.established = True
-    d.action = ACTION_FORWARD
-    d.outcome = OUTCOME_DRAINING if state == NODE_DRAINING else OUTCOME_HIT
-    if d.found_in == FOUND_HASH:
-        d.outcome = OUTCOME_HASHED
-    if moved:
-        d.outcome = OUTCOME_MOVED
-        d.previous = node[0]
-        d.has_previous = True
-    # Keys noted so far are those that missed, and the one that hit: all learn the node.
-    if moved or own_keys > 1 or (own_keys == 1 and d.found_in != FOUND_CACHE):
-        _record(ask, d)
-    _keep_fallbacks(ask, d, decide_class(ask, d.found_class).fallback,
-                    &decide_node(ask, d.node).address)
+    if d.node == NODE_UNLISTED:
+        return                       # nothing remembers it
     for i in range(d.cookie_count):
         cookie = &d.cookies[i]
         flags = decide_class(ask, cookie.index).flags
         if cookie.index == d.found_class:
-            cookie.first_seen_s = found.first_seen_s
             cookie.write = moved or found.rewrite or (flags & CLASS_EVERY_RESPONSE) != 0
         else:
-            # It missed, and a fallback knew the session (design.md "A decision"). A hash knows
-            # no sessions: where it placed a new one, the cookie is what will remember that.
-            cookie.write = d.found_in == FOUND_HASH or (flags & CLASS_REISSUE) != 0
+            cookie.write = begins or (flags & CLASS_REISSUE) != 0
+
+
+cdef void _serve(const DecideInput* ask, Decision* d, const Finding* found, const Address* node,
+                 uint32_t state) noexcept nogil:
+    # The session's node serves; which maps and cookies follow from that.
+    cdef const Address* address = &decide_node(ask, d, d.node).address
+    cdef bint moved = not address_equal(address, node)
+    cdef int32_t behind = decide_class(ask, d.found_class).fallback
+    cdef uint32_t own_keys = d.key_count
+    d.established = True
+    d.action = ACTION_FORWARD
+    _cookies_of_found(ask, d, found, moved)
+    if moved:
+        d.outcome = OUTCOME_MOVED
+        d.previous = node[0]
+        d.has_previous = True
+    elif d.found_in != FOUND_HASH:
+        d.outcome = <unsigned char> maps_outcome(state)
+    elif d.outcome != OUTCOME_COOKIE_LOST:
+        d.outcome = OUTCOME_HASHED
+    # Keys noted so far are those that missed, and the one that hit: all learn the node.
+    if moved or own_keys > 1 or (own_keys == 1 and d.found_in != FOUND_CACHE):
+        maps_record(ask, d)
+    if d.node == NODE_UNLISTED:
+        address = NULL
+    _keep_fallbacks(ask, d, behind, address)
 
 
 cdef int _failure_outcome(const DecideInput* ask, int32_t node) noexcept nogil:
@@ -386,49 +378,69 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
     if d.found_class < 0:
         _new_session(ask, d)
         return
-    d.node = resolve(ask, &node)
+    if d.found_in == FOUND_RULE:
+        d.node = resolve_named(ask, d, &node)
+    else:
+        d.node = resolve(ask, &node)
+    if d.node >= 0 and node.port == 0:
+        node = decide_node(ask, d, d.node).address  # named by its address alone
     if d.node >= 0 and serves_established(decide_state(ask, d.node)):
         _serve(ask, d, &found, &node, decide_state(ask, d.node))
     else:
         _keep_fallbacks(ask, d, decide_class(ask, d.found_class).fallback, NULL)
+        _note_cookies_behind(ask, d)
         _fail(ask, d, &node, _failure_outcome(ask, d.node))
 
 
 cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
-    cdef Address failed = decide_node(ask, d.node).address
+    cdef Address failed = decide_node(ask, d, d.node).address
     if d.tried_count < TRIES_MAX:
         d.tried[d.tried_count] = d.node
         d.tried_count += 1
     if d.established:
+        _note_cookies_behind(ask, d)
         _fail(ask, d, &failed, OUTCOME_CONNECT_FAILED)
         d.established = False
         return
     if not _pick(ask, d):
         return
+    maps_move(ask, d, &failed)
     if d.has_reservation:
         reserve_move(ask, d)
-    _move(ask, d, &failed)
+
+
+cdef void _store_learned(const DecideInput* ask, const Decision* d, int32_t index,
+                         const Learned* learned) noexcept nogil:
+    cdef const Address* address = &decide_node(ask, d, d.node).address
+    cdef SessionMap existing
+    cdef uint32_t i
+    for i in range(learned.key_count):
+        if learned.shown >> i & 1:
+            session_cache_claim(&ask.caches[index], &learned.keys[i], address, ask.now_ticks,
+                                decide_class(ask, index).expiry_ticks, 0, &existing)
+        else:
+            session_cache_store(&ask.caches[index], &learned.keys[i], address, ask.now_ticks, 0,
+                                NULL)
 
 
 cdef void decide_learn(const DecideInput* ask, Decision* d,
                        const LearnInput* response) noexcept nogil:
     cdef Learned learned
-    cdef SessionMap previous
     cdef const PlanClass* cls
     cdef persist_learn_t learn
     cdef int32_t index = d.persistence
-    cdef uint32_t i
+    if ask.peek or d.node < 0 or d.node == NODE_UNLISTED:
+        return
     while index >= 0:
         cls = decide_class(ask, index)
         if cls.flags & CLASS_LEARNS:
             learned.ended = False
             learned.key_count = 0
+            learned.shown = 0
             learn = method_learn(cls)
             learn(response, cls, &learned)
-            if learned.ended:
+            # Which of several ended is not known here; the others must live, and it will expire.
+            if learned.ended and not d.several_ids:
                 decide_forget(ask, d)
-            for i in range(learned.key_count):
-                session_cache_store(&ask.caches[index], &learned.keys[i],
-                                    &decide_node(ask, d.node).address, ask.now_ticks, 0,
-                                    &previous)
+            _store_learned(ask, d, index, &learned)
         index = cls.fallback

@@ -1,18 +1,21 @@
-# What a decision is made of and what it says: types only, shared by decide, reserve and the
-# modules that carry it out.
+# What a decision is made of and what it says, shared by decide, reserve and the modules that
+# carry it out.
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
-from fastlb._core.address cimport Address
+from fastlb._core.address cimport Address, address_text
+from fastlb._core.debug cimport unlikely
 from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, TRIES_MAX
 from fastlb._core.node cimport NodeTable
-from fastlb._core.persist cimport PersistInput
-from fastlb._core.plan cimport PlanPool
+from fastlb._core.persist cimport FINDING_KEYS_MAX, PersistInput
+from fastlb._core.plan cimport Plan, PlanNode, PlanPool, plan_nodes, plan_text
 from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.siphash cimport Hash128
+from fastlb._core.slice cimport Slice, slice_of
 
 cdef enum:
-    DECISION_KEYS_MAX = 24           # session keys of one request, over its chain of classes
+    DECISION_KEYS_MAX = FINDING_KEYS_MAX * FALLBACK_DEPTH_MAX
+    NODE_UNLISTED = 0x7FFFFFFF       # index of the node that a rule named and the pool lacks
 
 cdef enum Action:
     ACTION_FORWARD = 0
@@ -38,7 +41,7 @@ ctypedef struct ClassKey:
 
 ctypedef struct ClassCookie:         # a cookie class of the chain that was asked
     int32_t index                    # PlanClass index
-    uint32_t first_seen_s            # to be kept when the cookie is written again; 0: now
+    uint32_t first_seen_s            # of a valid cookie, kept when it is written again; 0: now
     uint8_t seen                     # the request carried its cookie, valid or not
     uint8_t session_seen             # and the application's own, where the class goes by that one
     uint8_t write                    # the response gets it
@@ -51,11 +54,12 @@ ctypedef struct Decision:
     uint8_t established              # the node was a session's, not the algorithm's
     uint8_t has_previous             # `previous` is the session's node, which could not serve
     uint8_t duplicates               # a class's cookie stood in the request more than once
+    uint8_t several_ids              # a class found more than one session id in the request
     uint8_t last_draining            # a new session went to a draining node: none other was left
     uint8_t has_reservation          # `reservation` is this client's fingerprint
     uint8_t holds_reservation        # and the choice behind it is this request's own
     uint8_t has_hash                 # `hash` places the session, whatever the pool's algorithm
-    int32_t node                     # index in the pool, -1: none
+    int32_t node                     # index in the pool, or NODE_UNLISTED; -1: none
     int32_t persistence              # PlanClass index that was asked first, -1: none
     int32_t found_class              # PlanClass index that found the session, -1: none
     int32_t reserve_class            # PlanClass index that holds the reservation, -1: none
@@ -69,3 +73,21 @@ ctypedef struct Decision:
     ClassKey keys[DECISION_KEYS_MAX]
     ClassCookie cookies[FALLBACK_DEPTH_MAX]
     int32_t tried[TRIES_MAX]
+    PlanNode unlisted                # with NODE_UNLISTED; its name is decision_node_name's
+
+
+# The decision's node, which is not -1.
+cdef inline const PlanNode* decision_node(const Plan* plan, const PlanPool* pool,
+                                          const Decision* d) noexcept nogil:
+    if unlikely(d.node == NODE_UNLISTED):
+        return &d.unlisted
+    return plan_nodes(plan, pool) + d.node
+
+
+# Its name, "10.0.0.1:8080"; `room` has ADDRESS_TEXT_BYTES_MAX bytes and may be used for it.
+cdef inline Slice decision_node_name(const Plan* plan, const PlanPool* pool, const Decision* d,
+                                     char* room) noexcept nogil:
+    cdef const PlanNode* node = decision_node(plan, pool, d)
+    if unlikely(d.node == NODE_UNLISTED):
+        return slice_of(room, address_text(&node.address, room))
+    return slice_of(plan_text(plan, node.name), node.name.bytes)

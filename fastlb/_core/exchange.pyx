@@ -8,6 +8,7 @@ from libc.stdlib cimport calloc
 from libc.string cimport memset
 
 from fastlb._core cimport system
+from fastlb._core.address cimport Address, address_from_sockaddr
 from fastlb._core.answer cimport ANSWER_ALIVE, ANSWER_NODE_LOST, answer_pump, answer_tunnel
 from fastlb._core.body cimport body_start
 from fastlb._core.buffer cimport Buffer, buffer_return
@@ -19,7 +20,7 @@ from fastlb._core.connection cimport (
 from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.decide cimport decide, decide_again, decision_reset
 from fastlb._core.decision cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput,
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput, decision_node,
 )
 from fastlb._core.exchange_end cimport (
     exchange_abort, exchange_count_load, exchange_reply, exchange_uncount_load,
@@ -38,8 +39,7 @@ from fastlb._core.outcome cimport (
     CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
 )
 from fastlb._core.plan cimport (
-    Plan, PlanClass, PlanNode, plan_class, plan_nodes, plan_pool, plan_text,
-    plan_virtual_server,
+    Plan, PlanClass, PlanNode, plan_class, plan_pool, plan_text, plan_virtual_server,
 )
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,
@@ -79,10 +79,23 @@ cdef Exchange* _allocate(Worker* w, ClientConn* c) noexcept nogil:
     return x
 
 
+cdef const Address* _local_address(ClientConn* c) noexcept nogil:
+    cdef system.sockaddr_storage sockaddr
+    cdef system.socklen_t size = sizeof(sockaddr)
+    if not c.local_known:
+        c.local_known = True
+        if system.getsockname(c.stream.fd, <system.sockaddr*> &sockaddr, &size) == 0:
+            address_from_sockaddr(&c.local, &sockaddr)
+    return &c.local
+
+
 cdef void _decide_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil:
     ask.request.plan = x.snapshot.plan
+    ask.request.pool = x.pool
     ask.request.client = &x.client_address
     ask.request.local = NULL
+    if x.snapshot.plan.needs_local:
+        ask.request.local = _local_address(x.client)
     ask.request.sni = slice_of(NULL, 0)
     ask.request.key = slice_of(NULL, 0)
     ask.request.named = NULL
@@ -236,7 +249,7 @@ cdef bint _act(Worker* w, Exchange* x) noexcept nogil:
 
 
 cdef bint _try_node(Worker* w, Exchange* x, bint pooled) noexcept nogil:
-    cdef const PlanNode* node = plan_nodes(x.snapshot.plan, x.pool) + x.decision.node
+    cdef const PlanNode* node = decision_node(x.snapshot.plan, x.pool, &x.decision)
     cdef NodeConn* n = NULL
     x.slot = node.slot
     exchange_count_load(w, x)

@@ -151,6 +151,19 @@ cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
         exchange_end(w, x, DONE_CLOSE if x.client_closes and x.up.body.done else DONE_LINGER)
 
 
+cdef bint _write_reply(Worker* w, Exchange* x, bint large) noexcept nogil:
+    # A long chain of cookies to be expired, and a long way back, may need a large buffer.
+    x.down.data = buffer_borrow(&w.buffers, large)
+    if x.down.data == NULL:
+        return False
+    x.down.run_bytes = reply_write(w, x, x.down.data.data, x.down.data.size)
+    if x.down.run_bytes:
+        return True
+    buffer_return(&w.buffers, x.down.data)
+    x.down.data = NULL
+    return False
+
+
 cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil:
     # An answer of our own. Not alive after it, or still being sent.
     if x.stage >= STAGE_RESPONSE or x.down.head != NULL:
@@ -165,15 +178,12 @@ cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept
     x.cause = <unsigned char> cause
     _drop_request(w, x)
     flow_end(w, &x.down)
-    x.down.data = buffer_borrow(&w.buffers, False)
-    if x.down.data == NULL:
+    if not _write_reply(w, x, False) and not _write_reply(w, x, True):
         exchange_abort(w, x, cause)
         return False
     body_start(&x.down.body, BODY_NONE, 0)
     x.down.decode = False
     x.down.run = 0
-    x.down.run_bytes = reply_write(w, x, x.down.data.data, x.down.data.size)
-    BUG_ON(x.down.run_bytes == 0)
     x.down.data.end = x.down.run_bytes
     x.response_started = True
     x.stage = STAGE_RESPONSE

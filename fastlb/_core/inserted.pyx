@@ -6,16 +6,19 @@
 from libc.stdint cimport uint32_t
 
 from fastlb._core.address cimport Address
-from fastlb._core.cookie cimport CookieCursor, CookiePair, cookie_begin, cookie_next
+from fastlb._core.cookie cimport CookieCursor, CookiePair, cookie_begin, cookie_next_of
 from fastlb._core.head cimport FIELD_COOKIE, head_next, head_value
+from fastlb._core.limits cimport COOKIE_NAMES_MAX
 from fastlb._core.outcome cimport (
     OUTCOME_EXPIRED, OUTCOME_NEW, OUTCOME_OTHER_CLASS, OUTCOME_TAMPERED,
 )
-from fastlb._core.persist cimport FIND_NODE, Finding, PersistInput
+from fastlb._core.persist cimport FIND_NODE, FIND_NOTHING, Finding, PersistInput
 from fastlb._core.plan cimport (
-    KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass, PlanCookieName, plan_cookie_names, plan_text,
+    KEY_TOKEN_MAC, KEY_TOKEN_STREAM, Plan, PlanClass, PlanCookieName,
+    plan_cookie_names, plan_text,
 )
-from fastlb._core.slice cimport Slice, slice_equal, slice_of
+from fastlb._core.resolve cimport resolve_may_name
+from fastlb._core.slice cimport Slice, slice_of
 from fastlb._core.token cimport Token, token_read, token_write
 
 cdef enum:
@@ -48,13 +51,8 @@ cdef bint inserted_expired(const PlanClass* cls, uint32_t first_seen_s, uint32_t
     return False
 
 
-cdef bint inserted_take_token(const PersistInput* ask, const PlanClass* cls, Slice value,
-                              Finding* found) noexcept nogil:
-    cdef Token token
-    if token_read(&ask.plan.keys[KEY_TOKEN_MAC], &ask.plan.keys[KEY_TOKEN_STREAM],
-                  value.at, value.bytes, &token) < 0:
-        found.outcome = OUTCOME_TAMPERED
-        return False
+cdef bint inserted_accept(const PersistInput* ask, const PlanClass* cls, const Token* token,
+                          Finding* found) noexcept nogil:
     if token.class_id != cls.id:
         found.outcome = OUTCOME_OTHER_CLASS
         return False
@@ -67,10 +65,8 @@ cdef bint inserted_take_token(const PersistInput* ask, const PlanClass* cls, Sli
     return True
 
 
-cdef uint32_t inserted_write_token(const Plan* plan, const PlanClass* cls, const Address* node,
-                                   uint32_t first_seen_s, uint32_t wall_s,
-                                   char* out) noexcept nogil:
-    cdef Token token
+cdef void inserted_token(const PlanClass* cls, const Address* node, uint32_t first_seen_s,
+                         uint32_t wall_s, Token* token) noexcept nogil:
     token.node = node[0]
     token.class_id = cls.id
     token.first_seen_s = 0
@@ -78,45 +74,96 @@ cdef uint32_t inserted_write_token(const Plan* plan, const PlanClass* cls, const
     if cls.timeout_s != 0 or cls.max_lifetime_s != 0:
         token.last_seen_s = wall_s
         token.first_seen_s = first_seen_s if first_seen_s else wall_s
+
+
+cdef bint inserted_take_token(const PersistInput* ask, const PlanClass* cls, Slice value,
+                              Finding* found) noexcept nogil:
+    cdef Token token
+    if token_read(&ask.plan.keys[KEY_TOKEN_MAC], &ask.plan.keys[KEY_TOKEN_STREAM],
+                  value.at, value.bytes, &token) < 0:
+        found.outcome = OUTCOME_TAMPERED
+        return False
+    return inserted_accept(ask, cls, &token, found)
+
+
+cdef uint32_t inserted_write_token(const Plan* plan, const PlanClass* cls, const Address* node,
+                                   uint32_t first_seen_s, uint32_t wall_s,
+                                   char* out) noexcept nogil:
+    cdef Token token
+    inserted_token(cls, node, first_seen_s, wall_s, &token)
     return token_write(&plan.keys[KEY_TOKEN_MAC], &plan.keys[KEY_TOKEN_STREAM], &token, out)
 
 
-# Which of the class's names this is; -1: none.
-cdef inline int _name_index(const PersistInput* ask, const PlanClass* cls,
-                            Slice name) noexcept nogil:
+# The name that this virtual server writes, which set_cookie.pyx finds in the same way.
+cdef int _own_name(const PersistInput* ask, const PlanClass* cls) noexcept nogil:
     cdef const PlanCookieName* names = plan_cookie_names(ask.plan, cls)
     cdef int i
     for i in range(<int> cls.cookie_name_count):
-        if slice_equal(name, slice_of(plan_text(ask.plan, names[i].name), names[i].name.bytes)):
+        if names[i].virtual_server < 0 or names[i].virtual_server == <int> ask.virtual_server:
             return i
-    return -1
+    return 0
+
+
+cdef inline bint _takes(const PersistInput* ask, const PlanClass* cls, Slice value,
+                        Finding* found, inserted_take_t take) noexcept nogil:
+    return take(ask, cls, value, found) and resolve_may_name(ask, cls, found)
 
 
 cdef void inserted_find(const PersistInput* ask, const PlanClass* cls, Finding* found,
                         inserted_take_t take) noexcept nogil:
-    cdef const PlanCookieName* names = plan_cookie_names(ask.plan, cls)
+    cdef const PlanCookieName* own_names = plan_cookie_names(ask.plan, cls)
+    cdef Slice[COOKIE_NAMES_MAX] names
     cdef CookieCursor cursor
     cdef CookiePair pair
+    cdef Finding others              # a session under another virtual server's name
     cdef Slice value
-    cdef int field, name
+    cdef int field, name, own = -1
+    cdef uint32_t seen = 0           # bit n: name n stood there
     found.outcome = OUTCOME_NEW
     if ask.head == NULL:
         return
+    others.kind = FIND_NOTHING
+    for name in range(<int> cls.cookie_name_count):
+        names[name] = slice_of(plan_text(ask.plan, own_names[name].name),
+                               own_names[name].name.bytes)
     field = ask.head.first[FIELD_COOKIE]
     while field >= 0:
         value = head_value(ask.head, ask.buf, <uint32_t> field)
         cookie_begin(&cursor, value.at, value.bytes)
-        while cookie_next(&cursor, &pair):
-            name = _name_index(ask, cls, pair.name)
+        while True:
+            name = cookie_next_of(&cursor, names, cls.cookie_name_count, &pair)
             if name < 0:
-                continue
-            found.duplicates |= found.cookie_seen
-            found.cookie_seen = True
-            if found.kind != FIND_NODE and take(ask, cls, pair.value, found):
+                break
+            found.duplicates |= (seen >> name) & 1
+            seen |= <uint32_t> 1 << name
+            if own < 0:
+                own = _own_name(ask, cls)
+            if name != own:
+                _take_others(ask, cls, pair.value, found, &others, take)
+            elif found.kind != FIND_NODE and _takes(ask, cls, pair.value, found, take):
                 found.kind = FIND_NODE
-                if names[name].virtual_server >= 0 \
-                        and names[name].virtual_server != <int> ask.virtual_server:
-                    found.rewrite = True
         field = head_next(ask.head, field)
+    found.cookie_seen = seen != 0
     if found.kind != FIND_NODE:
-        found.rewrite = False
+        _use_others(found, &others)
+
+
+# Kept aside, since a cookie of this virtual server's own name may follow.
+cdef void _take_others(const PersistInput* ask, const PlanClass* cls, Slice value,
+                       Finding* found, Finding* others, inserted_take_t take) noexcept nogil:
+    if found.kind == FIND_NODE or others.kind == FIND_NODE:
+        return
+    if _takes(ask, cls, value, others, take):
+        others.kind = FIND_NODE
+    elif found.outcome == OUTCOME_NEW:
+        found.outcome = others.outcome
+
+
+cdef void _use_others(Finding* found, const Finding* others) noexcept nogil:
+    found.rewrite = False
+    if others.kind == FIND_NODE:
+        found.kind = FIND_NODE
+        found.node = others.node
+        found.first_seen_s = others.first_seen_s
+        found.last_seen_s = others.last_seen_s
+        found.rewrite = True

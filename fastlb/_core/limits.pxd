@@ -19,15 +19,20 @@ cdef enum:
     EDIT_INSERTS_MAX = 16
     EDIT_IOVECS_MAX = 97             # EDIT_CUTS_MAX + 1 pieces, each insertion splits one
 
+    # Persistence
+    SESSION_ID_BYTES_MAX = 256       # of an application; a longer one is none
+
     # Workers and nodes
     WORKERS_MAX = 64                 # columns of the per-worker load table
     NODES_MAX = 4096                 # slots of the node table, over all pools
+    NODE_SLOT_UNLISTED = 4095        # the last one: all nodes that no pool lists share it
     VIRTUAL_SERVERS_MAX = 256
     NODE_IDLE_MAX = 512              # pooled connections of one worker to one node
     CLASSES_MAX = 256
     FALLBACK_DEPTH_MAX = 16          # classes in one chain
     COOKIE_NAMES_MAX = 16            # virtual servers that write a class's cookie, each its own
     TRIES_MAX = 16                   # nodes tried for one request
+    COOKIE_MEMORY_TICKS = 600        # for which it is known that a client was given a cookie
 
     # Session caches
     TICK_MS = 100                    # session cache ages are counted in ticks

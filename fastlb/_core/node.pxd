@@ -49,11 +49,13 @@ cdef inline uint32_t node_load(const NodeSlot* slot, uint32_t workers) noexcept 
     return total
 
 
-# Feeds the average with one measurement; weight 1/8 as in RFC 6298 (SRTT).
+# Feeds the average with one measurement; weight 1/8 as in RFC 6298 (SRTT), rounded to the
+# nearest, so that it drifts neither up nor down. Never 0 again, which would mean: unknown.
 cdef inline void node_feed_response(NodeSlot* slot, uint64_t us, uint64_t now_ms) noexcept nogil:
-    if slot.response_us == 0:
-        slot.response_us = us + 1
+    cdef int64_t average = <int64_t> slot.response_us
+    if average == 0:
+        average = <int64_t> us
     else:
-        slot.response_us = <uint64_t> (<int64_t> slot.response_us
-                                       + (<int64_t> us - <int64_t> slot.response_us) // 8) | 1
+        average += (<int64_t> us - average + 4) >> 3
+    slot.response_us = <uint64_t> average if average > 0 else 1
     slot.response_at_ms = now_ms

@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastlb._core.address cimport Address
 from fastlb._core.head cimport Head
-from fastlb._core.plan cimport Plan, PlanClass
+from fastlb._core.plan cimport Plan, PlanClass, PlanPool
 from fastlb._core.siphash cimport Hash128
 from fastlb._core.slice cimport Slice
 
@@ -27,6 +27,7 @@ cdef enum FindingKind:
 
 ctypedef struct PersistInput:
     const Plan* plan
+    const PlanPool* pool             # whose nodes CLASS_LISTED_ONLY means; NULL: not known
     const Address* client            # whose request it is: peer, PROXY header or X-Forwarded-For
     const Address* local             # where the client connected to; NULL: not known
     const Head* head                 # NULL where the protocol has none
@@ -70,6 +71,7 @@ ctypedef struct LearnInput:
 ctypedef struct Learned:
     uint8_t ended                    # the application deleted its session id
     uint8_t key_count
+    uint8_t shown                    # bit n: keys[n] need not be new, see learned_show_key
     Hash128 keys[FINDING_KEYS_MAX]   # not cleared
 
 ctypedef void (*persist_learn_t)(const LearnInput* response, const PlanClass* cls,
@@ -87,3 +89,11 @@ cdef inline void learned_add_key(Learned* learned, Hash128 key) noexcept nogil:
     if learned.key_count < FINDING_KEYS_MAX:
         learned.keys[learned.key_count] = key
         learned.key_count += 1
+
+
+# A key that a Location showed: it may be one that came with the request, in a link that another
+# user sent, and then its map is that user's and stays where it is.
+cdef inline void learned_show_key(Learned* learned, Hash128 key) noexcept nogil:
+    if learned.key_count < FINDING_KEYS_MAX:
+        learned.shown |= <uint8_t> (1 << learned.key_count)
+        learned_add_key(learned, key)

@@ -127,6 +127,19 @@ ctypedef struct PlanPool:
     uint32_t flags
     uint32_t schedule                # offset of uint16_t[schedule_count]: weighted round robin
     uint32_t schedule_count
+    uint32_t index                   # offset of uint32_t[index_mask + 1]: nodes by address
+    uint32_t index_mask              # 0: there is none, the pool is small
+    uint32_t named                   # first PlanNetwork of nodes that may be named unlisted
+    uint32_t named_count             # 0: only nodes of the pool
+
+# An entry of a pool's index is a node's number, shifted, and one of these; 0: empty. Each node
+# has one under its address and port, each address one more under port 0.
+cdef enum PlanIndexKind:
+    INDEX_NODE = 1
+    INDEX_ONLY                       # the only node of its address
+    INDEX_SEVERAL                    # one of several
+    INDEX_KIND_BITS = 2
+    INDEX_KIND_MASK = 3
 
 ctypedef struct PlanNode:
     Address address
@@ -265,6 +278,16 @@ cdef inline const PlanClass* plan_class(const Plan* plan, uint32_t i) noexcept n
 
 cdef inline const PlanNode* plan_nodes(const Plan* plan, const PlanPool* pool) noexcept nogil:
     return <const PlanNode*> (<const char*> plan + plan.nodes) + pool.nodes
+
+
+# Where the index is looked into first; from there on, entry by entry to an empty one.
+cdef inline uint32_t plan_index_hash(const Address* a, uint16_t port) noexcept nogil:
+    cdef const uint64_t* words = <const uint64_t*> a.ip
+    cdef uint64_t x = (words[0] ^ port) * <uint64_t> 0x9E3779B97F4A7C15ULL ^ words[1]
+    # Addresses of one network differ in the last bytes only, which are the words' high ones.
+    x = (x ^ (x >> 33)) * <uint64_t> 0xD6E8FEB86659FD93ULL
+    x = (x ^ (x >> 29)) * <uint64_t> 0x9E3779B97F4A7C15ULL
+    return <uint32_t> (x >> 32)
 
 
 cdef inline const PlanRoute* plan_routes(const Plan* plan) noexcept nogil:

@@ -75,6 +75,7 @@ class PlanBuilder:
         retries: int,
         refuse_last_draining: bool,
         schedule: list[int],
+        named: tuple[int, int] = (0, 0),
     ) -> int: ...
     def add_class(
         self,

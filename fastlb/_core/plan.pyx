@@ -6,10 +6,13 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from fastlb._core.address cimport Address, address_from_text, address_is_ipv4
+from fastlb._core.address cimport Address, address_from_text, address_is_ipv4, address_same_ip
 from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, NODES_MAX, WORKERS_MAX
 from fastlb._core.siphash cimport sip_key_load
 from fastlb._core.stats cimport WorkerStats
+
+cdef enum:
+    INDEXED_NODES_MIN = 16           # below, comparing them all is as fast
 
 
 cdef int plan_check(const Plan* plan, uint64_t bytes) noexcept nogil:
@@ -90,7 +93,7 @@ cdef class PlanBuilder:
     """
     cdef bytearray texts
     cdef dict text_offsets
-    cdef list listeners, servers, pools, nodes, classes, routes, networks, schedules
+    cdef list listeners, servers, pools, nodes, classes, routes, networks, schedules, indexes
     cdef list cookie_names, key_parts, passphrases
     cdef Plan head
 
@@ -105,6 +108,7 @@ cdef class PlanBuilder:
         self.routes = []
         self.networks = []
         self.schedules = []
+        self.indexes = []
         self.cookie_names = []
         self.key_parts = []
         self.passphrases = []
@@ -226,8 +230,11 @@ cdef class PlanBuilder:
 
     def add_pool(self, *, name: str, slot: int, algorithm: str, first_node: int, node_count: int,
                  persistence: int, retries: int, refuse_last_draining: bool,
-                 schedule: list) -> int:
-        """`persistence` -1: none. `schedule`: node indices in the order of weighted round robin."""
+                 schedule: list, named: tuple = (0, 0)) -> int:
+        """`persistence` -1: none. `schedule`: node indices in the order of weighted round robin.
+
+        `named`: (first, count) of the networks whose nodes may be named without being listed.
+        """
         cdef PlanPool entry
         memset(&entry, 0, sizeof(entry))
         entry.name = self._text(name)
@@ -240,6 +247,11 @@ cdef class PlanBuilder:
         entry.flags = POOL_DRAIN_LAST_REFUSE if refuse_last_draining else 0
         entry.schedule = sum(len(one) for one in self.schedules)
         entry.schedule_count = len(schedule)
+        entry.named, entry.named_count = named
+        index = _node_index(self.nodes[first_node:first_node + node_count])
+        entry.index = sum(len(one) for one in self.indexes)
+        entry.index_mask = len(index) // 4 - 1 if index else 0
+        self.indexes.append(index)
         self.schedules.append(b"".join(index.to_bytes(2, "little") for index in schedule))
         self.pools.append((<char*> &entry)[:sizeof(entry)])
         return len(self.pools) - 1
@@ -356,17 +368,52 @@ cdef class PlanBuilder:
         head.key_parts = place(self.key_parts)
         head.passphrases = place(self.passphrases)
         schedules = place(self.schedules)
+        indexes = place(self.indexes)
         texts = place([bytes(self.texts)])
         head.bytes = len(blob)
         memcpy(<char*> blob, head, sizeof(Plan))
-        _move_offsets(blob, schedules, texts)
+        _move_offsets(blob, schedules, indexes, texts)
         _move_method_offsets(blob, texts, len(self.cookie_names), len(self.key_parts))
         _note_chains(blob)
         return bytes(blob)
 
 
-cdef void _move_offsets(bytearray blob, uint32_t schedules, uint32_t texts) except *:
-    # Texts and schedules were counted from the start of their own area.
+cdef bytes _node_index(list nodes):
+    # At most half full: two entries for a node at worst.
+    cdef bytearray out
+    cdef uint32_t* entries
+    cdef PlanNode node, other
+    cdef bytes blob
+    cdef uint32_t size = 1, mask, at, i
+    if len(nodes) < INDEXED_NODES_MIN:
+        return b""
+    while size < 4 * <uint32_t> len(nodes):
+        size *= 2
+    out = bytearray(4 * size)
+    entries = <uint32_t*> <char*> out
+    mask = size - 1
+    for i in range(<uint32_t> len(nodes)):
+        blob = nodes[i]
+        memcpy(&node, <const char*> blob, sizeof(node))
+        at = plan_index_hash(&node.address, node.address.port) & mask
+        while entries[at]:
+            at = (at + 1) & mask
+        entries[at] = (i << INDEX_KIND_BITS) | INDEX_NODE
+        at = plan_index_hash(&node.address, 0) & mask
+        while entries[at]:
+            blob = nodes[entries[at] >> INDEX_KIND_BITS]
+            memcpy(&other, <const char*> blob, sizeof(other))
+            if entries[at] & INDEX_KIND_MASK != INDEX_NODE \
+                    and address_same_ip(&other.address, &node.address):
+                break
+            at = (at + 1) & mask
+        entries[at] = (i << INDEX_KIND_BITS) | (INDEX_SEVERAL if entries[at] else INDEX_ONLY)
+    return bytes(out)
+
+
+cdef void _move_offsets(bytearray blob, uint32_t schedules, uint32_t indexes,
+                        uint32_t texts) except *:
+    # Texts, schedules and indexes were counted from the start of their own area.
     cdef char* base = blob
     cdef Plan* plan = <Plan*> base
     cdef PlanVirtualServer* server = <PlanVirtualServer*> (base + plan.virtual_servers)
@@ -380,6 +427,7 @@ cdef void _move_offsets(bytearray blob, uint32_t schedules, uint32_t texts) exce
     for i in range(plan.pool_count):
         pool[i].name.offset += texts
         pool[i].schedule += schedules
+        pool[i].index += indexes
     for i in range(plan.node_count):
         node[i].name.offset += texts
     for i in range(plan.class_count):

@@ -1,32 +1,25 @@
-# Own answers. They are never stored (`Cache-Control: no-store`), name the status and nothing
+# Own answers. In redirect_url, "%{path}" stands for what was asked, so that the page there can
+# send the user back: path and query, with every delimiter of a query encoded (RFC 3986 3.4).
+# They are never stored (`Cache-Control: no-store`), name the status and nothing
 # about the inside, and carry a cookie only to expire it.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy, strlen
 
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.head cimport METHOD_HEAD
+from fastlb._core.http_date cimport HTTP_DATE_BYTES, http_date_write
 from fastlb._core.plan cimport PlanClass, plan_class, plan_text
+from fastlb._core.request cimport request_head_at
 from fastlb._core.response cimport response_add_decision
 from fastlb._core.route cimport route_host
 from fastlb._core.scratch cimport scratch_add, scratch_add_number
 from fastlb._core.set_cookie cimport set_cookie_expire
 from fastlb._core.slice cimport Slice, ascii_lower, slice_equal, slice_of
 
-cdef extern from * nogil:
-    """
-    #include <stdint.h>
-    #include <time.h>
-    /* IMF-fixdate of RFC 9110 5.6.7; the C locale's names are the English ones. */
-    static uint32_t fastlb_http_date(uint32_t seconds, char *out, uint32_t room)
-    {
-        time_t when = (time_t)seconds;
-        struct tm parts;
-        gmtime_r(&when, &parts);
-        return (uint32_t)strftime(out, room, "%a, %d %b %Y %H:%M:%S GMT", &parts);
-    }
-    """
-    uint32_t fastlb_http_date(uint32_t seconds, char* out, uint32_t room) noexcept
+cdef enum:
+    PLACEHOLDER_BYTES = 7            # "%{path}"
+    REDIRECT_PATH_BYTES_MAX = 4096   # of its values together: half of the usual request line
 
 cdef const char* PAGE_HEAD = (
     "<!DOCTYPE html>\n<html><head><title>")
@@ -121,19 +114,78 @@ cdef bint _add(Worker* w, const char* text) noexcept nogil:
 
 cdef bint _add_date(Worker* w) noexcept nogil:
     # RFC 9110 6.6.1
-    cdef char[40] text
-    return scratch_add(w, text, fastlb_http_date(w.wall_s, text, sizeof(text)))
+    cdef char[HTTP_DATE_BYTES] text
+    http_date_write(w.wall_s, text)
+    return scratch_add(w, text, HTTP_DATE_BYTES)
+
+
+cdef bint _stays(char byte) noexcept nogil:
+    # Unreserved, and what a query may contain (RFC 3986 3.4) but "&", "=", "+", ";" and "?",
+    # which divide it: in forms, in paths, in what scripts take apart.
+    if c'a' <= ascii_lower(byte) <= c'z' or c'0' <= byte <= c'9':
+        return True
+    return byte in (c'-', c'.', c'_', c'~', c'/', c':', c'@', c'!', c'$', c"'", c'(', c')', c'*',
+                    c',')
+
+
+cdef bint _add_encoded(Worker* w, Slice text) noexcept nogil:
+    cdef const char* HEX = "0123456789ABCDEF"
+    cdef uint32_t i
+    cdef char[3] code
+    code[0] = c'%'
+    for i in range(text.bytes):
+        code[1] = HEX[(<uint8_t> text.at[i]) >> 4]
+        code[2] = HEX[<uint8_t> text.at[i] & 15]
+        if not (scratch_add(w, text.at + i, 1) if _stays(text.at[i])
+                else scratch_add(w, code, 3)):
+            return False
+    return True
+
+
+cdef Slice _path_and_query(Slice target) noexcept nogil:
+    # An absolute form loses its authority; an empty path is "/", as is that of "OPTIONS *".
+    cdef Slice rest = _skip_scheme(target)
+    cdef uint32_t i = 0
+    while i < rest.bytes and rest.at[i] != c'/' and rest.at[i] != c'?':
+        i += 1
+    return slice_of(rest.at + i, rest.bytes - i)
+
+
+cdef bint _add_asked(Worker* w, Exchange* x, uint32_t* room) noexcept nogil:
+    # All of it or nothing: half a path leads astray.
+    cdef uint32_t before = w.scratch_used
+    cdef Slice asked = _path_and_query(slice_of(
+        request_head_at(x) + (x.target - x.head_start), x.target_bytes))
+    cdef bint rooted = asked.bytes and asked.at[0] == c'/'
+    if (rooted or _add(w, "/")) and _add_encoded(w, asked) \
+            and w.scratch_used - before <= room[0]:
+        room[0] -= w.scratch_used - before
+        return True
+    w.scratch_used = before
+    return False
 
 
 cdef bint _add_location(Worker* w, Exchange* x) noexcept nogil:
     cdef const PlanClass* cls
+    cdef Slice url
+    cdef uint32_t room = REDIRECT_PATH_BYTES_MAX, i = 0, run = 0
     if x.status != 302:
         return True
     cls = plan_class(x.snapshot.plan, <uint32_t> x.decision.found_class)
-    return (_add(w, "Location: ")
-            and scratch_add(w, plan_text(x.snapshot.plan, cls.redirect_url),
-                            cls.redirect_url.bytes)
-            and _add(w, "\r\n"))
+    url = slice_of(plan_text(x.snapshot.plan, cls.redirect_url), cls.redirect_url.bytes)
+    if not _add(w, "Location: "):
+        return False
+    while i + PLACEHOLDER_BYTES <= url.bytes:
+        if memcmp(url.at + i, "%{path}", PLACEHOLDER_BYTES) != 0:
+            i += 1
+            continue
+        if not scratch_add(w, url.at + run, i - run):
+            return False
+        i += PLACEHOLDER_BYTES
+        run = i if _add_asked(w, x, &room) else url.bytes
+        if run > i:
+            break                    # too long: the URL ends before it
+    return scratch_add(w, url.at + run, url.bytes - run) and _add(w, "\r\n")
 
 
 cdef bint _add_head(Worker* w, Exchange* x, uint32_t page_bytes) noexcept nogil:

@@ -11,10 +11,13 @@
 
 from libc.stdint cimport int32_t, uint32_t
 
-from fastlb._core.address cimport address_ip_text, address_is_unset
+from fastlb._core.address cimport (
+    ADDRESS_TEXT_BYTES_MAX, address_ip_text, address_is_unset,
+)
 from fastlb._core.connection cimport WORKER_IOVECS, Exchange, Worker
 from fastlb._core.cookie cimport cookie_cut
 from fastlb._core.debug cimport BUG_ON
+from fastlb._core.decision cimport decision_node_name
 from fastlb._core.edit cimport (
     EDIT_FULL, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
 )
@@ -26,8 +29,8 @@ from fastlb._core.head cimport (
 )
 from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX
 from fastlb._core.plan cimport (
-    CLASS_HIDE_COOKIE, PROTOCOL_HTTPS, Plan, PlanClass, PlanCookieName, PlanNode, plan_class,
-    plan_cookie_names, plan_nodes, plan_text,
+    CLASS_HIDE_COOKIE, PROTOCOL_HTTPS, Plan, PlanClass, PlanCookieName, plan_class,
+    plan_cookie_names, plan_text,
 )
 from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at
 from fastlb._core.slice cimport Slice, slice_of
@@ -64,7 +67,7 @@ cdef int _edit_request_line(Worker* w, const Head* head) noexcept nogil:
 
 cdef int _edit_host(Worker* w, Exchange* x, const char* buf) noexcept nogil:
     cdef const Head* head = &w.request
-    cdef const PlanNode* node
+    cdef char[ADDRESS_TEXT_BYTES_MAX] room
     cdef const Field* field
     cdef Slice host
     cdef char* text
@@ -73,8 +76,7 @@ cdef int _edit_host(Worker* w, Exchange* x, const char* buf) noexcept nogil:
     elif head.first[FIELD_HOST] >= 0:
         return 0
     else:
-        node = plan_nodes(x.snapshot.plan, x.pool) + x.decision.node
-        host = slice_of(plan_text(x.snapshot.plan, node.name), node.name.bytes)
+        host = decision_node_name(x.snapshot.plan, x.pool, &x.decision, room)
     if head.first[FIELD_HOST] >= 0:
         field = &head.fields[head.first[FIELD_HOST]]
         return edit_replace(&w.edit, field.value, field.value + field.value_bytes, host.at,

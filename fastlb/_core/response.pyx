@@ -9,7 +9,9 @@
 from libc.stdint cimport uint32_t
 from libc.string cimport strlen
 
+from fastlb._core.address cimport ADDRESS_TEXT_BYTES_MAX
 from fastlb._core.connection cimport WORKER_IOVECS, Exchange, Worker
+from fastlb._core.decision cimport decision_node_name
 from fastlb._core.edit cimport (
     EDIT_FULL, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
 )
@@ -17,10 +19,8 @@ from fastlb._core.head cimport (
     FIELD_HOP, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HEAD_HAS_HOP, Head,
 )
 from fastlb._core.outcome cimport found_in_name, outcome_name
-from fastlb._core.plan cimport (
-    Plan, PlanClass, PlanNode, plan_class, plan_network_has, plan_nodes, plan_text,
-)
-from fastlb._core.scratch cimport scratch_add
+from fastlb._core.plan cimport Plan, PlanClass, plan_class, plan_network_has, plan_text
+from fastlb._core.scratch cimport scratch_add, scratch_add_slice
 from fastlb._core.set_cookie cimport set_cookie_edit
 
 
@@ -64,7 +64,7 @@ cdef bint _add_text(Worker* w, const char* text) noexcept nogil:
 cdef bint response_add_decision(Worker* w, Exchange* x) noexcept nogil:
     cdef const Plan* plan = x.snapshot.plan
     cdef const PlanClass* cls
-    cdef const PlanNode* node
+    cdef char[ADDRESS_TEXT_BYTES_MAX] room
     if x.server.decision_count == 0 or not plan_network_has(
             plan, x.server.decision, x.server.decision_count, &x.client.peer):
         return True
@@ -79,9 +79,8 @@ cdef bint response_add_decision(Worker* w, Exchange* x) noexcept nogil:
                 and scratch_add(w, plan_text(plan, cls.name), cls.name.bytes)):
             return False
     if x.decision.node >= 0:
-        node = plan_nodes(plan, x.pool) + x.decision.node
         if not (_add_text(w, "; node=")
-                and scratch_add(w, plan_text(plan, node.name), node.name.bytes)):
+                and scratch_add_slice(w, decision_node_name(plan, x.pool, &x.decision, room))):
             return False
     return scratch_add(w, "\r\n", 2)
 

@@ -1,20 +1,20 @@
 # Routes (design.md "routes"). A host is exact or "*.name", which matches every name below;
-# case does not count (RFC 9110 4.2.3). A path is a prefix, compared byte for byte.
+# case does not count (RFC 9110 4.2.3), nor does the dot of a fully qualified name (RFC 1034
+# 3.1). A path is a prefix, compared byte for byte.
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
+from fastlb._core.authority cimport authority_host
 from fastlb._core.plan cimport Plan, PlanRoute, PlanVirtualServer, plan_routes, plan_text
 from fastlb._core.slice cimport Slice, slice_equal_fold
 
 
 cdef Slice route_host(Slice authority) noexcept nogil:
-    cdef uint32_t i = authority.bytes
-    while i > 0 and c'0' <= authority.at[i - 1] <= c'9':
-        i -= 1
-    if i > 0 and authority.at[i - 1] == c':':
-        authority.bytes = i - 1
-    return authority
+    cdef Slice host = authority_host(authority)
+    if host.bytes > 1 and host.at[host.bytes - 1] == c'.':
+        host.bytes -= 1
+    return host
 
 
 cdef bint _host_matches(const char* pattern, uint32_t count, Slice host) noexcept nogil:

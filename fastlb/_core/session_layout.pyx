@@ -42,7 +42,7 @@ cdef uint32_t shards_for(uint32_t size) noexcept nogil:
 
 
 # At least two buckets per map: with fewer a miss walks more chains, with more the index
-# leaves the processor's caches sooner (measured in benchmarks/session_cache_curve.py).
+# leaves the processor's caches sooner (measured in benchmarks/session_cache.py).
 cdef uint32_t buckets_for(uint32_t size) noexcept nogil:
     cdef uint32_t buckets = power_of_two_from(2 * size)
     return buckets if buckets > BUCKETS_MIN else BUCKETS_MIN

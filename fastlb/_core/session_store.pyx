@@ -73,7 +73,7 @@ if sizeof(SavedMap) != 48:
     raise ImportError("a record of a state file must have 48 bytes")
 
 
-cdef uint32_t ticks_between(uint32_t then, uint32_t now) noexcept:
+cdef uint32_t ticks_between(uint32_t then, uint32_t now) noexcept nogil:
     return 0 if <int32_t>(now - then) < 0 else now - then
 
 
@@ -122,11 +122,6 @@ cdef class Cache:
 
     `Cache.create(segment, name, size)` makes one, `Cache.open(segment, name)` finds it.
     """
-
-    cdef SessionCache cache
-    cdef readonly Segment segment
-    cdef readonly str name
-    cdef readonly object offset
 
     @staticmethod
     def bytes_for(uint32_t size):

@@ -4,6 +4,7 @@
 # stays in registers. Words are little-endian, as on every machine that fastlb runs on
 # (checked at import), so a word is read by memcpy, aligned or not.
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
@@ -165,3 +166,16 @@ cdef uint64_t sip_final64(SipState* state) noexcept nogil:
 cdef Hash128 sip_final128(SipState* state) noexcept nogil:
     BUG_ON(state.wide != 1)
     return end128(state)
+
+
+# ---- for the control plane ----
+
+def keyed_hash(bytes secret, bytes data) -> bytes:
+    """The 16 bytes of SipHash-2-4-128 of `data`, as session caches keep a key."""
+    cdef SipKey key
+    cdef Hash128 hashed
+    if len(secret) != 16:
+        raise ValueError("a SipHash key is 16 bytes")
+    sip_key_load(&key, <const uint8_t*><const char*>secret)
+    hashed = siphash128(&key, <const char*>data, len(data))
+    return PyBytes_FromStringAndSize(<const char*>&hashed, sizeof(Hash128))

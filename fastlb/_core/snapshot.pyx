@@ -7,6 +7,7 @@ from libc.stdlib cimport calloc, free
 from fastlb._core cimport system
 from fastlb._core.connection cimport Snapshot, Worker
 from fastlb._core.debug cimport BUG_ON
+from fastlb._core.hooks cimport hooks_prepare
 from fastlb._core.limits cimport VIRTUAL_SERVERS_MAX
 from fastlb._core.node cimport NodeTable
 from fastlb._core.plan cimport (
@@ -43,6 +44,14 @@ cdef bint _open_caches(Worker* w, Snapshot* s) noexcept nogil:
     return True
 
 
+cdef void _prepare_hooks(const Plan* plan) noexcept nogil:
+    cdef uint32_t i
+    for i in range(plan.class_count):
+        if plan_class(plan, i).passphrase_count:
+            hooks_prepare()
+            return
+
+
 cdef void _destroy(Snapshot* s) noexcept nogil:
     if s.plan != NULL:
         system.munmap(<void*> s.plan, s.plan.bytes)
@@ -74,6 +83,7 @@ cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
     if s.caches == NULL or s.reservations == NULL or not _open_caches(w, s):
         _destroy(s)
         return NULL
+    _prepare_hooks(s.plan)
     return s
 
 

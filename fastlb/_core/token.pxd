@@ -10,12 +10,13 @@
 # So a node has one value per class as long as no dates are in it, nobody without the
 # keys can read or make one, and a changed byte is always noticed (probability 2^-128).
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from fastlb._core.address cimport Address
 from fastlb._core.siphash cimport SipKey
 
 cdef enum:
+    TOKEN_PLAIN_BYTES_MAX = 31
     TOKEN_TEXT_BYTES_MAX = 64        # 16 + 31 bytes in base64url: 63
 
 cdef enum TokenError:
@@ -36,3 +37,12 @@ cdef uint32_t token_write(const SipKey* mac, const SipKey* stream, const Token* 
 # 0 or TOKEN_TAMPERED; any length and any bytes are allowed as input.
 cdef int token_read(const SipKey* mac, const SipKey* stream, const char* text, uint32_t count,
                     Token* token) noexcept nogil
+
+# The parts, for values that are encrypted otherwise (sealed.pyx). The plain text's length; 0
+# or TOKEN_TAMPERED.
+cdef uint32_t token_plain_write(const Token* token, uint8_t* out) noexcept nogil
+cdef int token_plain_read(const uint8_t* plain, uint32_t count, Token* token) noexcept nogil
+# base64url without padding. Reading needs room for `count` * 3 / 4 bytes and returns how many
+# it wrote; -1: a wrong character, or bits that no writer sets (each value has one text).
+cdef uint32_t token_text_write(const uint8_t* data, uint32_t count, char* out) noexcept nogil
+cdef int token_text_read(const char* text, uint32_t count, uint8_t* out) noexcept nogil

@@ -8,7 +8,6 @@ from fastlb._core.siphash cimport Hash128, SipKey, siphash128
 
 cdef enum:
     TAG_BYTES = 16
-    PLAIN_BYTES_MAX = 31
     FLAG_IPV6 = 1
     FLAG_DATES = 2
     FLAGS_KNOWN = 3
@@ -27,7 +26,7 @@ def _fill_digits():
 _fill_digits()
 
 
-cdef uint32_t _base64_write(const uint8_t* data, uint32_t count, char* out) noexcept nogil:
+cdef uint32_t token_text_write(const uint8_t* data, uint32_t count, char* out) noexcept nogil:
     cdef uint32_t i = 0, at = 0, group
     while i + 3 <= count:
         group = (<uint32_t> data[i] << 16) | (<uint32_t> data[i + 1] << 8) | data[i + 2]
@@ -50,8 +49,7 @@ cdef uint32_t _base64_write(const uint8_t* data, uint32_t count, char* out) noex
     return at + 3
 
 
-# Bytes written, -1 for a wrong character or bits that no writer sets: each value has one text.
-cdef int _base64_read(const char* text, uint32_t count, uint8_t* out) noexcept nogil:
+cdef int token_text_read(const char* text, uint32_t count, uint8_t* out) noexcept nogil:
     cdef uint32_t i, bits = 0, held = 0
     cdef int at = 0
     cdef uint8_t digit
@@ -84,7 +82,7 @@ cdef void _stream(const SipKey* key, const uint8_t* tag, uint8_t* data,
         data[i] ^= (<const uint8_t*> &pad)[i % TAG_BYTES]
 
 
-cdef uint32_t _plain_write(const Token* token, uint8_t* out) noexcept nogil:
+cdef uint32_t token_plain_write(const Token* token, uint8_t* out) noexcept nogil:
     cdef bint ipv4 = address_is_ipv4(&token.node)
     cdef bint dates = token.first_seen_s != 0 or token.last_seen_s != 0
     cdef uint32_t ip_bytes = 4 if ipv4 else 16
@@ -100,7 +98,7 @@ cdef uint32_t _plain_write(const Token* token, uint8_t* out) noexcept nogil:
     return at
 
 
-cdef int _plain_read(const uint8_t* plain, uint32_t count, Token* token) noexcept nogil:
+cdef int token_plain_read(const uint8_t* plain, uint32_t count, Token* token) noexcept nogil:
     cdef bint ipv6 = plain[0] & FLAG_IPV6 != 0
     cdef bint dates = plain[0] & FLAG_DATES != 0
     cdef uint32_t ip_bytes = 16 if ipv6 else 4
@@ -121,12 +119,12 @@ cdef int _plain_read(const uint8_t* plain, uint32_t count, Token* token) noexcep
 
 cdef uint32_t token_write(const SipKey* mac, const SipKey* stream, const Token* token,
                           char* out) noexcept nogil:
-    cdef uint8_t data[TAG_BYTES + PLAIN_BYTES_MAX]
-    cdef uint32_t count = _plain_write(token, data + TAG_BYTES)
+    cdef uint8_t data[TAG_BYTES + TOKEN_PLAIN_BYTES_MAX]
+    cdef uint32_t count = token_plain_write(token, data + TAG_BYTES)
     cdef Hash128 tag = siphash128(mac, data + TAG_BYTES, count)
     memcpy(data, &tag, TAG_BYTES)
     _stream(stream, data, data + TAG_BYTES, count)
-    return _base64_write(data, TAG_BYTES + count, out)
+    return token_text_write(data, TAG_BYTES + count, out)
 
 
 cdef enum:
@@ -173,10 +171,10 @@ cdef int token_read(const SipKey* mac, const SipKey* stream, const char* text, u
 
 cdef int _read(const SipKey* mac, const SipKey* stream, const char* text, uint32_t count,
                Token* token) noexcept nogil:
-    cdef uint8_t data[TAG_BYTES + PLAIN_BYTES_MAX + 1]
+    cdef uint8_t data[TAG_BYTES + TOKEN_PLAIN_BYTES_MAX + 1]
     cdef Hash128 tag, claimed
     cdef int bytes
-    bytes = _base64_read(text, count, data)
+    bytes = token_text_read(text, count, data)
     if bytes < 0:
         return TOKEN_TAMPERED
     bytes -= TAG_BYTES
@@ -185,4 +183,4 @@ cdef int _read(const SipKey* mac, const SipKey* stream, const char* text, uint32
     memcpy(&claimed, data, TAG_BYTES)
     if (tag.lo ^ claimed.lo) | (tag.hi ^ claimed.hi):
         return TOKEN_TAMPERED
-    return _plain_read(data + TAG_BYTES, <uint32_t> bytes, token)
+    return token_plain_read(data + TAG_BYTES, <uint32_t> bytes, token)

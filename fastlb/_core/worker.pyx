@@ -26,6 +26,7 @@ from fastlb._core.connection cimport (
 from fastlb._core.debug cimport FASTLB_DEBUG_BUILD
 from fastlb._core.exchange cimport exchange_node_timeout
 from fastlb._core.head cimport Head
+from fastlb._core.hooks cimport hooks_open
 from fastlb._core.limits cimport TICK_MS
 from fastlb._core.shm cimport Segment
 from fastlb._core.snapshot cimport snapshot_release
@@ -222,10 +223,12 @@ def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: b
     w.segment = segment.base
     w.stats = <WorkerStats*> segment.at(region[0])
     w.stats.gil_acquisitions = 0
+    hooks_open(&w.stats.gil_acquisitions)
     _open(w, index, channel_fd, log_fd, log_socket)
     with nogil:
         _loop(w, events)
         _close_all(w)
+    hooks_open(NULL)
     if FASTLB_DEBUG_BUILD:
         # The channel and the log were open before, and are closed now.
         left = len(os.listdir("/proc/self/fd")) - before + 1 + (log_fd >= 0)

@@ -16,6 +16,7 @@ from fastlb.plan import schedule
 KEYS = [bytes(range(i, i + 16)) for i in (0, 16, 32, 48)]
 TAIL = "; Path=/; HttpOnly"
 CACHED = ("ip", "universal", "j2ee", "asp", "ssl")
+SESSION_COOKIES = {"j2ee": "JSESSIONID", "asp": "ASP.NET_SessionId"}  # unless the class says
 INSERTED = ("transparent", "cookie-insert", "cookie")
 
 
@@ -86,9 +87,11 @@ class Setting:
     trusted: list[tuple[str, int]] = field(default_factory=list)
     decision: list[tuple[str, int]] = field(default_factory=list)
     routes: list[tuple[str, str, int]] = field(default_factory=list)
+    named: list[tuple[str, int]] = field(default_factory=list)  # networks of unlisted nodes
     protocol: str = "http"
     log_format: str = "json"
     timeouts: dict[str, int] = field(default_factory=dict)
+    keys: list[bytes] = field(default_factory=lambda: KEYS)
 
     def index(self, name: str) -> int:
         return [one.name for one in self.classes].index(name)
@@ -115,7 +118,8 @@ class Setting:
                 reservations=reservations, timeout_s=one.timeout_s,
                 max_lifetime_s=one.max_lifetime_s, cookie_tail=one.tail,
                 cookie_names=one.names or [(one.cookie_name, -1)], key=one.key, learn=one.learn,
-                session_cookie=one.session_cookie, session_parameter=one.session_parameter,
+                session_cookie=one.session_cookie or SESSION_COOKIES.get(one.type, ""),
+                session_parameter=one.session_parameter,
                 route_separators=one.route_separators, passphrases=one.passphrases,
             )  # fmt: skip
 
@@ -123,7 +127,7 @@ class Setting:
         builder = PlanBuilder()
         builder.set_global(
             generation=7, workers=self.workers, log_format=self.log_format,
-            node_table_offset=4096, epoch_ms=12345, keys=KEYS,
+            node_table_offset=4096, epoch_ms=12345, keys=self.keys,
         )  # fmt: skip
         builder.set_limits(
             max_connections=1000, request_line_bytes=8192, head_bytes=32768, field_count=200,
@@ -149,6 +153,7 @@ class Setting:
             persistence=self.index(persistence) if persistence else -1, retries=2,
             refuse_last_draining=self.refuse_last_draining,
             schedule=schedule([node.weight for node in self.nodes]),
+            named=builder.add_networks(self.named),
         )  # fmt: skip
         for host, path, pool in self.routes:
             builder.add_route(host=host, path=path, pool=pool)

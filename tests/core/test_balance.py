@@ -147,6 +147,22 @@ def test_random_of_two_is_even_and_prefers_the_idle(world: WORLD) -> None:
     assert set(counts) == {0, 1, 3}
 
 
+@pytest.mark.parametrize("weights", [(1, 2), (2, 1), (1, 1, 4), (1, 9, 90)])
+def test_random_of_two_shares_by_weight_while_all_are_idle(world: WORLD, weights) -> None:
+    counts = share(world(weighted(*weights), "random-of-two"), 4000)
+    for index, weight in enumerate(weights):
+        assert counts[index] == pytest.approx(4000 * weight / sum(weights), rel=0.2, abs=30)
+
+
+def test_random_of_two_prefers_the_less_loaded_for_its_weight(world: WORLD) -> None:
+    made = world(weighted(1, 4), "random-of-two")
+    made.set_load(1, 0, 3)
+    made.set_load(0, 0, 1)
+    assert share(made, 20) == {1: 20}
+    made.set_load(0, 0, 0)
+    assert share(made, 20) == {0: 20}
+
+
 def test_random_of_two_with_one_left(world: WORLD) -> None:
     made = world(nodes(3), "random-of-two")
     state(made, 0, "down")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fastlb._core._testing_decide import Made, World
-from tests.core.plans import Class, changed, get, nodes, state, with_cookie
+from fastlb._core._testing_decide import World
+from tests.core.plans import Class, Node, changed, get, nodes, state, with_cookie
 
 CLIENT = "192.0.2.1"
 OTHER = "192.0.2.2"
@@ -165,155 +165,6 @@ def test_an_ended_session_is_forgotten(make) -> None:
     assert world.maps(1) == {}
 
 
-# ---- two workers at once ----
-
-
-def test_a_map_that_expired_meanwhile_is_claimed_anew(make) -> None:
-    world = make(changed(IP, expiry_ticks=10))
-    world.put(0, CLIENT, "10.0.0.3", 80)
-    world.now_ticks += 10
-    made = world.decide(CLIENT, get())
-    assert (made.outcome, made.node) == ("expired", 0)
-    assert list(world.maps(0).values()) == ["10.0.0.1:80"]
-
-
-# ---- reservations ----
-
-
-RESERVING = Class("shop", type="transparent", reserve_ticks=10)
-
-
-def first_requests(world: World, count: int, *fields: str, client: str = CLIENT) -> list[Made]:
-    return [world.decide(client, get(*(fields or (BROWSER,)))) for _ in range(count)]
-
-
-def test_parallel_first_requests_share_a_node(make) -> None:
-    world = make(RESERVING)
-    made = first_requests(world, 6)
-    assert {one.node for one in made} == {0}
-    assert [one.outcome for one in made] == ["new"] + ["reserved"] * 5
-    assert [one.holds_reservation for one in made] == [True] + [False] * 5
-    assert all(one.writes == [0] for one in made)
-    assert {one.found_in for one in made[1:]} == {"reservation"}
-
-
-def test_without_reservations_they_do_not(make) -> None:
-    assert [one.node for one in first_requests(make(COOKIE), 3)] == [0, 1, 2]
-
-
-@pytest.mark.parametrize(("client", "fields"), [
-    (OTHER, (BROWSER,)),
-    (CLIENT, ("User-Agent: curl",)),
-    (CLIENT, ("Accept: */*",)),
-    (CLIENT, (BROWSER, "Host: api.example.com")),
-])  # fmt: skip
-def test_other_clients_have_their_own(make, client: str, fields: tuple[str, ...]) -> None:
-    world = make(RESERVING)
-    first_requests(world, 1)
-    other = first_requests(world, 1, *fields, client=client)[0]
-    assert (other.outcome, other.node) == ("new", 1)
-
-
-def test_a_field_that_is_absent_is_no_other_field(make) -> None:
-    world = make(RESERVING)
-    world.decide(CLIENT, get("Host: x", version="1.0"))
-    other = world.decide(CLIENT, get("User-Agent: x", version="1.0"))
-    assert other.outcome == "new"
-
-
-def test_a_reservation_ends_some_time_after_the_answer(make) -> None:
-    world = make(RESERVING)
-    first = first_requests(world, 1)[0]
-    world.now_ticks += 8
-    first.answered()
-    world.now_ticks += 9
-    assert first_requests(world, 1)[0].outcome == "reserved"
-    world.now_ticks += 1
-    assert first_requests(world, 1)[0].outcome == "new"
-
-
-def test_a_reservation_outlives_a_slow_answer_but_not_every_answer(make) -> None:
-    world = make(RESERVING, timeouts={"response": 60_000, "connect": 2_000})
-    first_requests(world, 1)
-    world.now_ticks += 620 + 9
-    assert first_requests(world, 1)[0].outcome == "reserved"
-    world.now_ticks += 1
-    assert first_requests(world, 1)[0].outcome == "new"
-
-
-def test_a_reservation_ends_with_a_request_that_failed(make) -> None:
-    world = make(RESERVING)
-    first = first_requests(world, 1)[0]
-    first.answered(False)
-    assert world.maps(0, reserved=True) == {}
-    assert first_requests(world, 1)[0].outcome == "new"
-    first.answered(False)  # a second time is nothing
-    assert len(world.maps(0, reserved=True)) == 1
-
-
-def test_who_joined_does_not_end_it(make) -> None:
-    world = make(RESERVING)
-    first, second = first_requests(world, 2)
-    second.answered(False)
-    assert first_requests(world, 1)[0].outcome == "reserved"
-    first.answered()
-
-
-@pytest.mark.parametrize("name", ["down", "draining", "disabled"])
-def test_a_reserved_node_that_takes_no_new_sessions(make, name: str) -> None:
-    world = make(RESERVING)
-    first = first_requests(world, 1)[0]
-    state(world, 0, name)
-    second = first_requests(world, 1)[0]
-    assert (second.outcome, second.node, second.holds_reservation) == ("new", 2, True)
-    assert first_requests(world, 1)[0].node == 2
-    # What the first one held is the second one's now.
-    first.answered(False)
-    assert list(world.maps(0, reserved=True).values()) == ["10.0.0.3:80"]
-
-
-def test_a_reservation_follows_a_retry(make) -> None:
-    world = make(RESERVING)
-    first = first_requests(world, 1)[0].again()
-    assert first.node == 2
-    second = first_requests(world, 1)[0]
-    assert (second.outcome, second.node) == ("reserved", 2)
-    second.again()
-    assert second.node != 2
-    assert second.outcome == "reserved"
-
-
-def test_a_retry_that_found_nobody_ends_it(make) -> None:
-    world = make(RESERVING, nodes=nodes(1))
-    first = first_requests(world, 1)[0].again()
-    assert (first.action, first.node) == ("no-node", -1)
-    first.answered(False)
-    assert world.maps(0, reserved=True) == {}
-
-
-def test_sessions_that_lost_their_node_share_the_new_one(make) -> None:
-    world = make(RESERVING)
-    request = with_cookie(RESERVING, make.setting(world).cookie("10.0.0.1:80"), BROWSER)
-    state(world, 0, "down")
-    made = [world.decide(CLIENT, request) for _ in range(3)]
-    assert len({one.node for one in made}) == 1
-    assert {one.outcome for one in made} == {"node-down"}
-
-
-def test_a_session_needs_no_reservation(make) -> None:
-    world = make(RESERVING)
-    world.decide(CLIENT, with_cookie(RESERVING, make.setting(world).cookie("10.0.0.1:80")))
-    assert world.maps(0, reserved=True) == {}
-
-
-def test_a_reservation_and_a_fallback(make) -> None:
-    world = make(changed(CHAIN[0], reserve_ticks=10), IP)
-    first, second = first_requests(world, 2)
-    assert first.holds_reservation
-    # The fallback knows it already: better than a reservation.
-    assert (second.outcome, second.found_class, second.node) == ("hit", 1, first.node)
-
-
 # ---- looking only ----
 
 
@@ -358,3 +209,148 @@ def test_a_peek_takes_no_turn(make, algorithm: str) -> None:
         client = f"192.0.2.{number + 1}"
         peeked = [world.decide(client, get(), peek=True).node for _ in range(3)]
         assert peeked == [world.decide(client, get()).node] * 3
+
+
+# ---- several cookie classes ----
+
+
+TWO = [Class("shop", type="transparent", fallback="spare"), Class("spare", type="transparent")]
+
+
+def both_cookies(world: World, make, node: str, *fields: str) -> bytes:
+    cookie = make.setting(world).cookie
+    pairs = "; ".join(f"{one.cookie_name}={cookie(node, one.name)}" for one in TWO)
+    return get(f"Cookie: {pairs}", *fields)
+
+
+@pytest.mark.parametrize("mode", ["close", "redirect"])
+@pytest.mark.parametrize("how", ["down", "connect"])
+def test_deleting_expires_the_cookies_of_the_whole_chain(make, mode: str, how: str) -> None:
+    world = make(changed(TWO[0], failure_mode=mode), TWO[1])
+    request = both_cookies(world, make, "10.0.0.1:80")
+    if how == "down":
+        state(world, 0, "down")
+        made = world.decide(CLIENT, request)
+    else:
+        made = world.decide(CLIENT, request).again()
+    assert (made.action, made.found_class, made.expires) == (ACTIONS[mode], 0, [0, 1])
+
+
+@pytest.mark.parametrize("how", ["down", "connect"])
+def test_failing_over_writes_the_cookies_of_the_whole_chain(make, how: str) -> None:
+    world = make(*TWO)
+    request = both_cookies(world, make, "10.0.0.1:80")
+    hit = world.decide(CLIENT, request)
+    assert (hit.outcome, hit.writes) == ("hit", [])
+    if how == "down":
+        state(world, 0, "down")
+    made = world.decide(CLIENT, request)
+    if how == "connect":
+        made.again()
+    assert (made.node, made.writes) != (0, [])
+    assert made.writes == [0, 1]
+
+
+@pytest.mark.parametrize("how", ["down", "connect"])
+def test_failing_over_makes_no_session_younger(make, how: str) -> None:
+    """The first-seen date is never rewritten: a session that fails over again and again would
+    outlive max_lifetime."""
+    cls = Class("shop", type="transparent", max_lifetime_s=3600, timeout_s=600)
+    world = make(cls)
+    first, last = world.wall_s - 3000, world.wall_s - 10
+    value = make.setting(world).cookie("10.0.0.1:80", first_seen=first, last_seen=last)
+    if how == "down":
+        state(world, 0, "down")
+    made = world.decide(CLIENT, with_cookie(cls, value))
+    if how == "connect":
+        made.again()
+    assert made.writes == [0]
+    assert made.cookies()[0]["first_seen_s"] == first
+    made.again()
+    assert made.cookies()[0]["first_seen_s"] == first
+
+
+def test_the_session_after_an_expired_one_is_new(make) -> None:
+    cls = Class("shop", type="transparent", max_lifetime_s=3600)
+    world = make(cls)
+    old = world.wall_s - 3601
+    value = make.setting(world).cookie("10.0.0.1:80", first_seen=old, last_seen=old)
+    made = world.decide(CLIENT, with_cookie(cls, value)).again()
+    assert (made.outcome, made.cookies()[0]["first_seen_s"]) == ("expired", 0)
+
+
+# ---- classes that are obeyed for listed nodes only ----
+
+
+ZEUS = Class("zeus", type="x-zeus", flags=("listed_only",))
+
+
+def zeus(*values: str) -> bytes:
+    return get(*(f"Cookie: X-Zeus-Backend={value}" for value in values))
+
+
+@pytest.mark.parametrize(("values", "node", "outcome"), [
+    (("10.0.0.2:80",), 1, "hit"),
+    (("10.9.9.9:80", "10.0.0.2:80"), 1, "hit"),
+    (("rubbish", "10.0.0.2:80", "10.0.0.3:80"), 1, "hit"),
+    (("10.0.0.3:80", "10.9.9.9:80"), 2, "hit"),
+    (("10.9.9.9:80", "10.9.9.8:80"), 0, "unknown-node"),
+])  # fmt: skip
+def test_the_first_value_that_names_a_listed_node(make, values, node: int, outcome: str) -> None:
+    made = make(ZEUS).decide(CLIENT, zeus(*values))
+    assert (made.node, made.outcome, made.duplicates) == (node, outcome, len(values) > 1)
+
+
+def test_an_unknown_node_is_no_session_and_a_fallback_is_asked(make) -> None:
+    world = make(changed(ZEUS, fallback="by-ip", failure_mode="close"), IP)
+    first = world.decide(CLIENT, zeus("10.9.9.9:80"))
+    assert (first.action, first.outcome, first.found_class) == ("forward", "unknown-node", -1)
+    again = world.decide(CLIENT, zeus("10.9.9.9:80"))
+    assert (again.outcome, again.found_class) == ("hit", 1)
+
+
+def test_the_outcome_of_the_first_class_counts_not_that_of_an_unknown_node_behind_it(make) -> None:
+    world = make(changed(COOKIE, fallback="zeus"), ZEUS)
+    request = get("Cookie: X-Zeus-Backend=10.9.9.9:80")
+    assert world.decide(CLIENT, request).outcome == "new"
+    bad = get(f"Cookie: {COOKIE.cookie_name}=x; X-Zeus-Backend=10.9.9.9:80")
+    assert world.decide(CLIENT, bad).outcome == "tampered"
+
+
+def test_a_listed_node_that_is_down_meets_the_failure_mode_each_time(make) -> None:
+    world = make(changed(ZEUS, failure_mode="close"))
+    state(world, 1, "down")
+    for _ in range(2):
+        made = world.decide(CLIENT, zeus("10.0.0.2:80"))
+        assert (made.action, made.outcome) == ("close", "node-down")
+
+
+# ---- several reasons to get no new session ----
+
+
+@pytest.mark.parametrize("algorithm", ["round-robin", "least-connections", "hash"])
+def test_draining_weight_0_and_backup_together(make, algorithm: str) -> None:
+    of = [Node("10.0.0.1:80"), Node("10.0.0.2:80", weight=0), Node("10.0.0.3:80", backup=True)]
+    world = make(COOKIE, nodes=of, algorithm=algorithm)
+
+    def new() -> tuple[int, bool]:
+        made = world.decide(CLIENT, get())
+        return made.node, made.last_draining
+
+    assert new() == (0, False)
+    state(world, 0, "draining")
+    assert new() == (2, False)  # backup before draining
+    state(world, 2, "down")
+    assert new() == (0, True)
+    state(world, 0, "disabled")
+    assert new() == (-1, False)
+
+
+@pytest.mark.parametrize("node", ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"])
+def test_their_sessions_stay(make, node: str) -> None:
+    of = [Node("10.0.0.1:80", backup=True), Node("10.0.0.2:80", weight=0), Node("10.0.0.3:80")]
+    world = make(COOKIE, nodes=of)
+    for slot in range(3):
+        state(world, slot, "draining")
+    made = world.decide(CLIENT, with_cookie(COOKIE, make.setting(world).cookie(node)))
+    assert (made.action, made.outcome, made.address) == ("forward", "draining", node)

@@ -104,4 +104,12 @@ def test_average_forgets_by_eighths(world: World) -> None:
     assert world.feed(0, 16000) == pytest.approx(9000, abs=2)
     for _ in range(60):
         average = world.feed(0, 100)
-    assert average == pytest.approx(100, abs=16)  # eighths below 8 are lost
+    assert average == pytest.approx(100, abs=4)  # halves of an eighth are lost
+
+
+@pytest.mark.parametrize("start", [1, 200])
+def test_average_reaches_what_is_measured_from_either_side(world: World, start: int) -> None:
+    world.feed(0, start)
+    for _ in range(60):
+        average = world.feed(0, 100)
+    assert average == pytest.approx(100, abs=4)

@@ -1,8 +1,11 @@
 """fastlb's own answers."""
 
 import re
+from urllib.parse import parse_qs, unquote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastlb._core._testing_message import Desk, reason, redirect_loops
 from fastlb._core.shm import Segment
@@ -77,7 +80,12 @@ def test_no_room(desk: Desk) -> None:
 
 
 def failed(
-    segment: Segment, mode: str, *flags: str, url: str = "/sorry?a=b", tail: str = "; Path=/"
+    segment: Segment,
+    mode: str,
+    *flags: str,
+    url: str = "/sorry?a=b",
+    tail: str = "; Path=/",
+    target: str = "/",
 ):
     """A desk whose session's node is down."""
     cls = Class("shop", type="transparent", failure_mode=mode, flags=flags, redirect_url=url,
@@ -86,7 +94,7 @@ def failed(
     world = setting.world(segment)
     desk = Desk(world)
     state(world, 0, "down")
-    request = get(f"Cookie: {cls.cookie_name}={setting.cookie('10.0.0.1:80')}")
+    request = get(f"Cookie: {cls.cookie_name}={setting.cookie('10.0.0.1:80')}", target=target)
     desk.load(request)
     desk.decided(world.decide("192.0.2.1", request))
     return cls, desk
@@ -148,3 +156,76 @@ def test_a_refused_request_has_no_decision(segment: Segment) -> None:
 ])  # fmt: skip
 def test_redirects_that_lead_back(url: str, host: str, target: str, loops: bool) -> None:
     assert redirect_loops(url.encode(), host.encode(), target.encode()) == loops
+
+
+# ---- %{path} ----
+
+
+def location(url: str, target: str) -> str:
+    with Segment.create() as segment:
+        _, desk = failed(segment, "redirect", url=url, target=target)
+        desk.set(status=302)
+        return parts(desk.reply())[1]["Location"]
+
+
+BACK = "/sorry?from=%{path}"
+
+
+@pytest.mark.parametrize(("target", "value"), [
+    ("/", "/"),
+    ("/shop/cart", "/shop/cart"),
+    ("/a?b=c&d=e+f", "/a%3Fb%3Dc%26d%3De%2Bf"),
+    ("/a%20b", "/a%2520b"),
+    ("/%{path}", "/%25%7Bpath%7D"),
+    ("//evil.example/", "//evil.example/"),
+    ("/a;v=1:@!$'()*,~-._", "/a%3Bv%3D1:@!$'()*,~-._"),
+    ('/"<script>', "/%22%3Cscript%3E"),
+    ("http://www.example.com/x?y", "/x%3Fy"),
+    ("http://www.example.com", "/"),
+    ("http://www.example.com?y", "/%3Fy"),
+    ("http://www.example.com:80/", "/"),
+])  # fmt: skip
+def test_what_was_asked_stands_in_the_query(target: str, value: str) -> None:
+    assert location(BACK, target) == f"/sorry?from={value}"
+    if target.startswith("/"):
+        assert unquote(value) == target
+
+
+@pytest.mark.parametrize(("url", "expected"), [
+    ("/sorry?%{path}", "/sorry?/x"),
+    ("/sorry?a=%{path}&b=%{path}&c#d", "/sorry?a=/x&b=/x&c#d"),
+    ("https://s.example/?x=1&u=%{path}#top", "https://s.example/?x=1&u=/x#top"),
+    ("/sorry?100%&x=y", "/sorry?100%&x=y"),
+    ("/sorry?%{pat", "/sorry?%{pat"),
+    ("/sorry?from=%{path", "/sorry?from=%{path"),
+])  # fmt: skip
+def test_the_rest_of_the_url_is_kept_as_written(url: str, expected: str) -> None:
+    assert location(url, "/x") == expected
+
+
+def test_a_path_that_is_too_long_is_left_out() -> None:
+    fits = "/" + "x" * 4095
+    assert location(BACK + "&z=1", fits) == f"/sorry?from={fits}&z=1"
+    for target in (fits + "x", "/" + "?" * 1366, "/" + "x" * 7000):
+        assert location(BACK + "&z=1", target) == "/sorry?from="
+    half = "/" + "x" * 2100
+    assert location(BACK + "&to=%{path}", half) == f"/sorry?from={half}&to="
+
+
+targets = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#"))
+
+
+@settings(max_examples=60)
+@given(rest=targets)
+def test_any_target_comes_back_whole_from_the_query(rest: str) -> None:
+    found = location(BACK + "&last=1", "/" + rest)
+    assert parse_qs(found.partition("?")[2], strict_parsing=True) == {
+        "from": ["/" + rest], "last": ["1"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["/sorry", "/sorry?from=/x", "/sorry?from=/sorry%3Ffrom"])
+def test_the_page_itself_is_known_whatever_its_query(target: str) -> None:
+    assert redirect_loops(BACK.encode(), b"a.example", target.encode())
+    assert redirect_loops(b"http://a.example" + BACK.encode(), b"a.example", target.encode())
+    assert not redirect_loops(BACK.encode(), b"a.example", b"/x?/sorry")

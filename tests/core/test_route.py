@@ -21,8 +21,13 @@ from tests.core.plans import Setting
     (b"[::1]:443", b"[::1]"),
     (b"[2001:db8::80]", b"[2001:db8::80]"),
     (b"[2001:db8::80]:80", b"[2001:db8::80]"),
+    (b"example.com.", b"example.com"),
+    (b"example.com.:80", b"example.com"),
+    (b"example.com..", b"example.com."),
+    (b".", b"."),
+    (b".:80", b"."),
 ])  # fmt: skip
-def test_port_is_no_part_of_the_host(authority: bytes, host: bytes) -> None:
+def test_port_and_final_dot_are_no_part_of_the_host(authority: bytes, host: bytes) -> None:
     assert core.host_of(authority) == host
 
 
@@ -46,6 +51,7 @@ def routed(routes: list[tuple[str, str]], host: str, path: str) -> int | None:
     ("*.example.com", "aexample.com", False),
     ("*.example.com", "a.example.com.evil.net", False),
     ("[::1]", "[::1]", True),
+    ("api.example.com", "api.example.com.", False),  # route_host takes it off before
     ("", "whatever", True),
     ("", "", True),
 ])  # fmt: skip

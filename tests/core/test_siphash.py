@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastlb._core._testing_siphash import hash64, hash128, hash_parts
+from fastlb._core.siphash import keyed_hash
 
 # The authors' test vectors: key 00..0f, input 00..(n-1) for the n-th line.
 KEY = bytes(range(16))
@@ -123,3 +124,10 @@ def test_every_bit_of_key_and_input_matters() -> None:
         changed = (int.from_bytes(data, "little") ^ (1 << bit)).to_bytes(20, "little")
         seen.add(hash128(KEY, changed))
     assert len(seen) == 1 + 128 + 160
+
+
+def test_the_control_planes_edge_is_the_same_hash() -> None:
+    assert keyed_hash(KEY, b"") == hash128(KEY, b"")
+    assert keyed_hash(KEY, bytes(range(15))) == hash128(KEY, bytes(range(15)))
+    with pytest.raises(ValueError, match="16 bytes"):
+        keyed_hash(b"short", b"")

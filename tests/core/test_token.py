@@ -67,6 +67,16 @@ def test_no_changed_character_is_taken(text: bytes) -> None:
                 assert read_token(MAC, STREAM, changed) is None
 
 
+@given(addresses, st.integers(0, 65535), words, dates, st.integers(0, 62), st.integers(0, 255))
+def test_no_single_byte_change_is_ever_taken(
+    ip, port: int, cls: int, seen: tuple[int, int], at: int, byte: int
+) -> None:
+    text = token(MAC, STREAM, str(ip), port, cls, *seen)
+    at %= len(text)
+    changed = text[:at] + bytes([byte]) + text[at + 1 :]
+    assert (read_token(MAC, STREAM, changed) is not None) == (changed == text)
+
+
 @pytest.mark.parametrize("text", FORMS)
 def test_no_changed_bit_is_taken(text: bytes) -> None:
     data = urlsafe_b64decode(text + b"==="[: -len(text) % 4])

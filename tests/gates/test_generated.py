@@ -61,6 +61,13 @@ def test_cython_has_no_warning(translated):
     assert [line for line in said.splitlines() if line.startswith("warning:")] == []
 
 
+def test_the_one_module_that_takes_the_gil_is_seen_to_do_so(translated):
+    """So that the pattern of the next test is the one that Cython writes."""
+    folder, _, _ = translated
+    text = (folder / CORE.relative_to(ROOT) / f"{GIL_MODULE}.c").read_text()
+    assert re.search(r"__Pyx_PyGILState_Ensure\(", text)
+
+
 @pytest.mark.parametrize("name", HOT)
 def test_generated_code_never_asks_for_the_gil(translated, name):
     folder, _, _ = translated

@@ -40,6 +40,13 @@ def test_the_gil_is_taken_in_one_module_only():
     assert places(paths, re.compile(r"^[^#]*\bwith gil\b")) == []
 
 
+def test_each_taking_of_the_gil_is_counted():
+    lines = (CORE / f"{GIL_MODULE}.pyx").read_text().splitlines()
+    taken = [number for number, line in enumerate(lines) if re.match(r" *with gil\b", line)]
+    assert len(taken) > 1
+    assert {lines[number - 1].strip() for number in taken} == {"_acquisitions[0] += 1"}
+
+
 def test_every_core_module_has_a_test_file():
     tests = {path.stem for path in (ROOT / "tests/core").glob("test_*.py")}
     missing = [path.stem for path in core_modules() if f"test_{path.stem}" not in tests]

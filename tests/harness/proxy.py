@@ -245,11 +245,18 @@ class Proxy:
             ]
         return new
 
+    def _free_listen(self, host: str) -> str:
+        """One that no other virtual server has been given."""
+        while True:
+            listen = f"{host}:{free_port(host.strip('[]'))}"
+            if listen not in self.listens.values():
+                return listen
+
     def _listen(self, server: str, index: int, listen: str) -> str:
         if listen.endswith(":0"):
             host = listen[:-2]
             if (server, index) not in self.listens:
-                self.listens[server, index] = f"{host}:{free_port(host.strip('[]'))}"
+                self.listens[server, index] = self._free_listen(host)
         else:
             self.listens[server, index] = listen
         return self.listens[server, index]

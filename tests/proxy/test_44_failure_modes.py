@@ -183,3 +183,30 @@ def test_two_other_nodes_of_the_address_are_no_match():
                 assert len(user.get().all("Set-Cookie")) == 1
                 assert [len(user.get().all("Set-Cookie")) for _ in range(3)] == [0] * 3
                 assert len(set(user.nodes[1:])) == 1
+
+
+def test_a_redirect_tells_the_page_where_the_user_was(nodes):
+    config = sticky(
+        *nodes.values(), failure_mode="redirect", redirect_url="/sorry?x=1&from=%{path}"
+    )
+    with proxy(config) as p:
+        user = settled_user(p)
+        nodes[user.nodes[0]].stop()
+        answer = user.get("/cart?item=1&n=2")
+        assert answer.status == 302
+        assert answer.get("Location") == b"/sorry?x=1&from=/cart%3Fitem%3D1%26n%3D2"
+        # The page there has its path, whatever its query: no second redirect.
+        assert user.get(answer.get("Location").decode()).status == 200
+
+
+def test_a_redirect_with_a_path_never_points_at_itself(nodes):
+    config = sticky(
+        *nodes.values(),
+        failure_mode="redirect",
+        redirect_url="/sorry?from=%{path}",
+        delete_on_failure=False,
+    )
+    with proxy(config) as p:
+        user = settled_user(p)
+        nodes[user.nodes[0]].stop()
+        assert user.get("/sorry?from=/sorry%3Ffrom%3D/").status == 503

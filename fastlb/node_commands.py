@@ -1,0 +1,146 @@
+"""`drain`, `undrain`, `disable`, `enable`, as the control process carries them out: which nodes
+are meant, what will happen that may surprise, and the change itself.
+"""
+
+from typing import Any, NoReturn
+
+from fastlb import errors
+from fastlb.config import CacheClass, Config, CookieClass, HashClass, Pool
+from fastlb.control_socket import Answer, chosen, text
+from fastlb.errors import Refused, did_you_mean, nearest
+from fastlb.in_force import InForce
+from fastlb.node_states import VERBS, NodeStates, State, Verb, address_of, written
+from fastlb.node_words import NodeWords
+from fastlb.slots import NodeKey, node_key
+from fastlb.units import IP, read_ip_port
+from fastlb.validate import classes_of
+
+AGAIN = {"drain": "draining", "disable": "disabled"}
+
+
+class NodeCommands:
+    """The command `node` of the control socket."""
+
+    def __init__(self, in_force: InForce, words: NodeWords) -> None:
+        self.in_force, self.words = in_force, words
+
+    async def run(self, request: Answer) -> Answer:
+        """With `preview` it only says what would surprise."""
+        cfg, states = self.in_force.cfg, self.in_force.states
+        assert cfg is not None
+        verb = chosen(request, "verb", VERBS)
+        keys = find_nodes(cfg, text(request, "node"), text(request, "pool", optional=True))
+        warnings = surprises(cfg, states, verb, keys)
+        if request.get("preview"):
+            return {"ok": True, "warnings": warnings}
+        changes = states.carry_out(verb, keys)
+        warnings += self.words.save(states.words)
+        nodes = [
+            {
+                "pool": change.key.pool,
+                "address": address_of(change.key),
+                "before": change.before,
+                "state": change.state,
+            }
+            for change in changes
+        ]
+        return {"ok": True, "nodes": nodes, "warnings": warnings}
+
+
+def find_nodes(cfg: Config, name: str, pool: str | None) -> list[NodeKey]:
+    """The nodes meant by `address:port` or an address, in all pools or in one. Raises Refused."""
+    if pool is not None and pool not in cfg.pools:
+        raise Refused(errors.NO_SUCH_POOL, found=pool, suggestion=did_you_mean(pool, cfg.pools))
+    found = _named(cfg, name)
+    here = [key for key in found if pool in (None, key.pool)]
+    return here or _nobody(cfg, name, pool, found)
+
+
+def _named(cfg: Config, name: str) -> list[NodeKey]:
+    wanted = read_ip_port(name)
+    return [
+        node_key(pool, node.address)
+        for pool, one in cfg.pools.items()
+        for node in one.nodes
+        if str(node.address) == name or (wanted and _is(wanted, node.address.ip, node.address.port))
+    ]
+
+
+def _is(wanted: tuple[IP, int | None], ip: IP, port: int) -> bool:
+    return wanted[0] == ip and wanted[1] in (None, port)
+
+
+def _nobody(cfg: Config, name: str, pool: str | None, elsewhere: list[NodeKey]) -> NoReturn:
+    where = "any pool" if pool is None else f"[pools.{pool}]"
+    pools = cfg.pools.values() if pool is None else [cfg.pools[pool]]
+    known = [str(node.address) for one in pools for node in one.nodes]
+    if elsewhere:
+        suggestion = " (it is in " + ", ".join(f"[pools.{key.pool}]" for key in elsewhere) + ")"
+    elif near := nearest(name, known):
+        suggestion = f' (did you mean "{near}"?)'
+    else:
+        suggestion = f"; there {'are' if known else 'is'} {', '.join(known[:8]) or 'none'}"
+        suggestion += ", ..." if len(known) > 8 else ""
+    raise Refused(errors.NO_SUCH_NODE, found=name, where=where, suggestion=suggestion)
+
+
+def surprises(cfg: Config, states: NodeStates, verb: Verb, keys: list[NodeKey]) -> list[str]:
+    """What an operator may not expect of the command, before it is carried out."""
+    lines = [line for key in keys if (line := _no_change(states, verb, key))]
+    if verb in AGAIN:
+        after = states.after(verb, keys)
+        for pool in dict.fromkeys(key.pool for key in keys):
+            mine = [key for key in keys if key.pool == pool and states.wanted(key) == "up"]
+            if mine:
+                lines += _moving_keys(cfg, pool, mine)
+                lines += _last_one(cfg, pool, states, after)
+    return lines
+
+
+def _no_change(states: NodeStates, verb: Verb, key: NodeKey) -> str | None:
+    now, word = states.wanted(key), states.word(key)
+    if word.after(verb) == word:
+        what = AGAIN.get(verb, "not draining" if verb == "undrain" else "not disabled")
+        more = f": it is {now}" if verb not in AGAIN and now != "up" else ""
+        return errors.NODE_ALREADY.line(node=written(key), what=what, more=more)
+    if verb in ("drain", "undrain") and word.disabled:
+        return errors.STAYS_DISABLED.line(node=written(key))
+    if verb == "enable" and word.draining:
+        return errors.STAYS_DRAINING.line(node=written(key))
+    return None
+
+
+def _moving_keys(cfg: Config, pool: str, keys: list[NodeKey]) -> list[str]:
+    chain = [cfg.persistence[name] for name in classes_of(cfg, pool)]
+    hashed = [name for name in classes_of(cfg, pool) if _is_hash(cfg, name)]
+    if hashed:
+        what = f"[persistence.{hashed[0]}] is a hash"
+    elif cfg.pools[pool].algorithm == "hash" and not any(map(_remembers, chain)):
+        what = 'its algorithm is "hash" and no persistence class remembers'
+    else:
+        return []
+    nodes = ", ".join(map(address_of, keys))
+    return [errors.HASH_MOVES.line(pool=pool, nodes=nodes, what=what)]
+
+
+def _is_hash(cfg: Config, name: str) -> bool:
+    return isinstance(cfg.persistence[name], HashClass)
+
+
+def _remembers(cls: Any) -> bool:
+    return isinstance(cls, CacheClass | CookieClass)
+
+
+def _last_one(cfg: Config, pool: str, states: NodeStates, after: dict[NodeKey, State]) -> list[str]:
+    one = cfg.pools[pool]
+    if _takes_sessions(pool, one, after):
+        return []
+    drains = any(after[node_key(pool, node.address)] == "draining" for node in one.nodes)
+    if drains and one.drain_last == "serve":
+        return [errors.LAST_SERVES.line(pool=pool)]
+    why = 'drain_last = "refuse"' if drains else "every node is disabled"
+    return [errors.LAST_REFUSES.line(pool=pool, why=why)]
+
+
+def _takes_sessions(pool: str, one: Pool, after: dict[NodeKey, State]) -> bool:
+    return any(node.weight and after[node_key(pool, node.address)] == "up" for node in one.nodes)

@@ -1,0 +1,104 @@
+"""`fastlb status` for people: one small table for each kind of thing."""
+
+from collections.abc import Iterable
+from typing import Any
+
+CACHE_FIGURES = ("hits", "misses", "expiries", "evictions")
+NODE_HEAD = (
+    "pool", "node", "state", "weight", "connections", "sessions", "given", "requests", "idle",
+)  # fmt: skip
+CLASS_HEAD = ("class", "type", "maps", "oldest", *CACHE_FIGURES, "outcomes")
+
+
+def as_tables(status: dict[str, Any]) -> str:
+    """The same for people: one small table for each kind of thing."""
+    workers, uptime = status["workers"], duration(status["uptime_seconds"])
+    parts = [f"fastlb {status['version']}, up {uptime}, generation {status['generation']}"]
+    parts.append(
+        table(
+            ("worker", "pid", "connections", "requests", "restarts"),
+            (
+                (w["index"], w["pid"], w["connections"], w["requests"], w["restarts"])
+                for w in workers
+            ),
+        )
+    )
+    parts.append(
+        table(
+            ("virtual server", "listen", "connections", "requests", "4xx", "5xx"),
+            (
+                (
+                    name,
+                    ", ".join(server["listen"]),
+                    server["connections"],
+                    server["requests"],
+                    server["statuses"]["4xx"],
+                    server["statuses"]["5xx"],
+                )
+                for name, server in status["virtual_servers"].items()
+            ),
+        )
+    )
+    parts.append(_pools(status["pools"]))
+    if status["persistence"]:
+        parts.append(
+            table(
+                CLASS_HEAD,
+                (_class_row(name, cls) for name, cls in status["persistence"].items()),
+            )
+        )
+    if status["causes"]:
+        failed = ", ".join(f"{cause} {count}" for cause, count in status["causes"].items())
+        parts.append(f"failed exchanges: {failed}")
+    return "\n\n".join(parts)
+
+
+def _pools(pools: dict[str, Any]) -> str:
+    nodes = [(name, node) for name, pool in pools.items() for node in pool["nodes"]]
+    nodes_table = table(NODE_HEAD, (_node_row(pool, node) for pool, node in nodes))
+    leaving = [
+        f"{pool} {node['address']} {node['leaving']['why']}"
+        for pool, node in nodes
+        if node["leaving"]
+    ]
+    return "\n\n".join([nodes_table, *(["\n".join(leaving)] if leaving else [])])
+
+
+def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
+    live = node["live_sessions"]
+    return (
+        pool,
+        node["address"],
+        node["state"] + (" (backup)" if node["backup"] else ""),
+        node["weight"],
+        node["connections"],
+        "-" if live is None else live,
+        node["sessions"],
+        node["requests"],
+        "-" if node["idle_seconds"] is None else duration(node["idle_seconds"]),
+    )
+
+
+def _class_row(name: str, cls: dict[str, Any]) -> tuple[object, ...]:
+    maps, oldest = "-", "-"
+    if cls["entries"] is not None:
+        maps, oldest = f"{cls['entries']}/{cls['entries_max']}", duration(cls["oldest_seconds"])
+    outcomes = ", ".join(f"{key} {count}" for key, count in cls["outcomes"].items() if count)
+    figures = ("-" if cls[key] is None else cls[key] for key in CACHE_FIGURES)
+    return name, cls["type"], maps, oldest, *figures, outcomes or "-"
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    lines = [head, *(tuple(map(str, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def duration(seconds: int) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
