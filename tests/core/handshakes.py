@@ -25,13 +25,12 @@ class Recorded:
 
 
 @cache
-def server_context(version: str, tickets: bool = True) -> ssl.SSLContext:
-    """A context with a fresh certificate; `version` "1.2" or "1.3"."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def certificate() -> bytes:
+    """PEM of a key and a certificate for www.example.com that it signed itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "www.example.com")])
     now = datetime.datetime.now(datetime.UTC)
-    certificate = (
+    made = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -41,16 +40,21 @@ def server_context(version: str, tickets: bool = True) -> ssl.SSLContext:
         .not_valid_after(now + datetime.timedelta(days=1))
         .sign(key, hashes.SHA256())
     )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return private + made.public_bytes(serialization.Encoding.PEM)
+
+
+@cache
+def server_context(version: str, tickets: bool = True) -> ssl.SSLContext:
+    """A context for `version` "1.2" or "1.3"."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as folder:
         pem = Path(folder, "both.pem")
-        pem.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + certificate.public_bytes(serialization.Encoding.PEM)
-        )
+        pem.write_bytes(certificate())
         context.load_cert_chain(pem)
     if version == "1.2":
         context.maximum_version = ssl.TLSVersion.TLSv1_2
