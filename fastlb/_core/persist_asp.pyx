@@ -141,9 +141,10 @@ cdef void _learn_cookie(const LearnInput* response, const PlanClass* cls, Slice 
     classic = _is_classic(cookie.name)
     if not classic and not slice_equal(cookie.name, _net_name(response.plan, cls)):
         return
-    # A browser with an empty id has none either. One of another path is not this session's.
+    # A browser with an empty id has none either. One of another path is not this session's, nor
+    # is a classic one: which of a host's applications it was of, the request need not say.
     if cookie.value.bytes == 0 or set_cookie_expired(&cookie, response.wall_s):
-        learned.ended |= set_cookie_covers(&cookie, response.path)
+        learned.ended |= not classic and set_cookie_covers(&cookie, response.path)
     elif _is_id(cookie.value):
         learned_add_key(learned, _classic_key(response.plan, cookie.name, cookie.value)
                         if classic else key_of_value(response.plan, cookie.value))

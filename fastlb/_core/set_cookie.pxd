@@ -1,7 +1,5 @@
-# The inserted cookie in a response: when it is written, what becomes of the node's own
-# Set-Cookie of its name, and how shared caches are kept from storing it.
-
-from libc.stdint cimport uint32_t
+# The inserted cookie in a response: when it is written, and what becomes of the node's own
+# Set-Cookie of its name.
 
 from fastlb._core.connection cimport Exchange, Worker
 

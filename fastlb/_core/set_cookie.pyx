@@ -12,10 +12,7 @@ from fastlb._core.followed cimport (
     FOLLOWED_CARRIED_BYTES_MAX, FOLLOWED_TEXT_BYTES_MAX, Followed, followed_carry, followed_equal,
     followed_limit, followed_read, followed_reset, followed_text,
 )
-from fastlb._core.head cimport (
-    FIELD_CACHE_CONTROL, FIELD_ETAG, FIELD_EXPIRES, FIELD_LAST_MODIFIED, FIELD_SET_COOKIE, Head,
-    METHOD_GET, METHOD_HEAD, head_next, head_value,
-)
+from fastlb._core.head cimport FIELD_SET_COOKIE, Head, head_next, head_value
 from fastlb._core.http_date cimport HTTP_DATE_BYTES, http_date_write
 from fastlb._core.inserted cimport inserted_has_name, inserted_own_name
 from fastlb._core.methods cimport method_write
@@ -29,11 +26,10 @@ from fastlb._core.plan cimport (
     KEY_TOKEN_MAC, PROTOCOL_HTTPS, Plan, PlanClass, PlanCookieName, plan_class,
     plan_cookie_names, plan_text, plan_virtual_server,
 )
+from fastlb._core.protect_cache cimport protect_cache_edit
 from fastlb._core.request cimport request_head_at, request_path_at, request_reload
 from fastlb._core.scratch cimport scratch_add
-from fastlb._core.slice cimport (
-    Slice, ascii_lower, slice_equal_fold, slice_of, slice_trim,
-)
+from fastlb._core.slice cimport Slice
 from fastlb._core.stats cimport ClassStats
 
 cdef enum:
@@ -48,10 +44,21 @@ cdef enum OwnName:                   # the node's own Set-Cookie of a class's co
     OWN_NAME_ENDED                   # passed on: the application ended the session
 
 
-# An OwnName, or EDIT_FULL.
-cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf, const PlanClass* cls,
-                          ClassStats* stats) noexcept nogil:
+cdef void _ended_by_application(Worker* w, Exchange* x) noexcept nogil:
+    # The session's maps in fallback classes must not bring it back.
+    cdef DecideInput ask
+    ask.request.plan = x.snapshot.plan
+    ask.pool = x.pool
+    ask.caches = x.snapshot.caches
+    ask.peek = False
+    decide_forget(&ask, &x.decision)
+
+
+# An OwnName, or EDIT_FULL. What ends the session has then ended it.
+cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf,
+                          const PlanClass* cls) noexcept nogil:
     cdef const Head* head = &w.response
+    cdef ClassStats* stats = &w.stats.classes[cls.slot]
     cdef SetCookie cookie
     cdef Slice value
     cdef int i = head.first[FIELD_SET_COOKIE]
@@ -70,6 +77,8 @@ cdef int _filter_own_name(Worker* w, Exchange* x, const char* buf, const PlanCla
                 if edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
                     return EDIT_FULL
         i = head_next(head, i)
+    if silent == OWN_NAME_ENDED:
+        _ended_by_application(w, x)
     return silent
 
 
@@ -120,6 +129,8 @@ cdef int _write_cookie(Worker* w, Exchange* x, const PlanClass* cls, uint32_t fi
             and scratch_add(w, plan_text(plan, cls.cookie_tail), cls.cookie_tail.bytes)
             and _add_expires(w, cls)
             and scratch_add(w, "\r\n", 2)):
+        w.stats.classes[cls.slot].cookies_set += 1
+        x.decision.taught = True
         return 1
     return EDIT_FULL
 
@@ -172,108 +183,6 @@ cdef bint set_cookie_expire(Worker* w, Exchange* x) noexcept nogil:
     return True
 
 
-# --- shared caches (RFC 9111 section 3) ---------------------------------------------------
-
-cdef Slice _next_directive(Slice* rest) noexcept nogil:
-    # "max-age=60, no-cache=\"set-cookie\"": commas inside double quotes do not separate.
-    cdef Slice one = rest[0]
-    cdef uint32_t i = 0
-    cdef bint quoted = False
-    while i < rest.bytes and (quoted or rest.at[i] != c','):
-        if rest.at[i] == c'"':
-            quoted = not quoted
-        i += 1
-    one.bytes = i
-    if i < rest.bytes:
-        i += 1
-    rest.at += i
-    rest.bytes -= i
-    return slice_trim(one)
-
-
-cdef inline bint _begins(Slice text, const char* lower, uint32_t count) noexcept nogil:
-    return text.bytes >= count and slice_equal_fold(slice_of(text.at, count), lower, count)
-
-
-cdef bint _mentions_set_cookie(Slice text) noexcept nogil:
-    cdef uint32_t i
-    for i in range(text.bytes):
-        if ascii_lower(text.at[i]) == c's' and _begins(
-                slice_of(text.at + i, text.bytes - i), "set-cookie", 10):
-            return True
-    return False
-
-
-cdef enum CacheWord:
-    CACHE_WORD_SAFE = 1              # a shared cache does not store it, or not the cookie
-    CACHE_WORD_FRESH = 2             # it says how long it may be stored
-    CACHE_WORD_STALE = 4             # max-age=0, for caches that are told nothing else
-    CACHE_WORD_SHARED = 8            # s-maxage, which shared caches obey instead of max-age
-
-
-cdef int _cache_words(const Head* head, const char* buf) noexcept nogil:
-    cdef int words = 0
-    cdef int i = head.first[FIELD_CACHE_CONTROL]
-    cdef Slice rest, one
-    while i >= 0:
-        rest = head_value(head, buf, <uint32_t> i)
-        while rest.bytes:
-            one = _next_directive(&rest)
-            if slice_equal_fold(one, "private", 7) or slice_equal_fold(one, "no-store", 8) \
-                    or slice_equal_fold(one, "no-cache", 8) \
-                    or slice_equal_fold(one, "s-maxage=0", 10):
-                words |= CACHE_WORD_SAFE
-            elif slice_equal_fold(one, "max-age=0", 9):
-                words |= CACHE_WORD_STALE
-            elif _begins(one, "no-cache=", 9) or _begins(one, "private=", 8):
-                if _mentions_set_cookie(one):
-                    words |= CACHE_WORD_SAFE
-            elif _begins(one, "s-maxage=", 9):
-                words |= CACHE_WORD_FRESH | CACHE_WORD_SHARED
-            elif _begins(one, "max-age=", 8) or slice_equal_fold(one, "public", 6):
-                words |= CACHE_WORD_FRESH
-        i = head_next(head, i)
-    if words & CACHE_WORD_STALE and not words & CACHE_WORD_SHARED:
-        words |= CACHE_WORD_SAFE
-    return words
-
-
-cdef bint _storable_status(int status) noexcept nogil:
-    # Cacheable without being told so (RFC 9110 15.1); others only with explicit freshness.
-    return status in (200, 203, 204, 206, 300, 301, 304, 308, 404, 405, 410, 414, 501)
-
-
-cdef int _protect_cache(Worker* w, Exchange* x, const char* buf) noexcept nogil:
-    cdef const Head* head = &w.response
-    cdef int words, i
-    if x.method != METHOD_GET and x.method != METHOD_HEAD:
-        return 0
-    words = _cache_words(head, buf)
-    if words & CACHE_WORD_SAFE:
-        return 0
-    if not words & CACHE_WORD_FRESH and head.first[FIELD_EXPIRES] < 0:
-        if not _storable_status(head.status):
-            return 0
-        if head.first[FIELD_ETAG] < 0 and head.first[FIELD_LAST_MODIFIED] < 0:
-            return 0
-    i = head.first[FIELD_CACHE_CONTROL]
-    while i >= 0:
-        if edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
-            return EDIT_FULL
-        i = head_next(head, i)
-    return 0 if scratch_add(w, "Cache-Control: private\r\n", 24) else EDIT_FULL
-
-
-cdef void _ended_by_application(Worker* w, Exchange* x) noexcept nogil:
-    # The session's maps in fallback classes must not bring it back.
-    cdef DecideInput ask
-    ask.request.plan = x.snapshot.plan
-    ask.pool = x.pool
-    ask.caches = x.snapshot.caches
-    ask.peek = False
-    decide_forget(&ask, &x.decision)
-
-
 cdef const ClassCookie* _cookie_of(const Exchange* x, int32_t index) noexcept nogil:
     cdef uint32_t i
     for i in range(x.decision.cookie_count):
@@ -285,22 +194,13 @@ cdef const ClassCookie* _cookie_of(const Exchange* x, int32_t index) noexcept no
 # One cookie class of the chain: 1 when its cookie was written, 0, or EDIT_FULL.
 cdef int _edit_one(Worker* w, Exchange* x, const char* buf, int32_t index) noexcept nogil:
     cdef const PlanClass* cls = plan_class(x.snapshot.plan, <uint32_t> index)
-    cdef ClassStats* stats = &w.stats.classes[cls.slot]
     cdef const ClassCookie* cookie = _cookie_of(x, index)
-    cdef int silent = OWN_NAME_NONE
-    if w.response.first[FIELD_SET_COOKIE] >= 0:
-        silent = _filter_own_name(w, x, buf, cls, stats)
-        if silent < 0:
-            return silent
-        if silent == OWN_NAME_ENDED:
-            _ended_by_application(w, x)
+    cdef int silent = _filter_own_name(w, x, buf, cls)
+    if silent < 0:
+        return silent
     if silent or cookie == NULL or not cookie.write:
         return 0
-    silent = _write_cookie(w, x, cls, cookie.first_seen_s, NULL)
-    if silent > 0:
-        stats.cookies_set += 1
-        x.decision.taught = True
-    return silent
+    return _write_cookie(w, x, cls, cookie.first_seen_s, NULL)
 
 
 # --- beside the application's cookie (CLASS_COOKIE) ---------------------------------------
@@ -353,18 +253,14 @@ cdef bint _is_due(Worker* w, Exchange* x, const PlanClass* cls, int32_t index, i
 # 1 when our cookie was written or expired, 0, or EDIT_FULL.
 cdef int _edit_beside(Worker* w, Exchange* x, const char* buf, int32_t index) noexcept nogil:
     cdef const PlanClass* cls = plan_class(x.snapshot.plan, <uint32_t> index)
-    cdef ClassStats* stats = &w.stats.classes[cls.slot]
     cdef const ClassCookie* cookie = _cookie_of(x, index)
     cdef SetCookie theirs
     cdef Followed followed
     cdef int said = APP_COOKIE_ABSENT
-    cdef int silent = OWN_NAME_NONE
+    cdef int silent = _filter_own_name(w, x, buf, cls)
+    if silent < 0:
+        return silent
     if w.response.first[FIELD_SET_COOKIE] >= 0:
-        silent = _filter_own_name(w, x, buf, cls, stats)
-        if silent < 0:
-            return silent
-        if silent == OWN_NAME_ENDED:
-            _ended_by_application(w, x)
         said = persist_cookie_response(x.snapshot.plan, cls, &w.response, buf, request_path_at(x),
                                        w.wall_s, &theirs)
     if said == APP_COOKIE_ENDED:
@@ -378,11 +274,7 @@ cdef int _edit_beside(Worker* w, Exchange* x, const char* buf, int32_t index) no
         _carried(w, x, cls, cookie, &followed)
     if not _is_due(w, x, cls, index, said, &followed):
         return 0
-    silent = _write_cookie(w, x, cls, cookie.first_seen_s, &followed)
-    if silent > 0:
-        stats.cookies_set += 1
-        x.decision.taught = True
-    return silent
+    return _write_cookie(w, x, cls, cookie.first_seen_s, &followed)
 
 
 cdef int set_cookie_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil:
@@ -402,4 +294,4 @@ cdef int set_cookie_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil
             if written and cls.flags & CLASS_PROTECT_CACHE:
                 protect = True
         index = cls.fallback
-    return _protect_cache(w, x, buf) if protect else 0
+    return protect_cache_edit(w, x, buf) if protect else 0
