@@ -28,6 +28,7 @@ from fastlb.units import (
     Pattern,
     Size,
     UnixAddress,
+    Url,
     Workers,
 )
 
@@ -72,9 +73,9 @@ def key_of(attribute: str) -> str:
 NAME_PATTERN = r"[A-Za-z0-9_.-]{1,63}"  # names stand in metrics, logs and commands
 
 Name = Annotated[str, Pattern(NAME_PATTERN, "a name")]
-PoolName = Annotated[str, Pattern(r"(?s:.*)", "the name of a pool")]
-ClassName = Annotated[str | None, Pattern(r"(?s:.*)", "the name of a persistence class")]
-MonitorName = Annotated[str, Pattern(r"(?s:.*)", "the name of a monitor")]
+PoolName = Annotated[str, Pattern(r"(?s:.+)", "the name of a pool")]
+ClassName = Annotated[str | None, Pattern(r"(?s:.+)", "the name of a persistence class")]
+MonitorName = Annotated[str, Pattern(r"(?s:.+)", "the name of a monitor")]
 File = Annotated[Path, FilePath()]
 Address = Annotated[InetAddress, Inet()]
 ListenAddress = Annotated[InetAddress | UnixAddress, Listen()]
@@ -85,9 +86,8 @@ CookieName = Annotated[
 CookiePath = Annotated[
     str | None, Pattern(r"/[!-:<-~]*", 'a path that begins with "/", without ";"')
 ]
-CookieDomain = Annotated[
-    str | None, Pattern(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", "a domain name")
-]
+LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123 2.1
+CookieDomain = Annotated[str | None, Pattern(rf"\.?{LABEL}(\.{LABEL})*", "a domain name")]
 SameSite = Literal["lax", "strict", "none"] | None
 SessionTimeout = Annotated[int, Duration("1s", "8760h", zero="none")]
 
@@ -282,10 +282,7 @@ class PersistenceClass(Table, frozen=True, kw_only=True):
     answered (302 to `redirect_url`); or the connection is told to `"close"` (503)."""
     redirect_url: Annotated[
         str | None,
-        Pattern(
-            r"(/|https?://[^/])[!-~]{0,2000}",
-            'a path like "/sorry" or an http(s) URL, not longer than 2,000 characters',
-        ),
+        Url('a path like "/sorry" or an http(s) URL without user, at most 2,000 characters'),
     ] = None
     """Where `failure_mode = "redirect"` sends the client. `%{path}` in its query, as in
     `"/sorry?from=%{path}"`, becomes the path and query that were asked for, percent-encoded."""

@@ -205,8 +205,11 @@ LEARN_NEEDS_ONE_VALUE = _error(
     '"header:...", "cookie:...", "query:..." or "path:..."',
 )
 NAME_OF_SESSION_COOKIE = _error(
-    57, '"{found}" is the application\'s own cookie; expected another name, or none'
+    57,
+    '"{found}" is the application\'s own cookie (of [persistence.{other}]), which would be lost; '
+    "expected another name, or none",
 )
+COOKIE_PREFIX = _error(48, 'browsers refuse a cookie "{found}" {reason}')
 ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
 
 # What will work, but perhaps not as meant
@@ -239,6 +242,9 @@ KEY_NEVER_SET = _warning(
 )
 KEY_NEVER_FOUND = _warning(
     81, '"{found}" is never found with protocol "{protocol}" of [virtual_servers.{name}]'
+)
+LEARNED_ELSEWHERE = _warning(
+    86, 'learns "{found}", but key = {key} does not look for the session there'
 )
 TYPE_DEPRECATED = _warning(
     69,

@@ -302,6 +302,36 @@ TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 5.6.2
 QUERY_NAME = r'[!"$%\'-<>-~]+'  # what may stand in a target, without "&" and "="
 
 
+class Url:
+    """A path, or an http(s) URL: a host without user, perhaps a port, and what follows."""
+
+    bytes_max = 2000
+    shape = re.compile(
+        r"/(?!/)[!-\[\]-~]*"
+        r"|https?://(?:\[(?P<ip>[0-9A-Fa-f:.]+)\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
+        r"(?:[/?#][!-\[\]-~]*)?"
+    )
+
+    def __init__(self, expected: str) -> None:
+        self.expected = expected
+
+    def read(self, value: object) -> str:
+        text = read_text(value, self.expected)
+        match = self.shape.fullmatch(text)
+        if match is None or len(text) > self.bytes_max or not self._reachable(match):
+            raise Invalid(errors.BAD_TEXT, found=text, expected=self.expected)
+        return text
+
+    def write(self, value: str) -> str:
+        return quoted(value)
+
+    @staticmethod
+    def _reachable(match: re.Match[str]) -> bool:
+        ip = read_ip(match["ip"]) if match["ip"] else None
+        port = int(match["port"]) if match["port"] else 80
+        return (ip is not None or not match["ip"]) and 1 <= port <= 65535
+
+
 KEY_PARTS_MAX = 16  # each is read on every request
 BOTH = "source+destination"
 

@@ -27,6 +27,7 @@ from fastlb.units import (
 )
 
 PLACEHOLDER = "%{path}"
+X_ZEUS_COOKIE = "X-Zeus-Backend"
 NOUNS = {
     "pools": "pool",
     "persistence": "persistence class",
@@ -52,6 +53,8 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _cookies(cfg, report)
     _deprecated(cfg, report)
     _cookie_names(cfg, report)
+    _session_cookies(cfg, report)
+    _cookie_prefixes(cfg, report)
     _cookie_lengths(cfg, report)
     _passphrases(cfg, report)
     _limits(cfg, report)
@@ -267,6 +270,9 @@ def _keys(cfg: Config, document: dict[str, Any], report: Report) -> None:
         if isinstance(cls, config.UniversalClass) and cls.learn and not _may_be_learned(cls.key):
             path = ("persistence", name, "learn")
             report(errors.LEARN_NEEDS_ONE_VALUE, path, found=Key(*config.KEY_KINDS).write(cls.key))
+        elif isinstance(cls, config.UniversalClass) and _learns_elsewhere(cls):
+            path, shown = ("persistence", name, "learn"), Key(*config.KEY_KINDS).write(cls.key)
+            report(errors.LEARNED_ELSEWHERE, path, found=cls.learn[0], key=shown)
     for name, server in dict.fromkeys((name, server) for name, server, _ in _uses(cfg)):
         cls, protocol = cfg.persistence[name], cfg.virtual_servers[server].protocol
         written = _table(document, "persistence")[name]
@@ -279,6 +285,12 @@ def _keys(cfg: Config, document: dict[str, Any], report: Report) -> None:
                     path = ("persistence", name, key)
                     found = {"found": part, "protocol": protocol, "name": server}
                     report(errors.KEY_NEVER_FOUND, path, **found)
+
+
+def _learns_elsewhere(cls: config.UniversalClass) -> bool:
+    """Whether it learns one cookie and looks for another: no browser sends one for the other."""
+    places = *cls.key, *cls.learn
+    return [part.kind for part in places] == ["cookie", "cookie"] and places[0] != places[1]
 
 
 def _may_be_learned(key: tuple[KeyPart, ...]) -> bool:
@@ -404,7 +416,7 @@ def _wrong_directives(cls: CookieClass) -> Iterator[tuple[str, str]]:
 def _cookie_names(cfg: Config, report: Report) -> None:
     hexes: dict[str, str] = {}
     cookies: dict[str, tuple[str, str | None]] = {}  # class, and virtual server
-    for name, cls in cfg.persistence.items():
+    for name in cfg.persistence:
         if (other := hexes.setdefault(class_hex(name), name)) != name:
             report(
                 errors.CLASS_HEX_COLLISION,
@@ -431,9 +443,67 @@ def _cookie_names(cfg: Config, report: Report) -> None:
                 found=len(names),
                 expected=config.COOKIE_NAMES_MAX,
             )
-        if isinstance(cls, config.AppCookieClass) and cls.cookie_name == cls.cookie:
-            path = ("persistence", name, "name")
-            report(errors.NAME_OF_SESSION_COOKIE, path, found=cls.cookie)
+
+
+def _session_cookies(cfg: Config, report: Report) -> None:
+    """Inserted cookies that are the application's own for a class beside: fastlb would take that
+    one out of requests and responses."""
+    together = [chain_of(cfg, name) for name in cfg.persistence]
+    for server in cfg.virtual_servers:
+        together.append([name for name, used, _ in _uses(cfg) if used == server])
+    beside: dict[str, set[str]] = {name: set() for name in cfg.persistence}
+    for group in together:
+        for name in group:
+            beside[name].update(group)
+    for name, cls in cfg.persistence.items():
+        others = [one for one in cfg.persistence if one in beside[name]]
+        for cookie in cookie_names_of(cfg, name) if isinstance(cls, CookieClass) else ():
+            for other in others:
+                if _is_session_cookie(cfg.persistence[other], cookie):
+                    path = ("persistence", name, "name")
+                    report(errors.NAME_OF_SESSION_COOKIE, path, found=cookie, other=other)
+                    break
+
+
+def _is_session_cookie(cls: config.PersistenceClass, cookie: str) -> bool:
+    """Whether a class looks for its sessions in the application's cookie of that name."""
+    match cls:
+        case config.AppCookieClass() | config.J2eeClass():
+            return cookie == cls.cookie
+        case config.AspClass():
+            classic = re.fullmatch("ASPSESSIONID[A-Z]{8}", cookie)
+            return cookie == cls.cookie or classic is not None
+        case config.XZeusClass():
+            return cookie == X_ZEUS_COOKIE
+        case config.UniversalClass():
+            return KeyPart("cookie", cookie) in (*cls.key, *cls.learn)
+        case config.HashClass():
+            return KeyPart("cookie", cookie) in cls.on
+    return False
+
+
+def _cookie_prefixes(cfg: Config, report: Report) -> None:
+    """What a name's beginning promises to browsers (RFC 6265bis 4.1.3), in any case."""
+    plain = {name for name, server, _ in _uses(cfg) if _plain_http(cfg, server)}
+    for name, cls in cfg.persistence.items():
+        if not isinstance(cls, CookieClass):
+            continue
+        extra = directive_names(cls.directives)
+        theirs = isinstance(cls, config.AppCookieClass) and cls.secure is None
+        secure = cls.secure or "secure" in extra or (cls.secure is None and name not in plain)
+        for cookie in cookie_names_of(cfg, name):
+            host = cookie.lower().startswith("__host-")
+            place, found = ("persistence", name), {"found": cookie}
+            promised = host or cookie.lower().startswith("__secure-")
+            if promised and not (secure or theirs):
+                reason = "without secure = true"
+                report(errors.COOKIE_PREFIX, (*place, "name"), **found, reason=reason)
+            if host and (cls.domain or "domain" in extra):
+                key = "domain" if cls.domain else "directives"
+                report(errors.COOKIE_PREFIX, (*place, key), **found, reason="with Domain")
+            if host and cls.path not in (None, "/"):
+                reason = 'with another path than "/"'
+                report(errors.COOKIE_PREFIX, (*place, "path"), **found, reason=reason)
 
 
 def _cookie_lengths(cfg: Config, report: Report) -> None:

@@ -118,6 +118,33 @@ def test_too_many_names_of_one_cookie() -> None:
     assert check_text(named, Path("x")).errors == []
 
 
+@pytest.mark.parametrize(
+    ("cookie", "found_by"),
+    [
+        ("JSESSIONID", 'type = "j2ee"'),
+        ("SID", 'type = "j2ee"\ncookie = "SID"'),
+        ("ASP.NET_SessionId", 'type = "asp"'),
+        ("ASPSESSIONIDQQQQQQQQ", 'type = "asp"\ncookie = "other"'),
+        ("SID", 'type = "cookie"\ncookie = "SID"'),
+        ("X-Zeus-Backend", 'type = "x-zeus"'),
+        ("SID", 'type = "universal"\nkey = "cookie:SID"'),
+        ("SID", 'type = "hash"\non = ["host", "cookie:SID"]'),
+    ],
+)
+@pytest.mark.parametrize("inserts", ["transparent", "cookie-insert", 'cookie"\ncookie = "APP'])
+def test_an_inserted_cookie_is_not_the_applications(
+    cookie: str, found_by: str, inserts: str
+) -> None:
+    text = f'{SERVING}{WEB}persistence = "a"\n[persistence.a]\nfallback = "b"\n'
+    text += f'type = "{inserts}"\nname = "%s"\n[persistence.b]\n{found_by}\n'
+    (problem,) = check_text(text % cookie, Path("x")).errors
+    assert (problem.code, problem.line) == (
+        "FLB-C057",
+        text[: text.index("name = ")].count("\n") + 1,
+    )
+    assert check_text(text % cookie.lower().replace("-", "_"), Path("x")).errors == []
+
+
 def test_find_config(tmp_path: Path) -> None:
     here, there = tmp_path / "fastlb.toml", tmp_path / "etc.toml"
     assert find_config("any.toml") == Path("any.toml")
