@@ -468,5 +468,6 @@ cdef void decide_learn(const DecideInput* ask, Decision* d,
             # Which of several ended is not known here; the others must live, and it will expire.
             if learned.ended and not d.several_ids:
                 decide_forget(ask, d)
+            d.taught |= learned.key_count != 0
             _store_learned(ask, d, index, &learned)
         index = cls.fallback

@@ -56,6 +56,7 @@ ctypedef struct Decision:
     uint8_t duplicates               # a class's cookie stood in the request more than once
     uint8_t several_ids              # a class found more than one session id in the request
     uint8_t last_draining            # a new session went to a draining node: none other was left
+    uint8_t taught                   # the answer granted an id, or was given a cookie of ours
     uint8_t keeps_previous           # the session's maps and cookie go on naming `previous`
     uint8_t has_reservation          # `reservation` is this client's fingerprint
     uint8_t holds_reservation        # and the choice behind it is this request's own

@@ -1,6 +1,6 @@
 # The end of an exchange, whichever way it comes (contract in exchange_end.pxd).
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport uint32_t
 
 from fastlb._core.access_log cimport access_log_write
 from fastlb._core.body cimport body_start
@@ -9,18 +9,14 @@ from fastlb._core.connection cimport (
     ClientConn, DONE_CLOSE, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
     STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
 )
-from fastlb._core.cookie cimport SetCookie
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.decide cimport decide_answered
 from fastlb._core.decision cimport DecideInput, Decision
 from fastlb._core.head cimport BODY_NONE
-from fastlb._core.methods cimport method_learn
 from fastlb._core.outcome cimport (
     CAUSE_CLIENT_CLOSED, CAUSE_NONE, FOUND_RESERVATION, OUTCOME_NO_KEY,
 )
-from fastlb._core.persist cimport LearnInput, Learned, persist_learn_t
-from fastlb._core.persist_cookie cimport APP_COOKIE_SET, persist_cookie_response
-from fastlb._core.plan cimport CLASS_COOKIE, CLASS_LEARNS, LOG_OFF, PlanClass, plan_class
+from fastlb._core.plan cimport LOG_OFF, plan_class
 from fastlb._core.relay cimport FLOW_DONE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_pending
 from fastlb._core.reply cimport reply_write
 from fastlb._core.snapshot cimport snapshot_release
@@ -30,55 +26,17 @@ from fastlb._core.timer cimport timer_set
 from fastlb._core.upstream cimport upstream_close, upstream_return
 
 
-# Whether the node's answer, whose head is at hand, grants a session id or an application's cookie.
-cdef bint _answer_begins(Worker* w, const Exchange* x) noexcept nogil:
-    cdef const PlanClass* cls
-    cdef persist_learn_t learn
-    cdef LearnInput response
-    cdef Learned learned
-    cdef SetCookie theirs
-    cdef int32_t index = x.decision.persistence
-    response.plan = x.snapshot.plan
-    response.head = &w.response
-    response.buf = x.down.data.data + x.down.data.start
-    response.wall_s = w.wall_s
-    while index >= 0:
-        cls = plan_class(response.plan, <uint32_t> index)
-        if cls.type == CLASS_COOKIE and persist_cookie_response(
-                response.plan, cls, response.head, response.buf, response.wall_s,
-                &theirs) == APP_COOKIE_SET:
-            return True
-        if cls.flags & CLASS_LEARNS:
-            learned.ended = False
-            learned.key_count = 0
-            learned.shown = 0
-            learn = method_learn(cls)
-            learn(&response, cls, &learned)
-            if learned.key_count:
-                return True
-        index = cls.fallback
-    return False
-
-
 # Whether this request gave its node a new session. One without a key did only where a class
-# behind remembers it, or where the answer brings what later requests will be known by.
-cdef bint _begins_session(Worker* w, const Exchange* x) noexcept nogil:
-    cdef const Decision* d = &x.decision
-    cdef uint32_t i
+# behind remembers it, or where the answer brought what later requests will be known by.
+cdef bint _begins_session(const Decision* d) noexcept nogil:
     if d.persistence < 0 or d.established or d.found_in == FOUND_RESERVATION:
         return False
-    if d.outcome != OUTCOME_NO_KEY or d.key_count:
-        return True
-    for i in range(d.cookie_count):
-        if d.cookies[i].write and plan_class(
-                x.snapshot.plan, <uint32_t> d.cookies[i].index).type != CLASS_COOKIE:
-            return True
-    return _answer_begins(w, x)
+    return d.outcome != OUTCOME_NO_KEY or d.key_count != 0 or d.taught
 
 
 cdef void exchange_answered(Worker* w, Exchange* x, bint answered) noexcept nogil:
     cdef DecideInput ask
-    if answered and _begins_session(w, x):
+    if answered and _begins_session(&x.decision):
         w.stats.nodes[x.slot].sessions += 1
     if x.decision.holds_reservation:
         ask.request.plan = x.snapshot.plan

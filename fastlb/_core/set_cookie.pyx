@@ -299,6 +299,7 @@ cdef int _edit_one(Worker* w, Exchange* x, const char* buf, int32_t index) noexc
     silent = _write_cookie(w, x, cls, cookie.first_seen_s, NULL)
     if silent > 0:
         stats.cookies_set += 1
+        x.decision.taught = True
     return silent
 
 
@@ -380,6 +381,7 @@ cdef int _edit_beside(Worker* w, Exchange* x, const char* buf, int32_t index) no
     silent = _write_cookie(w, x, cls, cookie.first_seen_s, &followed)
     if silent > 0:
         stats.cookies_set += 1
+        x.decision.taught = True
     return silent
 
 
