@@ -210,14 +210,21 @@ def test_the_end_of_the_only_session(shop: World) -> None:
     assert shop.maps(0) == {}
 
 
-@pytest.mark.parametrize("name", [NET, A])
-def test_the_end_at_another_path_is_not_that_of_this_session(shop: World, name: str) -> None:
-    shop.decide(CLIENT, get(f"Cookie: {name}=n"))
-    made = shop.decide(CLIENT, get(f"Cookie: {name}=n"))
-    made.learn(answer(f"Set-Cookie: {name}=; Max-Age=0; Path=/legacy"), b"/shop")
+def test_the_end_at_another_path_is_not_that_of_this_session(shop: World) -> None:
+    shop.decide(CLIENT, get(f"Cookie: {NET}=n"))
+    made = shop.decide(CLIENT, get(f"Cookie: {NET}=n"))
+    made.learn(answer(f"Set-Cookie: {NET}=; Max-Age=0; Path=/legacy"), b"/shop")
     assert len(shop.maps(0)) == 1
-    made.learn(answer(f"Set-Cookie: {name}=; Max-Age=0; Path=/"), b"/shop")
+    made.learn(answer(f"Set-Cookie: {NET}=; Max-Age=0; Path=/"), b"/shop")
     assert shop.maps(0) == {}
+
+
+@pytest.mark.parametrize("cookie", [f"{NET}=n", f"{A}=n", f"{B}=n"])
+def test_a_classic_cookie_that_is_deleted_may_be_another_application_s(shop, cookie: str) -> None:
+    shop.decide(CLIENT, get(f"Cookie: {cookie}"))
+    made = shop.decide(CLIENT, get(f"Cookie: {cookie}"))
+    made.learn(answer(f"Set-Cookie: {A}=; Max-Age=0; Path=/"), b"/shop")
+    assert len(shop.maps(0)) == 1
 
 
 @pytest.mark.parametrize("order", [f"{A}=x; {NET}=n", f"{B}=gone; {NET}=n; {A}=x"])

@@ -123,9 +123,8 @@ def test_a_small_answer_is_one_record(context: SSL.Context) -> None:
         for _ in range(2):
             assert one.recv() == b"x"
             assert one.end.send([b"a" * 100, b"b" * 100, b"c" * 100]) == 300
-        first, second = one.end_of_client()  # type: ignore[misc]
-    assert second == 300 + 22  # header 5, content type 1, tag 16
-    assert first > second  # the session tickets went out with it, in the same call
+        sizes = one.end_of_client()
+    assert sizes[1] == 300 + 22  # type: ignore[index]  # header 5, content type 1, tag 16
 
 
 def _sizes_of_answers(sock: socket.socket) -> list[int]:
@@ -143,9 +142,13 @@ def _sizes_of_answers(sock: socket.socket) -> list[int]:
     for _ in range(2):
         secure.write(b"x")
         sock.sendall(to_server.read())
-        data = sock.recv(65536)
-        to_client.write(data)
-        assert len(secure.read(1000)) == 300
+        answer = b""
+        while not answer:  # session tickets may come before the first one
+            data = sock.recv(65536)
+            to_client.write(data)
+            with suppress(ssl.SSLWantReadError):
+                answer = secure.read(1000)
+        assert len(answer) == 300
         sizes.append(len(data))
     return sizes
 

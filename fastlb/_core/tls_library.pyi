@@ -1,0 +1,3 @@
+NAMES: tuple[str, ...]
+
+def tls_library_load(addresses: dict[str, int]) -> None: ...
