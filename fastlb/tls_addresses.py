@@ -1,4 +1,4 @@
-"""Where the functions of the TLS library are that `cryptography` ships (design.md).
+"""Where the functions of the TLS library are that `cryptography` ships.
 
 cffi knows them; the core calls them without the GIL.
 """

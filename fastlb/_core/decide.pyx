@@ -1,4 +1,4 @@
-# The decision procedure of design.md ("A decision", "From a map to a node", "Node states").
+# The decision procedure: classes, maps, nodes, states, failure modes (docs/persistence.md).
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -309,7 +309,7 @@ cdef bint _hash_begins(const DecideInput* ask, Decision* d) noexcept nogil:
     return True
 
 
-# The cookies of the finder and of the classes before it, which missed (design.md "A decision").
+# The cookies of the finder and of the classes before it, which missed.
 cdef void _cookies_of_found(const DecideInput* ask, Decision* d, const Finding* found,
                             bint moved) noexcept nogil:
     cdef ClassCookie* cookie

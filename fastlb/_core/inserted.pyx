@@ -1,4 +1,4 @@
-# Ages (design.md "Idle and absolute age") are checked against the dates inside the value.
+# Ages are checked against the dates inside the value.
 # A value without dates where ages are limited is taken and gets them; dates that no limit
 # asks for are taken out again. A date more than a day ahead of our clock is no skew any
 # more: the session counts as expired.

@@ -1,4 +1,4 @@
-# Inserted cookies in responses (design.md "Inserted cookies", semantics A, D, E and 51).
+# Inserted cookies in responses (docs/persistence.md, RFC 6265 4.1).
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport strlen
