@@ -88,6 +88,7 @@ class Ask:
     early: bool  # the node answers before it reads the body
     breaks: str  # how the node fails, or ""
     hangs_up: bool  # the node closes after its answer without having said so
+    ends: bool  # the client asks for the connection's end
     dice: random.Random  # of the node's pace
 
 
@@ -100,10 +101,13 @@ def draw(seed: str, client: int, number: int) -> Ask:
     body = (f"<{name}>".encode() * 60_000)[: draw_size(dice)] if has_body else b""
     head = f"{method} /{seed}/{client}/{number} HTTP/{version}\r\nHost: shop.test\r\n".encode()
     head += padding(dice)
+    ends = version == "1.0"
     if dice.random() < 0.1:
         head += b"Connection: close\r\n"
+        ends = True
     elif version == "1.0" and dice.random() < 0.5:
         head += b"Connection: keep-alive\r\n"
+        ends = False
     sent = body
     if has_body and version == "1.1" and dice.random() < 0.5:
         head += b"Transfer-Encoding: chunked\r\n"
@@ -116,7 +120,7 @@ def draw(seed: str, client: int, number: int) -> Ask:
         b"", b"", b"", dice.choice(ANSWERS),
         has_body and dice.random() < 0.15,
         dice.choice(BREAKS) if dice.random() < 0.08 else "",
-        dice.random() < 0.1, dice,
+        dice.random() < 0.1, ends, dice,
     )  # fmt: skip
     draw_answer(ask, dice)
     return ask
@@ -221,9 +225,20 @@ class Crowd:
                 alive = True
                 while alive and number < asks:
                     count = dice.choice((1, 1, 1, 2, 5))
-                    batch = [draw(self.seed, client, number + n) for n in range(count)]
-                    number += count
+                    batch = self.batch(client, number, count)
+                    number += len(batch)
                     alive = self.play(connection, batch, dice)
+
+    def batch(self, client: int, number: int, count: int) -> list[Ask]:
+        """Up to `count` requests for one go. None follows one that ends the connection (RFC 9112
+        9.6): what comes after the proxy has closed is met by a reset, which may destroy the
+        answer."""
+        batch = []
+        for n in range(count):
+            batch.append(draw(self.seed, client, number + n))
+            if batch[-1].ends:
+                break
+        return batch
 
     def play(self, connection: Client, batch: list[Ask], dice: random.Random) -> bool:
         """Sends the requests in one go, reads the answers; whether the connection lives on."""
