@@ -138,7 +138,10 @@ class Route(Table, frozen=True, kw_only=True):
     path: Annotated[str | None, Pattern(r"/[!-~]*", 'a path that begins with "/"')] = None
     """Beginning of the request's path."""
     sni: Annotated[str | None, Pattern(r"(\*\.)?[A-Za-z0-9._-]+", "a server name")] = None
-    """Server name in the ClientHello; for protocol `"tls"`."""
+    """Server name in the ClientHello, `"*.example.com"` matches every name below; for protocol
+    `"tls"`."""
+    alpn: Annotated[str | None, Pattern(r"[!-~]{1,255}", "a protocol name like \"h2\"")] = None
+    """A protocol that the ClientHello offers (ALPN); for protocol `"tls"`."""
     pool: PoolName
     """The pool that serves it."""
 
@@ -150,6 +153,10 @@ class Certificate(Table, frozen=True, kw_only=True):
     """PEM file: the certificate, then its chain."""
     key: File
     """PEM file: its private key."""
+    key_passphrase_file: File | None = None
+    """File whose first line is the passphrase of an encrypted key."""
+    ocsp: File | None = None
+    """DER file with an OCSP response for it, which is stapled. A reload reads it again."""
 
 
 class VirtualServerTls(Table, frozen=True, kw_only=True):
@@ -159,6 +166,21 @@ class VirtualServerTls(Table, frozen=True, kw_only=True):
     """The first is the default."""
     min_version: Literal["1.2", "1.3"] = "1.2"
     """The oldest TLS version that is accepted."""
+    ciphers: Annotated[str, Pattern(r"[A-Za-z0-9:+!@_.=-]+", "a list of ciphers")] = (
+        "ECDHE+AESGCM:ECDHE+CHACHA20"
+    )
+    """Ciphers of TLS 1.2, as `openssl ciphers` reads them."""
+    ciphersuites: Annotated[str, Pattern(r"[A-Za-z0-9_:]+", "a list of cipher suites")] = (
+        "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+    )
+    """Cipher suites of TLS 1.3."""
+    tickets: bool = True
+    """Whether sessions are resumed by tickets; their keys change by themselves, and all workers
+    share them."""
+    client_certificates: Literal["off", "optional", "required"] = "off"
+    """Whether clients are asked for a certificate, and whether they have to have one."""
+    client_ca: File | None = None
+    """PEM file of the authorities of the clients' certificates."""
 
 
 class VirtualServer(Table, frozen=True, kw_only=True):
@@ -215,7 +237,12 @@ class PoolTls(Table, frozen=True, kw_only=True):
     ca: File | None = None
     """PEM file of the authorities; absent: the system's."""
     server_name: str | None = None
-    """The name that is asked for and verified; absent: the request's host."""
+    """The name that is asked for (SNI) and verified; absent: the request's host, or on `tcp` the
+    node's address."""
+    certificate: File | None = None
+    """PEM file: the certificate, with its chain, that is shown to nodes that ask for one."""
+    key: File | None = None
+    """PEM file: its private key."""
 
 
 class Pool(Table, frozen=True, kw_only=True):
@@ -497,6 +524,12 @@ class Limits(Table, frozen=True, kw_only=True):
     """The body of a request; a longer one is answered 413."""
     buffers_bytes: Annotated[int, Size("4MiB", "1024GiB")] = 256 << 20
     """All body and relay memory of one worker."""
+    handshakes: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """TLS handshakes under way at one time, of all workers together; further ones wait. 0: no
+    limit."""
+    handshakes_per_second: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    """TLS handshakes begun in a second, of all workers together; further ones wait. 0: no
+    limit."""
 
 
 class Timeouts(Table, frozen=True, kw_only=True):
@@ -504,6 +537,8 @@ class Timeouts(Table, frozen=True, kw_only=True):
 
     client_header_ms: Annotated[int, Duration("100ms", "1h")] = 10_000
     """For the whole head of a request, from its first byte."""
+    handshake_ms: Annotated[int, Duration("100ms", "1h")] = 10_000
+    """For the PROXY header, the ClientHello and the rest of the TLS handshake, all together."""
     client_body_ms: Annotated[int, Duration("100ms", "1h")] = 30_000
     """For the next byte of a request's body."""
     keep_alive_ms: Annotated[int, Duration("100ms", "24h")] = 60_000

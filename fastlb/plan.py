@@ -71,6 +71,8 @@ def _bounds(builder: PlanBuilder, cfg: Config) -> None:
         field_count=limits.header_count,
         body_bytes=limits.body_bytes,
         buffer_bytes=limits.buffers_bytes,
+        handshakes=limits.handshakes,
+        handshakes_per_second=limits.handshakes_per_second,
     )
     builder.set_timeouts(
         client_header=timeouts.client_header_ms,
@@ -81,6 +83,7 @@ def _bounds(builder: PlanBuilder, cfg: Config) -> None:
         tunnel=min(timeouts.tunnel_ms, (1 << 32) - 1),
         drain=timeouts.drain_ms,
         node_keep_alive=timeouts.node_keep_alive_ms,
+        handshake=timeouts.handshake_ms,
     )
 
 

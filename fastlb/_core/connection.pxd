@@ -20,6 +20,7 @@ from fastlb._core.plan cimport Plan, PlanPool, PlanVirtualServer
 from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.stats cimport WorkerStats
 from fastlb._core.timer cimport Timer, TimerWheel
+from fastlb._core.tls_hello cimport TlsServerFlight
 
 cdef enum StreamReady:               # Stream.ready: what the kernel said and we have not used up
     STREAM_READABLE = 1
@@ -29,8 +30,17 @@ cdef enum StreamReady:               # Stream.ready: what the kernel said and we
     STREAM_ERROR = 16                # reset, or another error: nothing more goes either way
     STREAM_RESET = 32                # a write met a reset: the end that a read sees is none
 
+ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
+    void* ssl                        # SSL of the TLS library; owner of both BIOs
+    void* incoming                   # memory BIO: received, not yet decrypted
+    void* outgoing                   # memory BIO: encrypted, not yet sent
+    bint established                 # the handshake is done
+    bint ended                       # close_notify received
+    TlsStream* next                  # free list
+
 ctypedef struct Stream:              # first member of whatever epoll reports
     void (*on_events)(Worker* w, Stream* s, uint32_t events) noexcept nogil
+    TlsStream* tls                   # NULL: plain text
     int fd                           # -1: closed
     uint8_t ready                    # StreamReady bits
 
@@ -73,11 +83,18 @@ ctypedef struct Flow:
 
 cdef enum ClientState:
     CLIENT_IDLE = 0                  # between requests: no buffer, no exchange
+    CLIENT_OPENING                   # PROXY header, ClientHello, handshake: see `opening`
     CLIENT_HEAD                      # part of a head has arrived
     CLIENT_EXCHANGE                  # a request is being served
-    CLIENT_TUNNEL
+    CLIENT_PASSAGE                   # tcp, or passed-through TLS: an exchange without messages
     CLIENT_LINGER                    # answered and half closed; waits for the peer to take it
     CLIENT_CLOSED
+
+cdef enum OpeningStage:              # what a connection in CLIENT_OPENING waits for
+    OPENING_PROXY_HEADER = 0
+    OPENING_HELLO
+    OPENING_QUEUE                    # its turn: handshakes are limited
+    OPENING_HANDSHAKE
 
 ctypedef struct ClientConn:
     Stream stream
@@ -92,6 +109,7 @@ ctypedef struct ClientConn:
     Address local                    # where it connected to; all zero for unix sockets
     uint8_t local_known              # `local` was asked for: most plans never do
     uint8_t state                    # ClientState
+    uint8_t opening                  # OpeningStage, in CLIENT_OPENING
     uint8_t posted
     uint16_t virtual_server_slot     # in WorkerStats, stable over reloads
     uint32_t listener_id
@@ -118,6 +136,7 @@ ctypedef struct Snapshot:            # a plan as this process sees it
     const Plan* plan
     SessionCache* caches             # one per class
     SessionCache* reservations       # one per class
+    void** contexts                  # SSL_CTX of the TLS library: see PlanTls; NULL: none
     uint64_t references              # exchanges that began with it, and 1 while it is current
     Snapshot* next                   # all snapshots still in memory
 
@@ -169,6 +188,8 @@ ctypedef struct Exchange:
     uint8_t node_persists
     uint8_t upgrade                  # the request asks for one
     uint8_t refused                  # no valid request: there is no head to speak of
+    uint8_t passage                  # tcp or passed-through TLS: no request, no response
+    uint8_t sni_bytes                # of `sni`; 0: none
     uint8_t interims                 # 1xx responses passed on
     uint8_t expect_continue
     uint8_t body_sent                # bytes of the body have left the first buffer
@@ -181,7 +202,9 @@ ctypedef struct Exchange:
     uint64_t sent_us                 # the request's head went out
     uint64_t sent_before             # up.bytes when this try began
     uint64_t first_byte_us           # 0: no byte of a response
-    Decision decision                # last: it clears itself
+    Decision decision                # it clears itself; nothing behind it is cleared
+    char sni[256]                    # server name of the client's hello
+    TlsServerFlight flight           # passages: what the node's handshake has shown so far
 
 cdef enum:
     SCRATCH_BYTES = 24 * 1024       # cookies of a chain of FALLBACK_DEPTH_MAX classes, and more

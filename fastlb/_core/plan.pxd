@@ -13,7 +13,7 @@ from fastlb._core.siphash cimport SipKey
 
 cdef enum:
     PLAN_MAGIC = 0x464C4250          # "FLBP"
-    PLAN_LAYOUT = 3
+    PLAN_LAYOUT = 4
     PLAN_KEYS = 4                    # how many of them
 
 cdef enum:                           # PlanKeyUse: index in Plan.keys
@@ -58,7 +58,13 @@ cdef enum FailureMode:
 
 cdef enum PlanFlags:
     NODE_IS_BACKUP = 1               # PlanNode.flags
+    SERVER_PROXY_PROTOCOL = 1        # PlanVirtualServer.flags: trusted peers send a PROXY header
+    SERVER_NOT_TLS_IS_TCP = 2        # tls: what is not TLS is relayed all the same
+    SERVER_CLIENT_SUBJECT = 4        # https: nodes are told who the client's certificate names
     POOL_DRAIN_LAST_REFUSE = 1       # PlanPool.flags
+    POOL_TLS = 2                     # TLS towards the nodes
+    POOL_PROXY_V1 = 4                # nodes are sent a PROXY header
+    POOL_PROXY_V2 = 8
     CLASS_DELETE_ON_FAILURE = 1      # PlanClass.flags
     CLASS_EVERY_RESPONSE = 2
     CLASS_HIDE_COOKIE = 4
@@ -75,6 +81,7 @@ cdef enum PlanFlags:
     CLASS_FOLLOWS_SECURE = 8192
     CLASS_FOLLOWS_SAME_SITE = 16384
     CLASS_FOLLOWS_AGE = 32768
+    CLASS_KEYS_GRANTED = 65536       # only a node's answer makes its maps, a request's key never
 
 cdef enum KeyPartKind:               # where a declared key, or a part of it, is found
     KEY_PART_HEADER = 0
@@ -110,11 +117,21 @@ ctypedef struct PlanVirtualServer:
     uint32_t trusted_count
     uint32_t decision                # first PlanNetwork of decision_header
     uint32_t decision_count
+    uint32_t flags
+    uint32_t server_names            # https: first PlanServerName, sorted by name
+    uint32_t server_name_count
+    uint32_t certificate             # https: the one for all other names
 
 ctypedef struct PlanRoute:
     Text host                        # lower case; empty: any; "*.example.com": any label before
     Text path                        # prefix; empty: any
+    Text sni                         # as host, of the ClientHello; empty: any
+    Text alpn                        # a name that the client offers; empty: any
     uint32_t pool
+
+ctypedef struct PlanServerName:      # which certificate for which name
+    Text name                        # lower case; "*.example.com": exactly one label before
+    uint32_t certificate
 
 ctypedef struct PlanPool:
     Text name
@@ -131,6 +148,8 @@ ctypedef struct PlanPool:
     uint32_t index_mask              # 0: there is none, the pool is small
     uint32_t named                   # first PlanNetwork of nodes that may be named unlisted
     uint32_t named_count             # 0: only nodes of the pool
+    uint32_t tls_context             # POOL_TLS: index in Snapshot.contexts
+    Text tls_server_name             # POOL_TLS: asked for and verified; empty: the request's host
 
 # An entry of a pool's index is a node's number, shifted, and one of these; 0: empty. Each node
 # has one under its address and port, each address one more under port 0.
@@ -208,6 +227,8 @@ ctypedef struct PlanLimits:
     uint32_t field_count
     uint64_t body_bytes              # 0: no limit
     uint64_t buffer_bytes            # of one worker
+    uint32_t handshakes              # TLS handshakes under way, of all workers; 0: no limit
+    uint32_t handshakes_per_second   # begun, of all workers; 0: no limit
 
 ctypedef struct PlanTimeouts:        # milliseconds
     uint32_t client_header
@@ -218,6 +239,21 @@ ctypedef struct PlanTimeouts:        # milliseconds
     uint32_t tunnel
     uint32_t drain
     uint32_t node_keep_alive
+    uint32_t handshake               # PROXY header, ClientHello and handshake, all together
+
+cdef enum:
+    TICKET_KEYS_MAX = 3              # the next, the one that encrypts, the one before
+    TICKET_NAME_BYTES = 16
+
+# What workers make TLS contexts of (fastlb/tls_contexts.py). Snapshot.contexts has, for each
+# certificate, one context per ticket key (index: certificate * ticket_key_count + key; key 0
+# encrypts new tickets), and behind them one for each pool that speaks TLS to its nodes.
+ctypedef struct PlanTls:
+    Text material                    # for Python; empty: no TLS ends or begins here
+    uint32_t context_count
+    uint32_t certificate_count
+    uint32_t ticket_key_count        # at least 1 where there are certificates
+    uint8_t ticket_names[TICKET_KEYS_MAX][TICKET_NAME_BYTES]  # first bytes of a ticket
 
 cdef enum LogFormat:
     LOG_OFF = 0
@@ -251,8 +287,10 @@ ctypedef struct Plan:
     uint32_t needs_local             # some key has the address that the client connected to
     uint64_t node_table_offset       # region in the segment
     uint64_t epoch_ms                # CLOCK_BOOTTIME at tick 0 of the session caches
+    uint32_t server_names
     PlanLimits limits
     PlanTimeouts timeouts
+    PlanTls tls
     SipKey keys[PLAN_KEYS]
 
 cdef inline const char* plan_text(const Plan* plan, Text text) noexcept nogil:
@@ -292,6 +330,10 @@ cdef inline uint32_t plan_index_hash(const Address* a, uint16_t port) noexcept n
 
 cdef inline const PlanRoute* plan_routes(const Plan* plan) noexcept nogil:
     return <const PlanRoute*> (<const char*> plan + plan.routes)
+
+
+cdef inline const PlanServerName* plan_server_names(const Plan* plan) noexcept nogil:
+    return <const PlanServerName*> (<const char*> plan + plan.server_names)
 
 
 cdef inline const PlanNetwork* plan_networks(const Plan* plan) noexcept nogil:

@@ -1,5 +1,6 @@
 """Compiles a plan; the layout is plan.pxd's."""
 
+from collections.abc import Iterable
 from typing import Any
 
 CLASS_FLAGS: dict[str, int]
@@ -25,6 +26,8 @@ class PlanBuilder:
         field_count: int,
         body_bytes: int,
         buffer_bytes: int,
+        handshakes: int = 0,
+        handshakes_per_second: int = 0,
     ) -> None: ...
     def set_timeouts(
         self,
@@ -37,10 +40,17 @@ class PlanBuilder:
         tunnel: int,
         drain: int,
         node_keep_alive: int,
+        handshake: int = 10000,
     ) -> None: ...
+    def set_tls(
+        self, *, material: bytes, certificates: int, ticket_names: list[bytes], pools: int
+    ) -> None: ...
+    def add_server_names(self, names: dict[str, int]) -> tuple[int, int]: ...
     def add_listener(self, *, id: int, virtual_server: int) -> int: ...
     def add_networks(self, networks: list[tuple[str, int]]) -> tuple[int, int]: ...
-    def add_route(self, *, host: str, path: str, pool: int) -> int: ...
+    def add_route(
+        self, *, host: str, path: str, pool: int, sni: str = "", alpn: str = ""
+    ) -> int: ...
     def add_virtual_server(
         self,
         *,
@@ -51,6 +61,9 @@ class PlanBuilder:
         routes: tuple[int, int],
         trusted: tuple[int, int],
         decision: tuple[int, int],
+        server_names: tuple[int, int] = (0, 0),
+        certificate: int = 0,
+        flags: Iterable[str] = (),
     ) -> int: ...
     def add_node(
         self,
@@ -76,6 +89,9 @@ class PlanBuilder:
         refuse_last_draining: bool,
         schedule: list[int],
         named: tuple[int, int] = (0, 0),
+        proxy_protocol: str = "off",
+        tls_context: int = -1,
+        tls_server_name: str = "",
     ) -> int: ...
     def add_class(
         self,

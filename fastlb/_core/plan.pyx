@@ -94,7 +94,7 @@ cdef class PlanBuilder:
     cdef bytearray texts
     cdef dict text_offsets
     cdef list listeners, servers, pools, nodes, classes, routes, networks, schedules, indexes
-    cdef list cookie_names, key_parts, passphrases
+    cdef list cookie_names, key_parts, passphrases, server_names
     cdef Plan head
 
     def __init__(self):
@@ -112,12 +112,15 @@ cdef class PlanBuilder:
         self.cookie_names = []
         self.key_parts = []
         self.passphrases = []
+        self.server_names = []
         memset(&self.head, 0, sizeof(Plan))
 
     cdef Text _text(self, str text) except *:
+        return self._bytes(text.encode("utf-8", "surrogateescape"))
+
+    cdef Text _bytes(self, bytes data) except *:
         # Offsets count from the pool's start until finish() moves them.
         cdef Text out
-        data = text.encode("utf-8", "surrogateescape")
         if data not in self.text_offsets:
             self.text_offsets[data] = len(self.texts)
             self.texts += data + b"\0"
@@ -144,17 +147,21 @@ cdef class PlanBuilder:
             sip_key_load(&self.head.keys[i], <const uint8_t*> <const char*> key)
 
     def set_limits(self, *, max_connections: int, request_line_bytes: int, head_bytes: int,
-                   field_count: int, body_bytes: int, buffer_bytes: int):
-        """`body_bytes` 0: no limit; all others at least 1."""
+                   field_count: int, body_bytes: int, buffer_bytes: int, handshakes: int = 0,
+                   handshakes_per_second: int = 0):
+        """0 for `body_bytes` and the handshakes: no limit; all others at least 1."""
         self.head.limits.max_connections = max_connections
         self.head.limits.request_line_bytes = request_line_bytes
         self.head.limits.head_bytes = head_bytes
         self.head.limits.field_count = field_count
         self.head.limits.body_bytes = body_bytes
         self.head.limits.buffer_bytes = buffer_bytes
+        self.head.limits.handshakes = handshakes
+        self.head.limits.handshakes_per_second = handshakes_per_second
 
     def set_timeouts(self, *, client_header: int, client_body: int, keep_alive: int, connect: int,
-                     response: int, tunnel: int, drain: int, node_keep_alive: int):
+                     response: int, tunnel: int, drain: int, node_keep_alive: int,
+                     handshake: int = 10000):
         """All in milliseconds."""
         self.head.timeouts.client_header = client_header
         self.head.timeouts.client_body = client_body
@@ -164,6 +171,39 @@ cdef class PlanBuilder:
         self.head.timeouts.tunnel = tunnel
         self.head.timeouts.drain = drain
         self.head.timeouts.node_keep_alive = node_keep_alive
+        self.head.timeouts.handshake = handshake
+
+    def set_tls(self, *, material: bytes, certificates: int, ticket_names: list, pools: int):
+        """`material` is tls_contexts.build's; `ticket_names`: the 16 bytes that each ticket key's
+        tickets begin with, that of the encrypting key first; `pools`: those that speak TLS."""
+        cdef PlanTls* tls = &self.head.tls
+        cdef bytes name
+        cdef int i
+        if len(ticket_names) > TICKET_KEYS_MAX or (certificates and not ticket_names):
+            raise ValueError(f"plan: 1 to {TICKET_KEYS_MAX} ticket keys are needed, "
+                             f"not {len(ticket_names)}")
+        tls.material = self._bytes(material)
+        tls.certificate_count = certificates
+        tls.ticket_key_count = len(ticket_names)
+        tls.context_count = certificates * len(ticket_names) + pools
+        for i in range(len(ticket_names)):
+            name = ticket_names[i]
+            if len(name) != TICKET_NAME_BYTES:
+                raise ValueError(f"plan: a ticket key's name has {len(name)} bytes, not "
+                                 f"{TICKET_NAME_BYTES}")
+            memcpy(tls.ticket_names[i], <const char*> name, TICKET_NAME_BYTES)
+
+    def add_server_names(self, names: dict) -> tuple:
+        """`names`: a certificate's number by server name, lower case, "*.name" for one label
+        before -> (first, count)."""
+        cdef PlanServerName entry
+        first = len(self.server_names)
+        for name in sorted(names, key=lambda name: name.encode()):
+            memset(&entry, 0, sizeof(entry))
+            entry.name = self._text(name)
+            entry.certificate = names[name]
+            self.server_names.append((<char*> &entry)[:sizeof(entry)])
+        return first, len(names)
 
     def add_listener(self, *, id: int, virtual_server: int) -> int:
         """`id` is the control process's number for the listening socket."""
@@ -186,19 +226,24 @@ cdef class PlanBuilder:
             self.networks.append((<char*> &entry)[:sizeof(entry)])
         return first, len(networks)
 
-    def add_route(self, *, host: str, path: str, pool: int) -> int:
-        """Empty `host` or `path`: any. The host in lower case, "*.name" for any label before."""
+    def add_route(self, *, host: str, path: str, pool: int, sni: str = "", alpn: str = "") -> int:
+        """Empty: any. `host` and `sni` in lower case, "*.name" for any label before."""
         cdef PlanRoute entry
         memset(&entry, 0, sizeof(entry))
         entry.host = self._text(host)
         entry.path = self._text(path)
+        entry.sni = self._text(sni)
+        entry.alpn = self._text(alpn)
         entry.pool = pool
         self.routes.append((<char*> &entry)[:sizeof(entry)])
         return len(self.routes) - 1
 
     def add_virtual_server(self, *, name: str, slot: int, protocol: str, pool: int,
-                           routes: tuple, trusted: tuple, decision: tuple) -> int:
-        """`routes`, `trusted`, `decision`: (first, count) in their tables."""
+                           routes: tuple, trusted: tuple, decision: tuple,
+                           server_names: tuple = (0, 0), certificate: int = 0,
+                           flags: object = ()) -> int:
+        """`routes`, `trusted`, `decision`, `server_names`: (first, count) in their tables;
+        `flags`: names of SERVER_FLAGS."""
         cdef PlanVirtualServer entry
         memset(&entry, 0, sizeof(entry))
         entry.name = self._text(name)
@@ -208,6 +253,9 @@ cdef class PlanBuilder:
         entry.routes, entry.route_count = routes
         entry.trusted, entry.trusted_count = trusted
         entry.decision, entry.decision_count = decision
+        entry.server_names, entry.server_name_count = server_names
+        entry.certificate = certificate
+        entry.flags = sum(SERVER_FLAGS[flag] for flag in flags)
         self.servers.append((<char*> &entry)[:sizeof(entry)])
         return len(self.servers) - 1
 
@@ -230,10 +278,12 @@ cdef class PlanBuilder:
 
     def add_pool(self, *, name: str, slot: int, algorithm: str, first_node: int, node_count: int,
                  persistence: int, retries: int, refuse_last_draining: bool,
-                 schedule: list, named: tuple = (0, 0)) -> int:
+                 schedule: list, named: tuple = (0, 0), proxy_protocol: str = "off",
+                 tls_context: int = -1, tls_server_name: str = "") -> int:
         """`persistence` -1: none. `schedule`: node indices in the order of weighted round robin.
 
         `named`: (first, count) of the networks whose nodes may be named without being listed.
+        `tls_context`: index in Snapshot.contexts, -1: no TLS.
         """
         cdef PlanPool entry
         memset(&entry, 0, sizeof(entry))
@@ -248,6 +298,11 @@ cdef class PlanBuilder:
         entry.schedule = sum(len(one) for one in self.schedules)
         entry.schedule_count = len(schedule)
         entry.named, entry.named_count = named
+        entry.flags |= PROXY_FLAGS[proxy_protocol]
+        if tls_context >= 0:
+            entry.flags |= POOL_TLS
+            entry.tls_context = tls_context
+        entry.tls_server_name = self._text(tls_server_name)
         index = _node_index(self.nodes[first_node:first_node + node_count])
         entry.index = sum(len(one) for one in self.indexes)
         entry.index_mask = len(index) // 4 - 1 if index else 0
@@ -367,6 +422,7 @@ cdef class PlanBuilder:
         head.cookie_names = place(self.cookie_names)
         head.key_parts = place(self.key_parts)
         head.passphrases = place(self.passphrases)
+        head.server_names = place(self.server_names)
         schedules = place(self.schedules)
         indexes = place(self.indexes)
         texts = place([bytes(self.texts)])
@@ -374,6 +430,7 @@ cdef class PlanBuilder:
         memcpy(<char*> blob, head, sizeof(Plan))
         _move_offsets(blob, schedules, indexes, texts)
         _move_method_offsets(blob, texts, len(self.cookie_names), len(self.key_parts))
+        _move_tls_offsets(blob, texts, len(self.server_names))
         _note_chains(blob)
         return bytes(blob)
 
@@ -440,6 +497,8 @@ cdef void _move_offsets(bytearray blob, uint32_t schedules, uint32_t indexes,
     for i in range(plan.route_count):
         route[i].host.offset += texts
         route[i].path.offset += texts
+        route[i].sni.offset += texts
+        route[i].alpn.offset += texts
 
 
 cdef void _move_method_offsets(bytearray blob, uint32_t texts, uint32_t cookie_names,
@@ -453,6 +512,19 @@ cdef void _move_method_offsets(bytearray blob, uint32_t texts, uint32_t cookie_n
         name[i].name.offset += texts
     for i in range(key_parts):
         part[i].name.offset += texts
+
+
+cdef void _move_tls_offsets(bytearray blob, uint32_t texts, uint32_t server_names) except *:
+    cdef char* base = blob
+    cdef Plan* plan = <Plan*> base
+    cdef PlanServerName* name = <PlanServerName*> (base + plan.server_names)
+    cdef PlanPool* pool = <PlanPool*> (base + plan.pools)
+    cdef uint32_t i
+    plan.tls.material.offset += texts
+    for i in range(server_names):
+        name[i].name.offset += texts
+    for i in range(plan.pool_count):
+        pool[i].tls_server_name.offset += texts
 
 
 cdef void _note_chains(bytearray blob) except *:
@@ -489,4 +561,11 @@ CLASS_FLAGS = {
     "follows_secure": CLASS_FOLLOWS_SECURE,
     "follows_same_site": CLASS_FOLLOWS_SAME_SITE,
     "follows_age": CLASS_FOLLOWS_AGE,
+    "keys_granted": CLASS_KEYS_GRANTED,
 }
+SERVER_FLAGS = {
+    "proxy_protocol": SERVER_PROXY_PROTOCOL,
+    "not_tls_is_tcp": SERVER_NOT_TLS_IS_TCP,
+    "client_subject": SERVER_CLIENT_SUBJECT,
+}
+PROXY_FLAGS = {"off": 0, "v1": POOL_PROXY_V1, "v2": POOL_PROXY_V2}

@@ -4,15 +4,8 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
-from fastlb._core.connection cimport Stream
+from fastlb._core.connection cimport Stream, TlsStream
 from fastlb._core.edit cimport iovec
-
-ctypedef struct TlsStream:
-    void* ssl                        # owner of both BIOs
-    void* incoming                   # memory BIO: received, not yet decrypted
-    void* outgoing                   # memory BIO: encrypted, not yet sent
-    bint established                 # the handshake is done
-    bint ended                       # close_notify received
 
 # False when there is no memory. `context` is an SSL_CTX; it may go away before the stream does.
 cdef bint tls_open(TlsStream* t, void* context, bint server) noexcept nogil
