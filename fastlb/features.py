@@ -24,7 +24,7 @@ UNAVAILABLE: tuple[Feature, ...] = (
     Feature("cluster", None, "a cluster"),
     Feature("monitors", None, "an active health check"),
     Feature("rules", None, "running rules"),
-    Feature("virtual_servers.*.protocol", "https|tls|tcp", "protocol {value}"),
+    Feature("virtual_servers.*.protocol", "https|tls", "protocol {value}"),
     Feature("virtual_servers.*.rules", None, "running rules"),
     Feature("virtual_servers.*.proxy_protocol", "true", "the PROXY protocol"),
     Feature("virtual_servers.*.not_tls", None, 'protocol "tls"'),

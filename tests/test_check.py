@@ -164,7 +164,7 @@ USES = {
     "cluster": "[cluster]\n",
     "monitors": '[monitors.a]\ntype = "tcp"\n',
     "rules": "[rules]\n",
-    "virtual_servers.*.protocol": 'protocol = "tcp"\n',
+    "virtual_servers.*.protocol": 'protocol = "tls"\n',
     "virtual_servers.*.rules": 'rules = ["a:b"]\n',
     "virtual_servers.*.proxy_protocol": 'proxy_protocol = true\ntrusted_proxies = ["::/0"]\n',
     "virtual_servers.*.not_tls": 'not_tls = "tcp"\n',
