@@ -17,8 +17,8 @@ from fastlb._core.buffer cimport (
     BUFFER_LARGE_BYTES, Buffer, buffer_borrow, buffer_pending, buffer_return,
 )
 from fastlb._core.connection cimport (
-    CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, DONE_CLOSE, DONE_KEEP,
-    DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn,
+    CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, CLIENT_PASSAGE,
+    DONE_CLOSE, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn,
     Listener, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely
@@ -30,7 +30,10 @@ from fastlb._core.head cimport (
     Head, HeadLimits, head_error_status, head_reset, request_head_parse,
 )
 from fastlb._core.outcome cimport CAUSE_BAD_REQUEST, CAUSE_HEAD_TIMEOUT, CAUSE_NO_BUFFER
-from fastlb._core.plan cimport Plan, plan_virtual_server
+from fastlb._core.passage cimport (
+    passage_begin, passage_client_events, passage_client_timeout, passage_continue, passage_stop,
+)
+from fastlb._core.plan cimport PROTOCOL_TCP, Plan, PlanVirtualServer, plan_virtual_server
 from fastlb._core.stream cimport (
     STREAM_AGAIN, stream_close, stream_ignore, stream_note, stream_recv, stream_register,
     stream_shutdown,
@@ -60,6 +63,7 @@ cdef void client_open(Worker* w, Listener* listener, int fd,
                       const void* sockaddr) noexcept nogil:
     cdef ClientConn* c = _allocate(w)
     cdef const Plan* plan = w.snapshot.plan
+    cdef const PlanVirtualServer* server = plan_virtual_server(plan, listener.virtual_server)
     if c == NULL:
         system.close(fd)
         return
@@ -67,8 +71,7 @@ cdef void client_open(Worker* w, Listener* listener, int fd,
     c.stream.on_events = _events
     c.timer.kind = TIMER_CLIENT
     c.listener_id = listener.id
-    c.virtual_server_slot = <unsigned short> plan_virtual_server(
-        plan, listener.virtual_server).slot
+    c.virtual_server_slot = <unsigned short> server.slot
     address_from_sockaddr(&c.peer, sockaddr)
     if not stream_register(w, &c.stream):
         system.close(fd)
@@ -82,6 +85,9 @@ cdef void client_open(Worker* w, Listener* listener, int fd,
     w.stats.clients += 1
     w.stats.virtual_servers[c.virtual_server_slot].connections += 1
     w.stats.virtual_servers[c.virtual_server_slot].accepted += 1
+    if server.protocol == PROTOCOL_TCP:
+        passage_begin(w, c, NULL)
+        return
     timer_set(&w.timers, &c.timer, w.now_ms + plan.timeouts.client_header)
 
 
@@ -280,6 +286,9 @@ cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     if c.state == CLIENT_EXCHANGE:
         exchange_client_events(w, c, events)
         return
+    if c.state == CLIENT_PASSAGE:
+        passage_client_events(w, c, events)
+        return
     stream_note(s, events)
     if c.state == CLIENT_LINGER:
         if s.ready & STREAM_ERROR:
@@ -295,6 +304,8 @@ cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
 cdef void client_timeout(Worker* w, ClientConn* c) noexcept nogil:
     if c.state == CLIENT_EXCHANGE:
         exchange_client_timeout(w, c)
+    elif c.state == CLIENT_PASSAGE:
+        passage_client_timeout(w, c)
     elif c.state == CLIENT_HEAD:
         # It began a request and did not finish its head (RFC 9110 15.5.9).
         exchange_refuse(w, c, 408, CAUSE_HEAD_TIMEOUT, 0)
@@ -333,6 +344,8 @@ cdef void client_run_posted(Worker* w) noexcept nogil:
             w.dead_clients = c
         elif c.state == CLIENT_EXCHANGE:
             exchange_continue(w, c)
+        elif c.state == CLIENT_PASSAGE:
+            passage_continue(w, c)
         elif c.state == CLIENT_LINGER:
             _discard(w, c)
         else:
@@ -364,5 +377,7 @@ cdef void client_stop_all(Worker* w) noexcept nogil:
         c = w.clients
         if c.state == CLIENT_EXCHANGE:
             exchange_stop(w, c)      # closes the connection too, by client_request_done
+        elif c.state == CLIENT_PASSAGE:
+            passage_stop(w, c)
         else:
             _close(w, c, False)
