@@ -29,12 +29,12 @@ from fastlb.passphrases import Keys
 from fastlb.segment import TICK_MS
 from fastlb.slots import Slots
 from fastlb.units import KeyPart
-from fastlb.validate import classes_of, cookie_names_of, pools_of
+from fastlb.uses import classes_of, cookie_names_of, pools_of
 
 Region = tuple[int, int]  # offset and bytes in the segment
 Values = dict[str, Any]  # of PlanBuilder.add_class
 
-LEARNING = ("j2ee", "asp", "ssl")  # types whose keys the responses name, whatever the configuration
+LEARNING = ("j2ee", "asp", "ssl")  # types whose keys the nodes name, whatever is configured
 
 
 @dataclass

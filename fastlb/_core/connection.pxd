@@ -109,15 +109,18 @@ ctypedef struct ClientConn:
     ClientConn* next                 # free list, list of the dead, or list of the posted
     ClientConn* all_next             # all open client connections of the worker
     ClientConn* all_prev
-    Address peer                     # port 0 for unix sockets
+    Address peer                     # unset for unix sockets; or as a PROXY header says
     Address local                    # where it connected to; all zero for unix sockets
     uint8_t local_known              # `local` was asked for: most plans never do
     uint8_t state                    # ClientState
     uint8_t opening                  # OpeningStage, in CLIENT_OPENING
     uint8_t posted
+    uint8_t is_unix                  # whatever a PROXY header says of the peer
     uint16_t virtual_server_slot     # in WorkerStats, stable over reloads
     uint32_t listener_id
     uint32_t requests                # served on this connection
+    uint32_t hello_walked            # of a ClientHello that has not arrived whole:
+    uint32_t hello_payload           # TlsClientHello's progress
 
 cdef enum NodeConnState:
     NODE_CONN_CONNECTING = 0
