@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 
 from tests.harness import HttpNode, RawNode, reply, settings
-from tests.harness.tcp import Peer, TcpNode
+from tests.harness.tcp import Peer, TcpNode, nodes
 from tests.harness.worker import worker
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -14,7 +14,7 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 def v2(data: bytes) -> tuple[tuple[str, int], tuple[str, int], dict[int, bytes], bytes]:
     """Source, destination, TLVs and what follows the header."""
     assert data[:12] == SIGNATURE
-    assert data[12:14] == b"\x21\x11"    # version 2, PROXY; TCP over IPv4
+    assert data[12:14] == b"\x21\x11"  # version 2, PROXY; TCP over IPv4
     end = 16 + int.from_bytes(data[14:16], "big")
     addresses, tlvs = data[16:28], data[28:end]
     ips = [str(ipaddress.IPv4Address(addresses[i : i + 4])) for i in (0, 4)]
@@ -41,23 +41,33 @@ def tcp(*nodes: TcpNode, **pool: str):
 
 
 @pytest.mark.parametrize("protocol", ["http", "tcp"])
-@pytest.mark.parametrize(("retries", "served"), [(0, False), (1, False), (2, True)])
-def test_as_many_other_nodes_as_configured(protocol: str, retries: int, served: bool) -> None:
-    with RawNode(reply(200, b"served")) as good, TcpNode() as b, TcpNode() as c:
-        b.stop()
-        c.stop()
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_as_many_other_nodes_as_configured(protocol: str, retries: int) -> None:
+    with nodes(4) as dead:
+        for one in dead:
+            one.stop()
         config = settings(
-            b.address, c.address, good, server={"protocol": protocol}, pool={"retries": retries}
-        )
+            *[one.address for one in dead], server={"protocol": protocol},
+            pool={"retries": retries},
+        )  # fmt: skip
         with worker(config) as w:
-            if protocol == "tcp" and not served:
+            if protocol == "tcp":
                 assert Peer.turned_away(w.address()) == "reset"
             else:
-                assert w.ask("/").status == (200 if served else 503)
-            assert w.stats["retries"] == retries
-            failures = sum(w.node_stats(slot)["connect_failures"] for slot in range(3))
-            assert failures == min(retries + 1, 2)
+                assert w.ask("/").status == 503
             w.wait_objects(exchanges=0)
+            assert w.stats["retries"] == retries
+            failures = [w.node_stats(slot)["connect_failures"] for slot in range(4)]
+            assert sorted(failures, reverse=True) == [1] * (retries + 1) + [0] * (3 - retries)
+
+
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+def test_another_node_serves(protocol: str) -> None:
+    with RawNode(reply(200, b"served")) as good, TcpNode() as dead:
+        dead.stop()
+        with worker(settings(dead.address, good, server={"protocol": protocol})) as w:
+            assert [w.ask("/").body for _ in range(4)] == [b"served"] * 4
+            assert w.stats["retries"] >= 1
 
 
 def test_a_session_whose_node_is_gone_tries_a_new_one_without_retries() -> None:

@@ -120,7 +120,7 @@ def test_a_node_that_ends_is_heard_by_a_client_that_still_sends() -> None:
         there = a.accept()
         said = bytes(range(256)) * 1000
         there.send(said)
-        client.flood()               # not read by the node: its close becomes a reset
+        client.flood()  # not read by the node: its close becomes a reset
         there.close()
         assert client.exactly(len(said)) == said
         assert client.end() == "reset"
@@ -198,7 +198,7 @@ def test_a_client_that_is_gone_before_the_node_was_there_is_delivered() -> None:
             client.send(b"fire and forget")
             client.close()
         assert a.accept().rest() == b"fire and forget"
-        a.peers[0].close()           # and the node's end ends it all
+        a.peers[0].close()  # and the node's end ends it all
         w.wait_objects(**NOTHING)
 
 

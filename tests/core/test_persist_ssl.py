@@ -62,7 +62,7 @@ def test_a_made_up_id_leaves_nothing(make) -> None:
         made = world.decide(CLIENT, hello=records(client_hello(bytes([number]) * 32)))
         assert made.outcome == "new"
         assert made.keys == []
-        made.again()                 # nor does a node that cannot be connected to
+        made.again()  # nor does a node that cannot be connected to
     assert world.maps(0) == {}
 
 
@@ -70,7 +70,7 @@ def test_a_granted_id_is_found_again(make) -> None:
     world = make(IDS)
     first = world.decide(CLIENT, hello=HELLO)
     first.handshake(flight(ID))
-    world.decide(CLIENT, hello=HELLO)    # turns round robin
+    world.decide(CLIENT, hello=HELLO)  # turns round robin
     again = world.decide(CLIENT, hello=WITH_ID)
     assert (again.outcome, again.found_in, again.node) == ("hit", "cache", first.node)
     again.handshake(flight(ID))
@@ -99,7 +99,7 @@ def test_the_echo_beside_a_ticket_is_not_learned(make) -> None:
     assert world.maps(0) == {}
     made = world.decide(CLIENT, hello=WITH_TICKET)
     made.handshake(flight(bytes(32), b"renewed" * 9))
-    assert len(world.maps(0)) == 1       # the new ticket alone
+    assert len(world.maps(0)) == 1  # the new ticket alone
     renewed = records(client_hello(bytes(32), extension(35, b"renewed" * 9)))
     assert world.decide(CLIENT, hello=renewed).outcome == "hit"
 
@@ -187,7 +187,7 @@ def test_a_dead_node_is_forgotten_and_the_new_one_makes_its_own_map(make) -> Non
     moved = world.decide(CLIENT, hello=WITH_ID)
     assert (moved.outcome, moved.previous) == ("node-down", "10.0.0.1:80")
     assert moved.node in (1, 2)
-    assert world.maps(0) == {}           # the new node does not know the old session
+    assert world.maps(0) == {}  # the new node does not know the old session
     moved.handshake(flight(b"fresh" * 5))
     assert list(world.maps(0).values()) == [moved.address]
 

@@ -1,11 +1,12 @@
 """Both ends of a plain TCP connection, driven by the test step by step.
 
-    with TcpNode() as node, proxy(settings(node.address, server={"protocol": "tcp"})) as p:
-        client = Peer.connect(p.address())
-        there = node.accept()
+with TcpNode() as node, proxy(settings(node.address, server={"protocol": "tcp"})) as p:
+    client = Peer.connect(p.address())
+    there = node.accept()
 """
 
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -27,10 +28,10 @@ class Peer:
         return cls(socket.create_connection(address, TIMEOUT, (source, 0) if source else None))
 
     @classmethod
-    def turned_away(cls, address: Any, first: bytes = b"") -> str:
+    def turned_away(cls, address: Any, source: str | None = None, first: bytes = b"") -> str:
         """How a connection ends that the other side ends at once, maybe before all is said."""
         try:
-            peer = cls.connect(address)
+            peer = cls.connect(address, source)
         except ConnectionResetError:
             return "reset"
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
@@ -152,8 +153,6 @@ def nodes(count: int) -> Iterator[list[TcpNode]]:
 
 def served_by(among: list[TcpNode], client: Peer, word: bytes = b"?") -> tuple[TcpNode, Peer]:
     """The node that has the client's connection, and its end there; the client says `word`."""
-    import select
-
     client.send(word)
     (ready, *_), _, _ = select.select([one.sock for one in among], [], [], TIMEOUT)
     node = next(one for one in among if one.sock is ready)
