@@ -34,9 +34,21 @@ ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     void* ssl                        # SSL of the TLS library; owner of both BIOs
     void* incoming                   # memory BIO: received, not yet decrypted
     void* outgoing                   # memory BIO: encrypted, not yet sent
-    bint established                 # the handshake is done
-    bint ended                       # close_notify received
     TlsStream* next                  # free list
+    uint64_t sent_ms                 # when something was sent last
+    uint32_t burst                   # plain text sent since the last pause: sizes of records
+    uint32_t waiting                 # cipher text that waits for the socket
+    uint32_t fruitless               # cipher text received since the last plain text
+    uint32_t incoming_peak           # most that a BIO has held: memory that it keeps
+    uint32_t outgoing_peak
+    uint16_t version                 # of the protocol, once established: 0x0304 is TLS 1.3
+    uint8_t established              # the handshake is done
+    uint8_t ended                    # close_notify received
+    uint8_t closing                  # ours is sent, or waits, and the socket's end behind it
+    uint8_t holds                    # the library or `incoming` may have more to be read
+    uint8_t drained                  # the last recv emptied the socket, and no event since
+    uint8_t sni_bytes                # of `sni`; 0: none
+    char sni[255]                    # server name that the client asked for
 
 ctypedef struct Stream:              # first member of whatever epoll reports
     void (*on_events)(Worker* w, Stream* s, uint32_t events) noexcept nogil

@@ -5,7 +5,7 @@
 # other peers are served as they are. On a unix socket it has to be sent, too: its file's
 # permissions say who is trusted, and nobody but a proxy has a reason to connect there.
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 
 from fastlb._core.buffer cimport buffer_make_room, buffer_pending, buffer_return
