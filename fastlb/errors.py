@@ -210,7 +210,36 @@ NAME_OF_SESSION_COOKIE = _error(
     "expected another name, or none",
 )
 COOKIE_PREFIX = _error(48, 'browsers refuse a cookie "{found}" {reason}')
-ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path or sni")
+ROUTE_WITHOUT_CONDITION = _error(42, "nothing to match; expected host, path, sni or alpn")
+KEY_FOR_PROTOCOL = _error(
+    100,
+    '"{found}" is never found with protocol "{protocol}" of [virtual_servers.{name}]; expected '
+    "{expected}",
+)
+ROUTE_NEVER_MATCHES = _error(101, '{key} is not known with protocol "{protocol}"; {expected}')
+TLS_NOT_ENDED = _error(
+    102,
+    'TLS ends here with protocol "https" only; "{protocol}" {meaning}: expected protocol = '
+    '"https", or no tls',
+)
+NO_CERTIFICATE = _error(
+    103, 'no certificate; expected at least one {{ certificate = "...", key = "..." }}'
+)
+CLIENT_CERTIFICATES_WITHOUT_CA = _error(
+    104, '"{found}" needs client_ca: the authorities whose certificates clients may show'
+)
+SSL_WHERE_TLS_ENDS = _error(
+    105,
+    'type "ssl" cannot serve protocol "https" of [virtual_servers.{name}] (through '
+    "[pools.{pool}]): TLS ends at fastlb, which grants the session ids itself, so they lead to no "
+    'node; expected a cookie type like "transparent" there, or protocol "tls"',
+)
+TLS_INSIDE_TLS = _error(
+    106,
+    '[virtual_servers.{name}] (protocol "tls") passes the clients\' TLS through to these nodes: '
+    "it would be inside another TLS; expected no tls, or another pool",
+)
+HALF_A_CERTIFICATE = _error(107, "needs {expected} beside it")
 
 # What will work, but perhaps not as meant
 UNUSED = _warning(60, "not used by any {by}")
@@ -259,6 +288,33 @@ HASH_BEHIND_COOKIE = _warning(
     "[persistence.{found}] behind it is a hash, which knows no sessions: a client that loses its "
     "cookie for more than a minute gets a new one, which may name another node; a class with a "
     "session cache between them remembers the session; reissue = true says that it is meant so",
+)
+
+
+TRUST_WITHOUT_PROXY = _warning(
+    110, 'without proxy_protocol = true, protocol "{protocol}" has nobody to believe'
+)
+CIPHERS_UNUSED = _warning(
+    111, 'not used with min_version = "1.3", whose cipher suites are in ciphersuites'
+)
+CLIENT_CA_UNUSED = _warning(
+    112, 'only used with client_certificates = "optional" or "required": no client is asked for one'
+)
+SSL_WITHOUT_FALLBACK = _warning(
+    113,
+    "no fallback: TLS 1.3 shows no session id, so clients that speak it, which are most today, "
+    'get any node each time; a fallback of type "ip" or "hash" holds them',
+)
+NODES_NOT_VERIFIED = _warning(
+    114,
+    "anybody in the network between can pass for a node; set ca to the authority that signed the "
+    "nodes' certificates instead",
+)
+CA_WITHOUT_VERIFY = _warning(115, "only used with verify = true")
+PLAIN_AND_TLS = _warning(
+    116,
+    '[virtual_servers.{tls}] (protocol "tls") passes TLS to its nodes, [virtual_servers.{plain}] '
+    "speaks plain HTTP to them: one of the two will fail",
 )
 
 

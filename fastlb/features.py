@@ -24,16 +24,10 @@ UNAVAILABLE: tuple[Feature, ...] = (
     Feature("cluster", None, "a cluster"),
     Feature("monitors", None, "an active health check"),
     Feature("rules", None, "running rules"),
-    Feature("virtual_servers.*.protocol", "https|tls|tcp", "protocol {value}"),
     Feature("virtual_servers.*.rules", None, "running rules"),
-    Feature("virtual_servers.*.proxy_protocol", "true", "the PROXY protocol"),
-    Feature("virtual_servers.*.not_tls", None, 'protocol "tls"'),
-    Feature("virtual_servers.*.tls", None, "ending TLS"),
     Feature("pools.*.nodes.address", r"[^\[/]*[A-Za-z][^\[/:]*(:\d+)?", "a host name as node"),
     Feature("pools.*.nodes.max_connections", None, "a node's connection limit"),
     Feature("pools.*.monitors", None, "an active health check"),
-    Feature("pools.*.tls", None, "TLS towards the nodes"),
-    Feature("pools.*.proxy_protocol", "v1|v2", "the PROXY protocol"),
     Feature("pools.*.retry_budget", None, "a retry budget"),
 )
 

@@ -21,7 +21,7 @@ from fastlb.node_states import VERBS, NodeStates, State, Verb, address_of, writt
 from fastlb.node_words import NodeWords
 from fastlb.slots import NodeKey, node_key
 from fastlb.units import IP, read_ip_port
-from fastlb.validate import classes_of
+from fastlb.uses import classes_of
 
 AGAIN = {"drain": "draining", "disable": "disabled"}
 

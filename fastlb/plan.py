@@ -114,6 +114,7 @@ def _pool(
         refuse_last_draining=pool.drain_last == "refuse",
         schedule=schedule([node.weight for node in pool.nodes]),
         named=builder.add_networks(_networks(pool.allow_named_networks)),
+        proxy_protocol=pool.proxy_protocol,
     )
 
 
@@ -164,21 +165,40 @@ def _spread(shares: list[int]) -> list[int]:
 def _virtual_server(
     builder: PlanBuilder, name: str, server: VirtualServer, pools: dict[str, int], slots: Slots
 ) -> None:
-    routes = [route for route in server.routes if route.host or route.path]
     first = 0
-    for index, route in enumerate(routes):
-        host = (route.host or "").lower().removesuffix(".")
-        at = builder.add_route(host=host, path=route.path or "", pool=pools[route.pool])
+    for index, route in enumerate(server.routes):
+        at = builder.add_route(
+            host=_host(route.host),
+            path=route.path or "",
+            sni=_host(route.sni),
+            alpn=route.alpn or "",
+            pool=pools[route.pool],
+        )
         first = at if index == 0 else first
     builder.add_virtual_server(
         name=name,
         slot=slots.virtual_servers.used[name],
         protocol=server.protocol,
         pool=pools[server.pool],
-        routes=(first, len(routes)),
+        routes=(first, len(server.routes)),
         trusted=builder.add_networks(_networks(server.trusted_proxies)),
         decision=builder.add_networks(_networks(server.decision_header)),
+        flags=server_flags(server),
     )
+
+
+def _host(name: str | None) -> str:
+    return (name or "").lower().removesuffix(".")
+
+
+def server_flags(server: VirtualServer) -> set[str]:
+    """The names of its flags, of SERVER_FLAGS."""
+    flags = {
+        "proxy_protocol": server.proxy_protocol,
+        "not_tls_is_tcp": server.protocol == "tls" and server.not_tls == "tcp",
+        "client_subject": server.tls is not None and server.tls.client_certificates != "off",
+    }
+    return {name for name, given in flags.items() if given}
 
 
 def _networks(networks: tuple[Network, ...]) -> list[tuple[str, int]]:

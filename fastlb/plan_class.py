@@ -20,6 +20,7 @@ from fastlb.config import (
     IpClass,
     J2eeClass,
     PersistenceClass,
+    SslClass,
     UniversalClass,
     XZeusClass,
 )
@@ -28,12 +29,12 @@ from fastlb.passphrases import Keys
 from fastlb.segment import TICK_MS
 from fastlb.slots import Slots
 from fastlb.units import KeyPart
-from fastlb.validate import classes_of, cookie_names_of, pools_of
+from fastlb.uses import classes_of, cookie_names_of, pools_of
 
 Region = tuple[int, int]  # offset and bytes in the segment
 Values = dict[str, Any]  # of PlanBuilder.add_class
 
-LEARNING = ("j2ee", "asp")  # types whose keys the responses name, whatever the configuration
+LEARNING = ("j2ee", "asp", "ssl")  # types whose keys the nodes name, whatever is configured
 
 
 @dataclass
@@ -115,6 +116,8 @@ def _method(cls: PersistenceClass, values: Values) -> set[str]:
             return flags if cls.passphrase_file else flags | {"listed_only"}
         case XZeusClass():
             return {"listed_only"}
+        case SslClass():
+            return {"keys_granted"}
     return set()
 
 

@@ -7,7 +7,7 @@ from fastlb._core.session_walk import TallyRow
 from fastlb.config import CacheClass, Config, CookieClass, NamedClass, XZeusClass
 from fastlb.segment import TICK_MS
 from fastlb.slots import NodeKey
-from fastlb.validate import classes_of
+from fastlb.uses import classes_of
 
 # Sessions that end with the browser, or that somebody else keeps, cannot be seen: a node that
 # nobody has asked for so long is taken to have none.

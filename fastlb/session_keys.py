@@ -9,11 +9,13 @@ import re
 
 from fastlb import errors
 from fastlb._core.siphash import keyed_hash
-from fastlb.config import AspClass, CacheClass, IpClass, J2eeClass, UniversalClass
+from fastlb.config import AspClass, CacheClass, IpClass, J2eeClass, SslClass, UniversalClass
 from fastlb.errors import Refused
 
 KEY_SESSION = 0  # of PlanKeyUse in _core/plan.pxd
 CLASSIC_ASP = re.compile(rb"(ASPSESSIONID[A-Z]{8})=(.+)", re.DOTALL)
+SESSION_ID_BYTES_MAX = 32  # RFC 5246 7.4.1.2; any ticket is longer
+TICKET, SESSION_ID = (kind.to_bytes(8, "little") for kind in (1, 2))  # of _core/tls_hello.pyx
 MAPPED = bytes(10) + b"\xff\xff"  # in front of an IPv4 address (RFC 4291 2.5.5.2)
 
 
@@ -34,7 +36,7 @@ def _parts_of(cls: CacheClass) -> list[str]:
     """What a key of the class consists of, in words."""
     if isinstance(cls, UniversalClass):
         return [str(part) for part in cls.key or cls.learn] or ["the key that a rule sets"]
-    known = {"ip": "a client's address", "ssl": "a TLS session id in hexadecimal digits"}
+    known = {"ip": "a client's address", "ssl": "a TLS session id or ticket in hexadecimal digits"}
     return [known.get(cls.type, "a session id")]
 
 
@@ -51,8 +53,8 @@ def _hashed(name: str, cls: CacheClass, wanted: list[str], parts: list[bytes]) -
             return _without_route(value, cls.route_separators.encode())
         case AspClass() if classic := CLASSIC_ASP.fullmatch(value):
             return b"\0" + classic[1] + classic[2]
-        case _ if cls.type == "ssl":
-            return _from_hex(name, value)
+        case SslClass():
+            return _tls_session(name, value)
         case _:
             return value
 
@@ -88,9 +90,10 @@ def _without_route(value: bytes, separators: bytes) -> bytes:
     return value[: min(ends, default=len(value))]
 
 
-def _from_hex(name: str, value: bytes) -> bytes:
+def _tls_session(name: str, value: bytes) -> bytes:
     try:
-        return bytes.fromhex(value.decode())
+        session = bytes.fromhex(value.decode().replace(":", ""))
     except ValueError:
-        reason = "a TLS session id is written in hexadecimal digits"
+        reason = "a TLS session id or ticket is written in hexadecimal digits"
         raise Refused(errors.BAD_SESSION_KEY, name=name, reason=reason) from None
+    return (SESSION_ID if len(session) <= SESSION_ID_BYTES_MAX else TICKET) + session

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastlb import config, errors
-from fastlb.class_id import class_hex, server_cookie_name
+from fastlb.class_id import class_hex
 from fastlb.config import Config, CookieClass
 from fastlb.cookie_tail import EXPIRES_BYTES, cookie_tail, writes_expires
 from fastlb.decode import Report, directive_names
@@ -25,6 +25,8 @@ from fastlb.units import (
     UnixAddress,
     written_quantity,
 )
+from fastlb.uses import chain_of, classes_of, cookie_names_of, pools_of, uses_of
+from fastlb.validate_protocols import check_protocols
 
 PLACEHOLDER = "%{path}"
 X_ZEUS_COOKIE = "X-Zeus-Backend"
@@ -43,9 +45,8 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _references(cfg, names, report)
     _listening(cfg, report)
     _nodes(cfg, document, report)
-    _protocol_keys(cfg, report)
     _fallbacks(cfg, report)
-    _class_protocols(cfg, report)
+    check_protocols(cfg, document, report)
     _named(cfg, report)
     _keys(cfg, document, report)
     _failure_modes(cfg, document, report)
@@ -62,47 +63,9 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _user(cfg, report)
 
 
-def pools_of(server: config.VirtualServer) -> list[str]:
-    """The pools that a virtual server may use, its default first, each once."""
-    return list(dict.fromkeys([server.pool, *(route.pool for route in server.routes)]))
-
-
-def classes_of(cfg: Config, pool: str) -> list[str]:
-    """A pool's persistence class and its fallbacks, in the order they are asked."""
-    return chain_of(cfg, cfg.pools[pool].persistence if pool in cfg.pools else None)
-
-
-def chain_of(cfg: Config, name: str | None) -> list[str]:
-    """A class and its fallbacks, in the order they are asked."""
-    chain: list[str] = []
-    while name in cfg.persistence and name not in chain:
-        chain.append(name)
-        name = cfg.persistence[name].fallback
-    return chain
-
-
-def cookie_names_of(cfg: Config, name: str) -> dict[str, str | None]:
-    """The names of a class's cookie, and which virtual server writes each; None: all do."""
-    cls = cfg.persistence[name]
-    if isinstance(cls, CookieClass) and cls.cookie_name is not None:
-        return {cls.cookie_name: None}
-    if isinstance(cls, config.CookieInsertClass):
-        servers = {server for used, server, _ in _uses(cfg) if used == name}
-        return {server_cookie_name(one): one for one in cfg.virtual_servers if one in servers}
-    return {}
-
-
 def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
     value = document.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def _uses(cfg: Config) -> Iterator[tuple[str, str, str]]:
-    """Each (class, virtual server, pool) where the class may be asked."""
-    for server_name, server in cfg.virtual_servers.items():
-        for pool in pools_of(server):
-            for name in classes_of(cfg, pool):
-                yield name, server_name, pool
 
 
 def _references(cfg: Config, names: dict[str, list[str]], report: Report) -> None:
@@ -191,29 +154,6 @@ def _nodes(cfg: Config, document: dict[str, Any], report: Report) -> None:
         report(errors.TOO_MANY_NODES, ("pools",), found=total, expected=config.NODES_MAX)
 
 
-def _protocol_keys(cfg: Config, report: Report) -> None:
-    """What a virtual server's protocol needs, and what it makes no use of."""
-    for name, server in cfg.virtual_servers.items():
-        path = ("virtual_servers", name)
-        protocol = server.protocol
-        if protocol == "https" and server.tls is None:
-            report(errors.HTTPS_WITHOUT_TLS, (*path, "protocol"))
-        if protocol != "https" and server.tls is not None:
-            report(errors.ONLY_WITH_PROTOCOL, (*path, "tls"), expected='"https"')
-        if protocol != "tls" and server.not_tls != "close":
-            report(errors.ONLY_WITH_PROTOCOL, (*path, "not_tls"), expected='"tls"')
-        if server.proxy_protocol and not server.trusted_proxies:
-            report(errors.PROXY_WITHOUT_TRUST, (*path, "proxy_protocol"))
-        for index, route in enumerate(server.routes):
-            place = (*path, "routes", index)
-            if not (route.host or route.path or route.sni):
-                report(errors.ROUTE_WITHOUT_CONDITION, place)
-            elif route.sni and protocol != "tls":
-                report(errors.ONLY_WITH_PROTOCOL, (*place, "sni"), expected='"tls"')
-            elif (route.host or route.path) and protocol not in ("http", "https"):
-                report(errors.ONLY_WITH_PROTOCOL, place, expected='"http" and "https"')
-
-
 def _fallbacks(cfg: Config, report: Report) -> None:
     in_cycle: set[str] = set()
     for start, cls in cfg.persistence.items():
@@ -238,7 +178,7 @@ def _always_hashed(cfg: Config, name: str) -> bool:
     cls = cfg.persistence[name]
     if not isinstance(cls, config.HashClass):
         return False
-    listen = [cfg.virtual_servers[used].listen for other, used, _ in _uses(cfg) if other == name]
+    listen = [cfg.virtual_servers[used].listen for other, used, _ in uses_of(cfg) if other == name]
     unix = any(isinstance(address, UnixAddress) for addresses in listen for address in addresses)
     return not unix and all(part.kind in ("source", "destination") for part in cls.on)
 
@@ -257,14 +197,6 @@ def _unremembered_hash(cfg: Config, name: str) -> str | None:
     return None
 
 
-FOUND_WITH = {  # the parts of a key that a protocol has
-    "http": {"header", "cookie", "query", "path", "host", "source", "destination"},
-    "https": {"header", "cookie", "query", "path", "host", "sni", "source", "destination"},
-    "tls": {"sni", "source", "destination"},
-    "tcp": {"source", "destination"},
-}
-
-
 def _keys(cfg: Config, document: dict[str, Any], report: Report) -> None:
     for name, cls in cfg.persistence.items():
         if isinstance(cls, config.UniversalClass) and cls.learn and not _may_be_learned(cls.key):
@@ -273,18 +205,11 @@ def _keys(cfg: Config, document: dict[str, Any], report: Report) -> None:
         elif isinstance(cls, config.UniversalClass) and _learns_elsewhere(cls):
             path, shown = ("persistence", name, "learn"), Key(*config.KEY_KINDS).write(cls.key)
             report(errors.LEARNED_ELSEWHERE, path, found=cls.learn[0], key=shown)
-    for name, server in dict.fromkeys((name, server) for name, server, _ in _uses(cfg)):
-        cls, protocol = cfg.persistence[name], cfg.virtual_servers[server].protocol
-        written = _table(document, "persistence")[name]
+    for name, server in dict.fromkeys((name, server) for name, server, _ in uses_of(cfg)):
+        cls, written = cfg.persistence[name], _table(document, "persistence")[name]
         unset = isinstance(cls, config.UniversalClass) and "key" not in written
         if unset and not cfg.virtual_servers[server].rules:
             report(errors.KEY_NEVER_SET, ("persistence", name), name=server)
-        for key in ("key", "on", "learn"):
-            for part in getattr(cls, key, ()):
-                if part.kind not in FOUND_WITH.get(protocol, {part.kind}):
-                    path = ("persistence", name, key)
-                    found = {"found": part, "protocol": protocol, "name": server}
-                    report(errors.KEY_NEVER_FOUND, path, **found)
 
 
 def _learns_elsewhere(cls: config.UniversalClass) -> bool:
@@ -299,21 +224,6 @@ def _may_be_learned(key: tuple[KeyPart, ...]) -> bool:
     return not key or (len(key) == 1 and key[0].kind in texts)
 
 
-def _class_protocols(cfg: Config, report: Report) -> None:
-    for name, server, pool in _uses(cfg):
-        cls, protocol = cfg.persistence[name], cfg.virtual_servers[server].protocol
-        if protocol and cls.type and protocol not in cls.protocols:
-            report(
-                errors.TYPE_FOR_PROTOCOL,
-                ("persistence", name, "type"),
-                type=cls.type,
-                protocol=protocol,
-                name=server,
-                pool=pool,
-                expected=", ".join(cls.protocols),
-            )
-
-
 def _named(cfg: Config, report: Report) -> None:
     """Nodes that rules name: which are allowed, and whether there is any rule."""
     for name, pool in cfg.pools.items():
@@ -321,8 +231,8 @@ def _named(cfg: Config, report: Report) -> None:
             report(errors.NAMED_WITHOUT_NETWORKS, ("pools", name, "allow_named"))
         if pool.allow_named != "any" and pool.allow_named_networks:
             report(errors.NETWORKS_WITHOUT_NAMED, ("pools", name, "allow_named_networks"))
-    ruled = {name: False for name, _, _ in _uses(cfg) if cfg.persistence[name].type == "named"}
-    for name, server, _ in _uses(cfg):
+    ruled = {name: False for name, _, _ in uses_of(cfg) if cfg.persistence[name].type == "named"}
+    for name, server, _ in uses_of(cfg):
         if name in ruled and cfg.virtual_servers[server].rules:
             ruled[name] = True
     for name, has_rules in ruled.items():
@@ -351,15 +261,10 @@ def _failure_modes(cfg: Config, document: dict[str, Any], report: Report) -> Non
             report(errors.REDIRECT_WITHOUT_URL, ("persistence", name, "failure_mode"))
         if cls.failure_mode != "redirect" and cls.redirect_url:
             report(errors.REDIRECT_URL_UNUSED, ("persistence", name, "redirect_url"))
-    for name, server, _ in _uses(cfg):
-        protocol = cfg.virtual_servers[server].protocol
-        if cfg.persistence[name].failure_mode == "redirect" and protocol in ("tls", "tcp"):
-            path = ("persistence", name, "failure_mode")
-            report(errors.REDIRECT_ACTS_AS_CLOSE, path, protocol=protocol, name=server)
 
 
 def _cookies(cfg: Config, report: Report) -> None:
-    plain = {name for name, server, _ in _uses(cfg) if _plain_http(cfg, server)}
+    plain = {name for name, server, _ in uses_of(cfg) if _plain_http(cfg, server)}
     for name, cls in cfg.persistence.items():
         if not isinstance(cls, CookieClass):
             continue
@@ -450,7 +355,7 @@ def _session_cookies(cfg: Config, report: Report) -> None:
     one out of requests and responses."""
     together = [chain_of(cfg, name) for name in cfg.persistence]
     for server in cfg.virtual_servers:
-        together.append([name for name, used, _ in _uses(cfg) if used == server])
+        together.append([name for name, used, _ in uses_of(cfg) if used == server])
     beside: dict[str, set[str]] = {name: set() for name in cfg.persistence}
     for group in together:
         for name in group:
@@ -484,7 +389,7 @@ def _is_session_cookie(cls: config.PersistenceClass, cookie: str) -> bool:
 
 def _cookie_prefixes(cfg: Config, report: Report) -> None:
     """What a name's beginning promises to browsers (RFC 6265bis 4.1.3), in any case."""
-    plain = {name for name, server, _ in _uses(cfg) if _plain_http(cfg, server)}
+    plain = {name for name, server, _ in uses_of(cfg) if _plain_http(cfg, server)}
     for name, cls in cfg.persistence.items():
         if not isinstance(cls, CookieClass):
             continue

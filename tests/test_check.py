@@ -164,18 +164,12 @@ USES = {
     "cluster": "[cluster]\n",
     "monitors": '[monitors.a]\ntype = "tcp"\n',
     "rules": "[rules]\n",
-    "virtual_servers.*.protocol": 'protocol = "tcp"\n',
     "virtual_servers.*.rules": 'rules = ["a:b"]\n',
-    "virtual_servers.*.proxy_protocol": 'proxy_protocol = true\ntrusted_proxies = ["::/0"]\n',
-    "virtual_servers.*.not_tls": 'not_tls = "tcp"\n',
-    "virtual_servers.*.tls": "tls = { certificates = [] }\n",
     "pools.*.nodes.address": WEB.replace("127.0.0.1:81", "web.example:81"),
     "pools.*.nodes.max_connections": WEB.replace(
         '"127.0.0.1:81"', '{ address = "127.0.0.1:81", max_connections = 5 }'
     ),
     "pools.*.monitors": WEB + "monitors = []\n",
-    "pools.*.tls": WEB + "tls = { verify = false }\n",
-    "pools.*.proxy_protocol": WEB + 'proxy_protocol = "v1"\n',
     "pools.*.retry_budget": WEB + "retry_budget = 10\n",
 }
 

@@ -12,12 +12,20 @@ from hypothesis import strategies as st
 
 from fastlb import plan
 from fastlb._core._testing_plan_read import network_has, read_plan
-from fastlb._core.plan import CLASS_FLAGS
+from fastlb._core.plan import CLASS_FLAGS, PROXY_FLAGS, SERVER_FLAGS
 from fastlb.check import check_file, check_text
 from fastlb.class_id import class_hex
-from fastlb.config import AppCookieClass, Config, CookieClass, IpClass, TransparentClass
+from fastlb.config import (
+    AppCookieClass,
+    CacheClass,
+    Config,
+    CookieClass,
+    TransparentClass,
+    VirtualServer,
+    VirtualServerTls,
+)
 from fastlb.cookie_tail import cookie_tail, follows
-from fastlb.plan import compile_plan, schedule, seal
+from fastlb.plan import compile_plan, schedule, seal, server_flags
 from fastlb.plan_class import Place, seconds, ticks
 from fastlb.slots import NodeKey, Slots
 
@@ -79,7 +87,7 @@ def compiled(
 ) -> bytes:
     slots = slots or Slots()
     slots.take(cfg)
-    caches = {name: (4096, 64) for name, c in cfg.persistence.items() if isinstance(c, IpClass)}
+    caches = {name: (4096, 64) for name, c in cfg.persistence.items() if isinstance(c, CacheClass)}
     reserved = {
         name: (8192, 128)
         for name, c in cfg.persistence.items()
@@ -119,6 +127,83 @@ def test_virtual_servers_and_routes(shop: dict[str, Any]) -> None:
     assert first["routes"] == [("api.example.com", "/v1/", api), ("*.b.c", "", api)]
     assert second["routes"] == []
     assert shop["listeners"] == {0: 0, 1: 0, 2: 0, 3: 1}
+
+
+PASSED = """
+[virtual_servers.passed]
+listen = "127.0.0.1:443"
+protocol = "tls"
+pool = "a"
+not_tls = "tcp"
+routes = [{ sni = "API.example.com.", alpn = "h2", pool = "b" },
+          { sni = "*.b.c", pool = "b" }, { alpn = "acme-tls/1", pool = "a" }]
+[virtual_servers.bytes]
+listen = "127.0.0.1:444"
+protocol = "tcp"
+pool = "b"
+trusted_proxies = ["10.0.0.0/8"]
+proxy_protocol = true
+[pools.a]
+nodes = ["10.0.0.1:443"]
+persistence = "tls"
+proxy_protocol = "v1"
+[pools.b]
+nodes = ["10.0.0.2:443"]
+proxy_protocol = "v2"
+drain_last = "refuse"
+[persistence.tls]
+type = "ssl"
+fallback = "by-ip"
+[persistence.by-ip]
+type = "ip"
+[limits]
+handshakes = 100
+handshakes_per_second = 2000
+[timeouts]
+handshake = "3s"
+"""
+
+
+def test_passages() -> None:
+    read = read_plan(compiled(served(PASSED)))
+    passed, raw = read["virtual_servers"]
+    assert [one["protocol"] for one in (passed, raw)] == [2, 3]
+    assert passed["tls_routes"] == [("api.example.com", "h2", 1), ("*.b.c", "", 1),
+                                    ("", "acme-tls/1", 0)]  # fmt: skip
+    assert (passed["flags"], raw["flags"]) == (
+        SERVER_FLAGS["not_tls_is_tcp"],
+        SERVER_FLAGS["proxy_protocol"],
+    )
+    assert [pool["flags"] for pool in read["pools"]] == [PROXY_FLAGS["v1"], PROXY_FLAGS["v2"] | 1]
+    limits = read["limits"]
+    assert (limits["handshakes"], limits["handshakes_per_second"]) == (100, 2000)
+    assert read["timeouts"]["handshake"] == 3000
+
+
+def test_a_class_of_tls_sessions() -> None:
+    cls = read_plan(compiled(served(PASSED)))["classes"][0]
+    assert cls["cache"] == (4096, 64)
+    assert cls["flags"] == sum(
+        CLASS_FLAGS[name] for name in ("delete_on_failure", "has_cache", "learns", "keys_granted")
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "flags"),
+    [
+        ({}, set()),
+        ({"not_tls": "tcp"}, set()),
+        ({"protocol": "tls", "not_tls": "tcp"}, {"not_tls_is_tcp"}),
+        ({"proxy_protocol": True}, {"proxy_protocol"}),
+        ({"tls": VirtualServerTls(certificates=())}, set()),
+        (
+            {"tls": VirtualServerTls(certificates=(), client_certificates="optional")},
+            {"client_subject"},
+        ),
+    ],
+)
+def test_flags_of_a_virtual_server(keys: dict[str, Any], flags: set[str]) -> None:
+    assert server_flags(VirtualServer(listen=(), pool="a", **keys)) == flags
 
 
 def test_networks() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fastlb import sessions
+from fastlb._core import _testing_tls as tls
 from fastlb._core._testing_siphash import hash128, hash_parts
 from fastlb.check import check_text
 from fastlb.config import AspClass, CacheClass, IpClass, J2eeClass, SslClass, UniversalClass
@@ -96,13 +97,21 @@ def test_an_address_is_hashed_as_the_core_does() -> None:
         (AspClass(), [b"ASPSESSIONIDABCDEFGH=MNOP"], b"\0ASPSESSIONIDABCDEFGHMNOP"),
         (AspClass(), [b"ASPSESSIONIDabcdefgh=MNOP"], b"ASPSESSIONIDabcdefgh=MNOP"),
         (UniversalClass(key=(KeyPart("host", ""),)), [b"Shop.Test."], b"shop.test"),
-        (SslClass(), [b"00ff10"], b"\x00\xff\x10"),
+        (SslClass(), [b"00ff10"], b"\2" + bytes(7) + b"\x00\xff\x10"),
+        (SslClass(), [b"00:FF:10"], b"\2" + bytes(7) + b"\x00\xff\x10"),
+        (SslClass(), [b"ab" * 32], b"\2" + bytes(7) + b"\xab" * 32),
+        (SslClass(), [b"ab " * 33], b"\1" + bytes(7) + b"\xab" * 33),
     ],
 )
 def test_the_key_of_each_type_is_the_value(
     cls: CacheClass, parts: list[bytes], hashed: bytes
 ) -> None:
     assert key_hash(KEYS, "c", cls, parts) == hash128(KEYS[KEY_SESSION], hashed)
+
+
+def test_a_tls_session_is_hashed_as_the_core_does() -> None:
+    for text, hashed in (("5a" * 32, tls.session_id_hash), ("5a" * 176, tls.ticket_hash)):
+        assert key_hash(KEYS, "c", SslClass(), [text.encode()]) == hashed(bytes.fromhex(text))
 
 
 def test_several_parts_have_their_lengths_in_front() -> None:

@@ -94,9 +94,15 @@ cdef dict _server(const Plan* plan, const PlanVirtualServer* server):
         "slot": server.slot,
         "protocol": server.protocol,
         "pool": server.pool,
+        "flags": server.flags,
         "routes": [
             (_text(plan, plan_routes(plan)[first + i].host),
              _text(plan, plan_routes(plan)[first + i].path), plan_routes(plan)[first + i].pool)
+            for i in range(server.route_count)
+        ],
+        "tls_routes": [
+            (_text(plan, plan_routes(plan)[first + i].sni),
+             _text(plan, plan_routes(plan)[first + i].alpn), plan_routes(plan)[first + i].pool)
             for i in range(server.route_count)
         ],
     }

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 CLASS_FLAGS: dict[str, int]
+SERVER_FLAGS: dict[str, int]
+PROXY_FLAGS: dict[str, int]
 KEY_NAMES: tuple[str, ...]
 
 class PlanBuilder:

@@ -34,7 +34,7 @@ FULL = Setting(
     protocol="https",
     log_format="combined",
     timeouts={"client_header": 1, "client_body": 2, "keep_alive": 3, "connect": 4, "response": 5,
-              "tunnel": 6, "drain": 7, "node_keep_alive": 8},
+              "tunnel": 6, "drain": 7, "node_keep_alive": 8, "handshake": 9},
 )  # fmt: skip
 
 
@@ -49,10 +49,11 @@ def test_scalars(image: core.PlanImage) -> None:
     assert (read["generation"], read["workers"], read["log_format"]) == (7, 2, 2)
     assert (read["node_table_offset"], read["epoch_ms"]) == (4096, 12345)
     assert read["keys"] == [struct.unpack("<QQ", key) for key in KEYS]
-    assert list(read["timeouts"].values()) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert list(read["timeouts"].values()) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert read["limits"] == {
         "max_connections": 1000, "request_line_bytes": 8192, "head_bytes": 32768,
         "field_count": 200, "body_bytes": 0, "buffer_bytes": 1 << 20,
+        "handshakes": 0, "handshakes_per_second": 0,
     }  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def test_classes(image: core.PlanImage) -> None:
     assert shop["cookie_tail"] == "; Path=/; HttpOnly"
     assert (by_ip["fallback"], by_ip["failure_mode"], by_ip["expiry_ticks"]) == (-1, 2, 18000)
     assert (by_ip["ipv4_bits"], by_ip["ipv6_bits"]) == (24, 56)
-    assert by_ip["flags"] == sum(CLASS_FLAGS.values()) == 0xFFFF
+    assert by_ip["flags"] == sum(CLASS_FLAGS.values()) == 0x1FFFF
 
 
 def test_several_pools_have_their_own_nodes_and_schedules() -> None:
@@ -151,7 +152,7 @@ def test_another_magic_is_refused(at: int) -> None:
     assert core.check(bytes(blob)) < 0
 
 
-@pytest.mark.parametrize("layout", [0, 2, 4, 0xFFFFFFFF])
+@pytest.mark.parametrize("layout", [0, 3, 5, 0xFFFFFFFF])
 def test_another_layout_is_refused(layout: int) -> None:
     blob = bytearray(FULL.blob())
     struct.pack_into("<I", blob, 4, layout)

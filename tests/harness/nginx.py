@@ -14,10 +14,17 @@ class Nginx:
     """One nginx server block on an address of its own; a context manager.
 
     `locations` is the text inside the server block; files under `root` are created first.
+    `listen` follows the address ("ssl", "proxy_protocol"); `top` stands beside the http block.
+    Relative names of files are under `root`.
     """
 
-    def __init__(self, locations: str, files: dict[str, bytes] | None = None):
-        self.host = next_host()
+    def __init__(
+        self, locations: str, files: dict[str, bytes] | None = None, listen: str = "",
+        top: str = "", host: str | None = None,
+    ):  # fmt: skip
+        self.host = host or next_host()
+        self.listen = listen
+        self.top = top
         self.port = free_port(self.host)
         self.address = f"{self.host}:{self.port}"
         self.locations = locations
@@ -30,6 +37,7 @@ class Nginx:
         for name, data in self.files.items():
             (folder / name).write_bytes(data)
         (folder / "nginx.conf").write_text(self._config(folder))
+        self.folder = folder
         self._process = subprocess.Popen(
             ["nginx", "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")],
             env=tool_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -41,6 +49,12 @@ class Nginx:
         self._process.terminate()
         self._process.wait(TIMEOUT)
         self._folder.cleanup()
+
+    def restart(self, files: dict[str, bytes] | None = None) -> None:
+        """Forgets all sessions; `files` are replaced before."""
+        self.__exit__()
+        self.files.update(files or {})
+        self.__enter__()
 
     def _accepting(self) -> bool:
         assert self._process.poll() is None, "nginx ended"
@@ -60,6 +74,7 @@ daemon off;
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
+{self.top}
 events {{ worker_connections 1024; }}
 http {{
   access_log off;
@@ -67,7 +82,7 @@ http {{
   keepalive_requests 1000000;
   client_max_body_size 100m;
   server {{
-    listen {self.address};
+    listen {self.address} {self.listen};
     root {folder};
 {self.locations}
   }}

@@ -17,6 +17,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import h11
 
@@ -258,16 +259,19 @@ class HttpNode(RawNode):
         with self._lock:
             for user in message.all("X-User"):
                 self.users[user.decode()] += 1
-        account = {
+        body = json.dumps(self.account(message)).encode()
+        answer = reply(200, body, ("Content-Type", "application/json"), *self.extra)
+        exchange.send(answer[: -len(body)] if message.method == b"HEAD" else answer)
+
+    def account(self, message: Message) -> dict[str, Any]:
+        """What the answer says of the request."""
+        return {
             "node": self.name,
             "method": message.method.decode("latin-1"),
             "target": message.target.decode("latin-1"),
             "fields": [[k.decode("latin-1"), v.decode("latin-1")] for k, v in message.fields],
             "body": len(message.body),
         }
-        body = json.dumps(account).encode()
-        answer = reply(200, body, ("Content-Type", "application/json"), *self.extra)
-        exchange.send(answer[: -len(body)] if message.method == b"HEAD" else answer)
 
 
 def judge(received: bytes) -> list[tuple[h11.Request, bytes]]:

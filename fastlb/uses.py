@@ -1,0 +1,45 @@
+"""Who uses what in a configuration: the pools of a virtual server, the classes of a pool."""
+
+from collections.abc import Iterator
+
+from fastlb import config
+from fastlb.class_id import server_cookie_name
+from fastlb.config import Config, CookieClass
+
+
+def pools_of(server: config.VirtualServer) -> list[str]:
+    """The pools that a virtual server may use, its default first, each once."""
+    return list(dict.fromkeys([server.pool, *(route.pool for route in server.routes)]))
+
+
+def classes_of(cfg: Config, pool: str) -> list[str]:
+    """A pool's persistence class and its fallbacks, in the order they are asked."""
+    return chain_of(cfg, cfg.pools[pool].persistence if pool in cfg.pools else None)
+
+
+def chain_of(cfg: Config, name: str | None) -> list[str]:
+    """A class and its fallbacks, in the order they are asked."""
+    chain: list[str] = []
+    while name in cfg.persistence and name not in chain:
+        chain.append(name)
+        name = cfg.persistence[name].fallback
+    return chain
+
+
+def cookie_names_of(cfg: Config, name: str) -> dict[str, str | None]:
+    """The names of a class's cookie, and which virtual server writes each; None: all do."""
+    cls = cfg.persistence[name]
+    if isinstance(cls, CookieClass) and cls.cookie_name is not None:
+        return {cls.cookie_name: None}
+    if isinstance(cls, config.CookieInsertClass):
+        servers = {server for used, server, _ in uses_of(cfg) if used == name}
+        return {server_cookie_name(one): one for one in cfg.virtual_servers if one in servers}
+    return {}
+
+
+def uses_of(cfg: Config) -> Iterator[tuple[str, str, str]]:
+    """Each (class, virtual server, pool) where the class may be asked."""
+    for server_name, server in cfg.virtual_servers.items():
+        for pool in pools_of(server):
+            for name in classes_of(cfg, pool):
+                yield name, server_name, pool
