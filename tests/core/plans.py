@@ -106,8 +106,10 @@ class Setting:
                 flags |= CLASS_FLAGS["has_cache"]
             if one.type in INSERTED:
                 flags |= CLASS_FLAGS["inserts_cookie"]
-            if one.learn or one.type in ("j2ee", "asp"):
+            if one.learn or one.type in ("j2ee", "asp", "ssl"):
                 flags |= CLASS_FLAGS["learns"]
+            if one.type == "ssl":
+                flags |= CLASS_FLAGS["keys_granted"]
             if one.reserve_ticks and segment is not None:
                 reservations = make_cache(segment, f"reserved-{index}", one.size)
             builder.add_class(
