@@ -425,6 +425,13 @@ LOG_KEPT = _running(77, "the access log stays as it was: {reason}")
 STOPPED_HARD = _running(78, "worker {index} (pid {pid}) did not end in time and was killed")
 SOCKET_LEFT = _running(79, "{path} could not be removed: {reason}")
 
+TLS_CONTEXTS_FAILED = _start(111, "TLS cannot be set up: {reason}")
+TICKETS_NOT_SHARED = _running(
+    110,
+    "session tickets are per worker and not shared: {reason}; a client that comes back to another "
+    "worker makes a full handshake",
+)
+
 # Commands to a running fastlb
 NO_SUCH_NODE = _start(80, 'no node "{found}" in {where}{suggestion}')
 NO_SUCH_POOL = _start(81, 'no pool "{found}"{suggestion}')
