@@ -69,7 +69,7 @@ def client_hello(bytes data, object cuts=None):
             "records": result, "version": hello.version, "session_id": _slice(hello.session_id),
             "ticket": _slice(hello.ticket), "sni": _slice(hello.sni), "alpn": _slice(hello.alpn),
             "offers_ticket": bool(hello.offers_ticket), "offers_tls13": bool(hello.offers_tls13),
-            "has_psk": bool(hello.has_psk),
+            "has_psk": bool(hello.has_psk), "psk": _slice(hello.psk),
         }
     finally:
         free(joined)

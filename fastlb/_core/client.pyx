@@ -31,7 +31,8 @@ from fastlb._core.head cimport (
     Head, HeadLimits, head_error_status, head_reset, request_head_parse,
 )
 from fastlb._core.opening cimport (
-    OPENING_CLOSES, OPENING_SERVES, opening_begin, opening_drain, opening_run, opening_timeout,
+    OPENING_CLOSES, OPENING_SERVES, opening_begin, opening_drain, opening_leave, opening_run,
+    opening_timeout,
 )
 from fastlb._core.outcome cimport CAUSE_BAD_REQUEST, CAUSE_HEAD_TIMEOUT, CAUSE_NO_BUFFER
 from fastlb._core.passage cimport (
@@ -96,6 +97,8 @@ cdef void client_open(Worker* w, Listener* listener, int fd,
 cdef void _close(Worker* w, ClientConn* c, bint reset) noexcept nogil:
     BUG_ON(c.state == CLIENT_CLOSED)
     BUG_ON(c.exchange != NULL)
+    if c.state == CLIENT_OPENING:
+        opening_leave(w, c)
     c.state = CLIENT_CLOSED
     if c.buffer != NULL:
         buffer_return(&w.buffers, c.buffer)

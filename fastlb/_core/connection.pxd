@@ -62,6 +62,7 @@ cdef enum TimerKind:
     TIMER_NODE
     TIMER_ACCEPT
     TIMER_DRAIN
+    TIMER_HANDSHAKES
 
 ctypedef struct Listener:
     Stream stream
@@ -131,6 +132,8 @@ ctypedef struct ClientConn:
     uint16_t virtual_server_slot     # in WorkerStats, stable over reloads
     uint32_t listener_id
     uint32_t requests                # served on this connection
+    ClientConn* queue_next           # in OPENING_QUEUE
+    ClientConn* queue_prev
     uint32_t hello_walked            # of a ClientHello that has not arrived whole:
     uint32_t hello_payload           # TlsClientHello's progress
 
@@ -236,6 +239,17 @@ cdef enum:
     WORKER_IOVECS = 160              # EDIT_IOVECS_MAX and a run of the body
     EVENTS_MAX = 256
 
+ctypedef struct Handshakes:          # with clients (handshake.pyx)
+    ClientConn* first                # the queue of those that have not begun
+    ClientConn* last
+    uint32_t running
+    bint due                         # some may begin as soon as requests have had their turn
+    uint64_t turn                    # WorkerStats.turns that `spent_us` is of
+    uint64_t spent_us
+    uint64_t tokens                  # limits.handshakes_per_second; a million are one handshake
+    uint64_t tokens_at_us
+    Timer timer                      # until the next token
+
 ctypedef struct AccessLog:
     int fd                           # -1: off
     uint32_t used
@@ -274,6 +288,7 @@ ctypedef struct Worker:
     uint64_t descriptors_max         # the process's limit when the plan in force was taken
     Timer accept_timer
     Timer drain_timer
+    Handshakes handshakes
     # memory
     TimerWheel timers
     BufferPool buffers
