@@ -10,6 +10,7 @@ from typing import Any
 from fastlb import config, errors
 from fastlb.config import Config, VirtualServer
 from fastlb.decode import Report
+from fastlb.units import UnixAddress
 from fastlb.uses import pools_of, uses_of
 
 Path = tuple[str | int, ...]
@@ -62,7 +63,8 @@ def _protocol_keys(server: VirtualServer, written: Tables, path: Path, report: R
         report(errors.TLS_NOT_ENDED, (*path, "tls"), protocol=protocol, meaning=MEANING[protocol])
     if protocol != "tls" and server.not_tls != "close":
         report(errors.ONLY_WITH_PROTOCOL, (*path, "not_tls"), expected='"tls"')
-    if server.proxy_protocol and not server.trusted_proxies:
+    unix = all(isinstance(address, UnixAddress) for address in server.listen)
+    if server.proxy_protocol and not server.trusted_proxies and not unix:
         report(errors.PROXY_WITHOUT_TRUST, (*path, "proxy_protocol"))
     if protocol in ("tls", "tcp"):
         if server.decision_header:

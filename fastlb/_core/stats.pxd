@@ -19,6 +19,10 @@ ctypedef struct VirtualServerStats:
     uint64_t bytes_in                # from clients
     uint64_t bytes_out               # to clients
     uint64_t statuses[6]             # by first digit; [0]: no status was sent
+    uint64_t handshakes              # TLS handshakes that ended well
+    uint64_t handshakes_resumed      # of them: of a session granted before
+    uint64_t handshakes_failed
+    uint64_t handshakes_waiting      # now, for their turn
 
 ctypedef struct NodeStats:
     uint64_t requests

@@ -40,6 +40,7 @@ def retire_worker(size_t address):
     stats.pipes = 0
     for i in range(VIRTUAL_SERVERS_MAX):
         stats.virtual_servers[i].connections = 0
+        stats.virtual_servers[i].handshakes_waiting = 0
     for i in range(NODES_MAX):
         stats.nodes[i].idle = 0
 
@@ -88,6 +89,12 @@ def read_virtual_server(size_t address, int slot) -> dict:
         "bytes_in": one.bytes_in,
         "bytes_out": one.bytes_out,
         "statuses": [one.statuses[i] for i in range(6)],
+        "tls": {
+            "handshakes": one.handshakes,
+            "resumed": one.handshakes_resumed,
+            "failed": one.handshakes_failed,
+            "waiting": one.handshakes_waiting,
+        },
     }
 
 

@@ -57,7 +57,7 @@ def test_every_counter_has_its_own_place(block: ctypes.Array) -> None:
             )  # fmt: skip
     assert len(set(seen)) == len(seen)
     assert max(seen) == len(block) - 1
-    assert servers[1]["connections"] - servers[0]["connections"] == 11
+    assert servers[1]["connections"] - servers[0]["connections"] == 15
     assert nodes[1]["requests"] - nodes[0]["requests"] == 6
     assert list(classes[0]["outcomes"]) == outcome_names()
     assert sum(block[i] for i in range(14)) not in seen
@@ -87,6 +87,7 @@ def test_a_retired_worker_keeps_what_counts_events(block: ctypes.Array) -> None:
     for slot in (0, 255):
         server = stats.read_virtual_server(at, slot)
         assert (server["connections"], server["accepted"], server["requests"]) == (0, 3, 3)
+        assert server["tls"] == {"handshakes": 3, "resumed": 3, "failed": 3, "waiting": 0}
     for slot in (0, 4095):
         node = stats.read_node(at, slot)
         assert (node["idle"], node["requests"]) == (0, 3)
