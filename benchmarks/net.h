@@ -1,4 +1,4 @@
-/* What the three programs of this directory share: clock, errors, sockets.
+/* What the programs of this directory share: clock, errors, sockets.
  * Loopback only; every failure in set-up ends the program with one line. */
 #ifndef BENCH_NET_H
 #define BENCH_NET_H
@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

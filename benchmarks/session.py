@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -108,6 +108,24 @@ class Generator:
         return result
 
 
+@contextlib.contextmanager
+def run_generator(layout: machine.Layout, command: list[str]) -> Iterator[Generator]:
+    """A program of the generators' manners, warmed up and with nothing in flight."""
+    process = _popen(
+        _pinned(layout.others, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdin
+        assert process.stdout
+        if process.stdout.readline() != "ready\n":
+            raise RunFailed("the generator did not get through its warm-up")
+        yield Generator(process)
+        process.stdin.close()
+        process.wait(_STOP_S)
+    finally:
+        _end(process)
+
+
 class Session:
     """A proxy that runs, and its nodes."""
 
@@ -132,22 +150,11 @@ class Session:
             command += [option, str(value)] if value else []
         command += ["-s"] if load.own_sources else []
         command += ["-C"] if task.new_connections else []
-        process = _popen(
-            _pinned(self.layout.others, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        try:
-            assert process.stdin
-            assert process.stdout
-            if process.stdout.readline() != "ready\n":
-                raise RunFailed("the generator did not get through its warm-up")
-            yield Generator(process)
-            process.stdin.close()
-            process.wait(_STOP_S)
-        finally:
-            _end(process)
+        with run_generator(self.layout, command) as generator:
+            yield generator
 
 
-def _answers(port: int) -> bool:
+def answers_http(port: int) -> bool:
     request = b"GET / HTTP/1.1\r\nHost: shop.example.com\r\nConnection: close\r\n\r\n"
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
         probe.settimeout(1)
@@ -157,10 +164,14 @@ def _answers(port: int) -> bool:
 
 
 def _wait_until_it_answers(
-    process: subprocess.Popen[str], port: int, log: Path, start_s: float
+    process: subprocess.Popen[str],
+    port: int,
+    log: Path,
+    start_s: float,
+    answers: Callable[[int], bool],
 ) -> None:
     deadline = time.monotonic() + start_s
-    while not _answers(port):
+    while not answers(port):
         if process.poll() is not None:
             raise RunFailed(f"ended with {process.returncode}: {log.read_text()[-2000:].strip()}")
         if time.monotonic() > deadline:
@@ -172,6 +183,13 @@ def _wait_until_it_answers(
 def run_nodes(programs: Path, layout: machine.Layout, task: Task, place: Place) -> Iterator[None]:
     command = [str(programs / "node"), "-p", ",".join(map(str, place.node_ports))]
     command += ["-s", str(task.body_bytes), "-o", str(place.directory / "table")]
+    with run_ready(layout, command):
+        yield
+
+
+@contextlib.contextmanager
+def run_ready(layout: machine.Layout, command: list[str]) -> Iterator[None]:
+    """A program that says that it is ready, for as long as it is needed."""
     process = _popen(_pinned(layout.others, command), stdout=subprocess.PIPE)
     try:
         assert process.stdout
@@ -184,7 +202,11 @@ def run_nodes(programs: Path, layout: machine.Layout, task: Task, place: Place) 
 
 @contextlib.contextmanager
 def run_proxy(
-    session: Session, command: list[str], log: IO[str], start_s: float = _START_S
+    session: Session,
+    command: list[str],
+    log: IO[str],
+    start_s: float = _START_S,
+    answers: Callable[[int], bool] = answers_http,
 ) -> Iterator[None]:
     process = _popen(
         _pinned(session.layout.proxy, command),
@@ -194,7 +216,7 @@ def run_proxy(
         cwd=session.place.directory,
     )
     try:
-        _wait_until_it_answers(process, session.place.port, Path(log.name), start_s)
+        _wait_until_it_answers(process, session.place.port, Path(log.name), start_s, answers)
         session.root = process.pid
         yield
     finally:

@@ -264,6 +264,20 @@ cdef void _add_decision(AccessLog* log, const Exchange* x) noexcept nogil:
         _add_text(log, ",\"duplicate_cookie\":true")
 
 
+cdef void _add_hello(AccessLog* log, const Exchange* x) noexcept nogil:
+    # What was seen of a passed-through handshake.
+    if x.sni_bytes:
+        _add_string(log, ",\"sni\":", slice_of(x.sni, x.sni_bytes))
+    if not x.flight_seen or not x.flight.hello_seen:
+        return
+    if x.flight.is_tls13:
+        _add_text(log, ",\"tls\":\"1.3\"")
+    elif 0x0301 <= x.flight.version <= 0x0303:
+        _add_text(log, ",\"tls\":\"1.")
+        _add_number(log, x.flight.version - 0x0301)
+        _add(log, "\"", 1)
+
+
 cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
     cdef AccessLog* log = &w.log
     _add_text(log, "{\"time\":\"")
@@ -278,9 +292,12 @@ cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
     _add(log, "\"", 1)
     _add_string(log, ",\"virtual_server\":", _plan_slice(x.snapshot.plan, x.server.name)
                 if x.server != NULL else slice_of("", 0))
-    _add_string(log, ",\"method\":", _span(x, x.method_at, x.method_bytes))
-    _add_string(log, ",\"host\":", _span(x, x.host, x.host_bytes))
-    _add_string(log, ",\"target\":", _span(x, x.target, x.target_bytes))
+    if x.passage:
+        _add_hello(log, x)
+    else:
+        _add_string(log, ",\"method\":", _span(x, x.method_at, x.method_bytes))
+        _add_string(log, ",\"host\":", _span(x, x.host, x.host_bytes))
+        _add_string(log, ",\"target\":", _span(x, x.target, x.target_bytes))
     _add_text(log, ",\"status\":")
     _add_number(log, x.status)
     _add_text(log, ",\"bytes_in\":")
@@ -310,7 +327,7 @@ cdef void _write_combined(Worker* w, const Exchange* x) noexcept nogil:
     _add_text(log, " - - [")
     _add_date(w, True)
     _add_text(log, "] \"")
-    if x.refused:
+    if x.refused or x.passage:
         _add(log, "-", 1)
     else:
         _add_escaped(log, _span(x, x.method_at, x.method_bytes), False)

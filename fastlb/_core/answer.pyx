@@ -196,6 +196,7 @@ cdef void _learn(Worker* w, Exchange* x) noexcept nogil:
     response.buf = x.down.data.data + x.down.data.start
     response.path = request_path_at(x)
     response.wall_s = w.wall_s
+    response.flight = NULL
     decide_learn(&ask, &x.decision, &response)
 
 

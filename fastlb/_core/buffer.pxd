@@ -38,6 +38,10 @@ cdef void buffer_return(BufferPool* pool, Buffer* buffer) noexcept nogil
 # buffer when there is no memory. For what must be held long: a tunnel's head.
 cdef Buffer* buffer_shrink(BufferPool* pool, Buffer* buffer, uint32_t start,
                            uint32_t count) noexcept nogil
+# Room for more bytes behind what is there: in a first small buffer, else where bytes in front are
+# needed no more, else in a large buffer in its place. False when there is none: the bound is
+# reached, or a large buffer is full.
+cdef bint buffer_make_room(BufferPool* pool, Buffer** buffer) noexcept nogil
 cdef void buffer_pool_free(BufferPool* pool) noexcept nogil
 
 

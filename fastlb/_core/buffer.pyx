@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 from fastlb._core.debug cimport BUG_ON
 
@@ -121,6 +121,31 @@ cdef void _free_list(Buffer* buffer) noexcept nogil:
         next_free = buffer.next_free
         free(buffer)
         buffer = next_free
+
+
+cdef bint buffer_make_room(BufferPool* pool, Buffer** buffer) noexcept nogil:
+    cdef Buffer* b = buffer[0]
+    cdef Buffer* larger
+    if b == NULL:
+        buffer[0] = buffer_borrow(pool, False)
+        return buffer[0] != NULL
+    if b.end < b.size:
+        return True
+    if b.start:
+        memmove(b.data, b.data + b.start, buffer_pending(b))
+        b.end -= b.start
+        b.start = 0
+        return True
+    if b.size >= BUFFER_LARGE_BYTES:
+        return False
+    larger = buffer_borrow(pool, True)
+    if larger == NULL:
+        return False
+    memcpy(larger.data, b.data, b.end)
+    larger.end = b.end
+    buffer_return(pool, b)
+    buffer[0] = larger
+    return True
 
 
 cdef void buffer_pool_free(BufferPool* pool) noexcept nogil:

@@ -1,7 +1,8 @@
 # Client connections (contract in client.pxd).
 #
-#   IDLE --bytes--> HEAD --whole head--> EXCHANGE --answered--> IDLE
-#     \--end, time-out--> closed            \--close--> LINGER --> closed
+#   OPENING --> IDLE --bytes--> HEAD --whole head--> EXCHANGE --answered--> IDLE
+#      |          \--end, time-out--> closed            \--close--> LINGER --> closed
+#      \-> PASSAGE --> LINGER, closed
 #
 # LINGER (RFC 9112 9.6): after an answer that ends the connection our side is shut down and
 # what the client still sends is read and thrown away for a moment, because closing a socket
@@ -9,16 +10,16 @@
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memset
 
 from fastlb._core cimport system
-from fastlb._core.address cimport address_from_sockaddr, address_is_unset
+from fastlb._core.address cimport address_from_sockaddr
 from fastlb._core.buffer cimport (
-    BUFFER_LARGE_BYTES, Buffer, buffer_borrow, buffer_pending, buffer_return,
+    buffer_make_room, buffer_pending, buffer_return,
 )
 from fastlb._core.connection cimport (
-    CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, DONE_CLOSE, DONE_KEEP,
-    DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn,
+    CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, CLIENT_OPENING,
+    CLIENT_PASSAGE, DONE_CLOSE, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn,
     Listener, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely
@@ -29,7 +30,13 @@ from fastlb._core.exchange cimport (
 from fastlb._core.head cimport (
     Head, HeadLimits, head_error_status, head_reset, request_head_parse,
 )
+from fastlb._core.opening cimport (
+    OPENING_CLOSES, OPENING_SERVES, opening_begin, opening_drain, opening_run, opening_timeout,
+)
 from fastlb._core.outcome cimport CAUSE_BAD_REQUEST, CAUSE_HEAD_TIMEOUT, CAUSE_NO_BUFFER
+from fastlb._core.passage cimport (
+    passage_client_events, passage_client_timeout, passage_continue, passage_stop,
+)
 from fastlb._core.plan cimport Plan, plan_virtual_server
 from fastlb._core.stream cimport (
     STREAM_AGAIN, stream_close, stream_ignore, stream_note, stream_recv, stream_register,
@@ -69,7 +76,7 @@ cdef void client_open(Worker* w, Listener* listener, int fd,
     c.listener_id = listener.id
     c.virtual_server_slot = <unsigned short> plan_virtual_server(
         plan, listener.virtual_server).slot
-    address_from_sockaddr(&c.peer, sockaddr)
+    c.is_unix = not address_from_sockaddr(&c.peer, sockaddr)
     if not stream_register(w, &c.stream):
         system.close(fd)
         c.next = w.free_clients
@@ -82,7 +89,8 @@ cdef void client_open(Worker* w, Listener* listener, int fd,
     w.stats.clients += 1
     w.stats.virtual_servers[c.virtual_server_slot].connections += 1
     w.stats.virtual_servers[c.virtual_server_slot].accepted += 1
-    timer_set(&w.timers, &c.timer, w.now_ms + plan.timeouts.client_header)
+    if opening_begin(w, c) == OPENING_CLOSES:
+        _close(w, c, False)
 
 
 cdef void _close(Worker* w, ClientConn* c, bint reset) noexcept nogil:
@@ -139,7 +147,7 @@ cdef void _discard(Worker* w, ClientConn* c) noexcept nogil:
     cdef int reads = 0
     while c.stream.ready & STREAM_READABLE and reads < LINGER_READS:
         reads += 1
-        if address_is_unset(&c.peer):
+        if c.is_unix:
             # Only TCP can throw away what nobody reads (MSG_TRUNC, tcp(7)).
             got = system.recv(c.stream.fd, w.joined, JOIN_BYTES, 0)
         else:
@@ -206,32 +214,6 @@ cdef int _parse(Worker* w, ClientConn* c) noexcept nogil:
     return parsed
 
 
-cdef bint _room(Worker* w, ClientConn* c) noexcept nogil:
-    # Room for more of a head: behind what is there, else in front, else in a larger buffer.
-    cdef Buffer* b = c.buffer
-    cdef Buffer* larger
-    if b == NULL:
-        c.buffer = buffer_borrow(&w.buffers, False)
-        return c.buffer != NULL
-    if b.end < b.size:
-        return True
-    if b.start:
-        memmove(b.data, b.data + b.start, buffer_pending(b))
-        b.end -= b.start
-        b.start = 0
-        return True
-    if b.size >= BUFFER_LARGE_BYTES:
-        return False
-    larger = buffer_borrow(&w.buffers, True)
-    if larger == NULL:
-        return False
-    memcpy(larger.data, b.data, b.end)
-    larger.end = b.end
-    buffer_return(&w.buffers, b)
-    c.buffer = larger
-    return True
-
-
 # Reads and parses until a request begins or nothing more is there.
 cdef void _serve(Worker* w, ClientConn* c) noexcept nogil:
     cdef int64_t got
@@ -240,7 +222,7 @@ cdef void _serve(Worker* w, ClientConn* c) noexcept nogil:
         if _on_bytes(w, c):
             return
     while c.stream.ready & STREAM_READABLE:
-        if not _room(w, c):
+        if not buffer_make_room(&w.buffers, &c.buffer):
             exchange_refuse(w, c, 503, CAUSE_NO_BUFFER, 0)
             return
         got = stream_recv(&c.stream, c.buffer.data + c.buffer.end, c.buffer.size - c.buffer.end)
@@ -273,6 +255,15 @@ cdef bint _on_bytes(Worker* w, ClientConn* c) noexcept nogil:
     return False
 
 
+cdef void _opened(Worker* w, ClientConn* c, int result) noexcept nogil:
+    if result == OPENING_SERVES:
+        if w.stopping:
+            timer_set(&w.timers, &c.timer, w.now_ms + FIRST_REQUEST_MS)
+        _serve(w, c)
+    elif result == OPENING_CLOSES:
+        _close(w, c, False)
+
+
 # --- events, timers, the end of requests --------------------------------------------------
 
 cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
@@ -280,8 +271,13 @@ cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     if c.state == CLIENT_EXCHANGE:
         exchange_client_events(w, c, events)
         return
+    if c.state == CLIENT_PASSAGE:
+        passage_client_events(w, c, events)
+        return
     stream_note(s, events)
-    if c.state == CLIENT_LINGER:
+    if c.state == CLIENT_OPENING:
+        _opened(w, c, opening_run(w, c))
+    elif c.state == CLIENT_LINGER:
         if s.ready & STREAM_ERROR:
             _close(w, c, False)
         else:
@@ -295,6 +291,10 @@ cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
 cdef void client_timeout(Worker* w, ClientConn* c) noexcept nogil:
     if c.state == CLIENT_EXCHANGE:
         exchange_client_timeout(w, c)
+    elif c.state == CLIENT_PASSAGE:
+        passage_client_timeout(w, c)
+    elif c.state == CLIENT_OPENING:
+        _opened(w, c, opening_timeout(w, c))
     elif c.state == CLIENT_HEAD:
         # It began a request and did not finish its head (RFC 9110 15.5.9).
         exchange_refuse(w, c, 408, CAUSE_HEAD_TIMEOUT, 0)
@@ -333,11 +333,16 @@ cdef void client_run_posted(Worker* w) noexcept nogil:
             w.dead_clients = c
         elif c.state == CLIENT_EXCHANGE:
             exchange_continue(w, c)
+        elif c.state == CLIENT_PASSAGE:
+            passage_continue(w, c)
         elif c.state == CLIENT_LINGER:
             _discard(w, c)
         else:
-            _serve(w, c)
-            if w.stopping and c.state == CLIENT_IDLE:
+            if c.state == CLIENT_OPENING:
+                _opened(w, c, opening_run(w, c))
+            else:
+                _serve(w, c)
+            if w.stopping and c.state == CLIENT_IDLE and c.requests:
                 _linger(w, c)
         c = following
 
@@ -355,6 +360,8 @@ cdef void client_drain_all(Worker* w) noexcept nogil:
                 _linger(w, c)
             elif c.state == CLIENT_IDLE:
                 timer_set(&w.timers, &c.timer, w.now_ms + FIRST_REQUEST_MS)
+        elif c.state == CLIENT_OPENING:
+            opening_drain(w, c)
         c = following
 
 
@@ -364,5 +371,7 @@ cdef void client_stop_all(Worker* w) noexcept nogil:
         c = w.clients
         if c.state == CLIENT_EXCHANGE:
             exchange_stop(w, c)      # closes the connection too, by client_request_done
+        elif c.state == CLIENT_PASSAGE:
+            passage_stop(w, c)
         else:
             _close(w, c, False)

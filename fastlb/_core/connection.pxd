@@ -18,6 +18,7 @@ from fastlb._core.limits cimport NODES_MAX, VIRTUAL_SERVERS_MAX
 from fastlb._core.node cimport NodeTable
 from fastlb._core.plan cimport Plan, PlanPool, PlanVirtualServer
 from fastlb._core.session_shard cimport SessionCache
+from fastlb._core.siphash cimport Hash128
 from fastlb._core.stats cimport WorkerStats
 from fastlb._core.timer cimport Timer, TimerWheel
 from fastlb._core.tls_hello cimport TlsServerFlight
@@ -80,6 +81,9 @@ ctypedef struct Flow:
     uint8_t large                    # the last read filled a small buffer: take large ones
     uint8_t more                     # the last splice took all it asked for: more will follow
     uint8_t ended                    # tunnels: the source's end was passed on; else: target broken
+    # Shown all that was received before it is sent on, while it is set; nothing is spliced then.
+    void (*inspect)(Worker* w, Exchange* x, const char* data, uint32_t count) noexcept nogil
+    Exchange* inspected              # `x` of it
 
 cdef enum ClientState:
     CLIENT_IDLE = 0                  # between requests: no buffer, no exchange
@@ -105,15 +109,18 @@ ctypedef struct ClientConn:
     ClientConn* next                 # free list, list of the dead, or list of the posted
     ClientConn* all_next             # all open client connections of the worker
     ClientConn* all_prev
-    Address peer                     # port 0 for unix sockets
+    Address peer                     # unset for unix sockets; or as a PROXY header says
     Address local                    # where it connected to; all zero for unix sockets
     uint8_t local_known              # `local` was asked for: most plans never do
     uint8_t state                    # ClientState
     uint8_t opening                  # OpeningStage, in CLIENT_OPENING
     uint8_t posted
+    uint8_t is_unix                  # whatever a PROXY header says of the peer
     uint16_t virtual_server_slot     # in WorkerStats, stable over reloads
     uint32_t listener_id
     uint32_t requests                # served on this connection
+    uint32_t hello_walked            # of a ClientHello that has not arrived whole:
+    uint32_t hello_payload           # TlsClientHello's progress
 
 cdef enum NodeConnState:
     NODE_CONN_CONNECTING = 0
@@ -190,6 +197,9 @@ ctypedef struct Exchange:
     uint8_t refused                  # no valid request: there is no head to speak of
     uint8_t passage                  # tcp or passed-through TLS: no request, no response
     uint8_t sni_bytes                # of `sni`; 0: none
+    uint8_t alpn_bytes               # of `alpn`; 0: none
+    uint8_t offers_ticket            # the client's hello has a ticket that is not empty
+    uint8_t flight_seen              # `flight` is valid
     uint8_t interims                 # 1xx responses passed on
     uint8_t expect_continue
     uint8_t body_sent                # bytes of the body have left the first buffer
@@ -204,6 +214,8 @@ ctypedef struct Exchange:
     uint64_t first_byte_us           # 0: no byte of a response
     Decision decision                # it clears itself; nothing behind it is cleared
     char sni[256]                    # server name of the client's hello
+    char alpn[32]                    # the first protocol that it offers
+    Hash128 session_id               # its session id, as tls_session_id_hash
     TlsServerFlight flight           # passages: what the node's handshake has shown so far
 
 cdef enum:

@@ -4,27 +4,23 @@
 # is still there ("alive"), so that no caller uses what is freed.
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc
-from libc.string cimport memset
 
-from fastlb._core cimport system
-from fastlb._core.address cimport Address, address_from_sockaddr
 from fastlb._core.answer cimport ANSWER_ALIVE, ANSWER_NODE_LOST, answer_pump, answer_tunnel
+from fastlb._core.attempt cimport (
+    ATTEMPT_FAILED, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
+    attempt_connected, attempt_exchange, attempt_input,
+)
 from fastlb._core.body cimport body_start
 from fastlb._core.buffer cimport Buffer, buffer_return
 from fastlb._core.connection cimport (
-    CLIENT_EXCHANGE, ClientConn, DONE_RESET, Exchange, NODE_CONN_CONNECTING, NodeConn, STAGE_AWAIT,
-    STAGE_CONNECT, STAGE_RESPONSE, STAGE_SEND, STAGE_TUNNEL, STREAM_ERROR, STREAM_READABLE,
-    STREAM_WRITABLE, Stream, Worker, post_client,
+    CLIENT_EXCHANGE, ClientConn, DONE_RESET, Exchange, NodeConn, STAGE_AWAIT, STAGE_CONNECT,
+    STAGE_RESPONSE, STAGE_SEND, STAGE_TUNNEL, STREAM_ERROR, STREAM_READABLE, STREAM_WRITABLE,
+    Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely
-from fastlb._core.decide cimport decide, decide_again, decision_reset
-from fastlb._core.decision cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput, decision_node,
-)
-from fastlb._core.exchange_end cimport (
-    exchange_abort, exchange_count_load, exchange_reply, exchange_uncount_load,
-)
+from fastlb._core.decide cimport decide
+from fastlb._core.decision cimport ACTION_CLOSE, ACTION_FORWARD, ACTION_REDIRECT, DecideInput
+from fastlb._core.exchange_end cimport exchange_abort, exchange_reply, exchange_uncount_load
 from fastlb._core.forwarded cimport forwarded_client
 from fastlb._core.head cimport (
     BODY_NONE, FIELD_HOST, FIELD_REFERER, FIELD_USER_AGENT, HEAD_EXPECT_CONTINUE, HEAD_UPGRADE,
@@ -34,12 +30,12 @@ from fastlb._core.head cimport (
 from fastlb._core.outcome cimport (
     CAUSE_BAD_REQUEST, CAUSE_BAD_REQUEST_BODY, CAUSE_BODY_TIMEOUT, CAUSE_BODY_TOO_LARGE,
     CAUSE_CLIENT_CLOSED, CAUSE_CLIENT_STALLED, CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT,
-    CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_NOT_SUPPORTED, CAUSE_NO_BUFFER,
-    CAUSE_NO_DESCRIPTOR, CAUSE_NO_NODE, CAUSE_SESSION_CLOSED, CAUSE_SESSION_REDIRECTED,
+    CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_NONE, CAUSE_NOT_SUPPORTED, CAUSE_NO_BUFFER,
+    CAUSE_NO_NODE, CAUSE_SESSION_CLOSED, CAUSE_SESSION_REDIRECTED,
     CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
 )
 from fastlb._core.plan cimport (
-    Plan, PlanClass, PlanNode, plan_class, plan_pool, plan_text, plan_virtual_server,
+    Plan, PlanClass, plan_class, plan_pool, plan_text, plan_virtual_server,
 )
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,
@@ -52,67 +48,10 @@ from fastlb._core.route cimport route_host, route_pool
 from fastlb._core.slice cimport Slice, slice_of
 from fastlb._core.stream cimport stream_note
 from fastlb._core.timer cimport timer_await, timer_clear, timer_set
-from fastlb._core.upstream cimport (
-    upstream_borrow, upstream_close, upstream_connect, upstream_connected,
-)
+from fastlb._core.upstream cimport upstream_close
 
 
 # --- beginning ----------------------------------------------------------------------------
-
-cdef Exchange* _allocate(Worker* w, ClientConn* c) noexcept nogil:
-    cdef Exchange* x = w.free_exchanges
-    if likely(x != NULL):
-        w.free_exchanges = x.next
-        memset(x, 0, <size_t> (<char*> &x.decision - <char*> x))
-    else:
-        x = <Exchange*> calloc(1, sizeof(Exchange))
-        if x == NULL:
-            return NULL
-    w.stats.exchanges += 1
-    x.client = c
-    x.snapshot = w.snapshot
-    x.snapshot.references += 1
-    x.started_us = w.now_us
-    decision_reset(&x.decision)
-    c.exchange = x
-    c.state = CLIENT_EXCHANGE
-    return x
-
-
-cdef const Address* _local_address(ClientConn* c) noexcept nogil:
-    cdef system.sockaddr_storage sockaddr
-    cdef system.socklen_t size = sizeof(sockaddr)
-    if not c.local_known:
-        c.local_known = True
-        if system.getsockname(c.stream.fd, <system.sockaddr*> &sockaddr, &size) == 0:
-            address_from_sockaddr(&c.local, &sockaddr)
-    return &c.local
-
-
-cdef void _decide_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil:
-    ask.request.plan = x.snapshot.plan
-    ask.request.pool = x.pool
-    ask.request.client = &x.client_address
-    ask.request.local = NULL
-    if x.snapshot.plan.needs_local:
-        ask.request.local = _local_address(x.client)
-    ask.request.sni = slice_of(NULL, 0)
-    ask.request.key = slice_of(NULL, 0)
-    ask.request.named = NULL
-    ask.request.virtual_server = <uint32_t> (x.server - plan_virtual_server(x.snapshot.plan, 0))
-    ask.request.head = &w.request
-    ask.request.buf = request_head_at(x)
-    ask.request.wall_s = w.wall_s
-    ask.pool = x.pool
-    ask.persistence = x.pool.persistence
-    ask.table = w.nodes
-    ask.caches = x.snapshot.caches
-    ask.reservations = x.snapshot.reservations
-    ask.random = &w.random
-    ask.now_ms = w.boot_ms
-    ask.now_ticks = w.now_ticks
-    ask.peek = False
-
 
 cdef void _note_request(Exchange* x, const Head* head, uint32_t start) noexcept nogil:
     # What is needed of the head after it was sent; offsets in the buffer.
@@ -153,7 +92,7 @@ cdef void _choose_pool(Worker* w, Exchange* x) noexcept nogil:
 
 
 cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
-    cdef Exchange* x = _allocate(w, c)
+    cdef Exchange* x = attempt_exchange(w, c, CLIENT_EXCHANGE)
     cdef const Head* head = &w.request
     cdef int server = w.server_index[c.virtual_server_slot]
     cdef DecideInput ask
@@ -196,7 +135,7 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
         x.client_persists = False
         exchange_reply(w, x, 413, CAUSE_BODY_TOO_LARGE)
         return
-    _decide_input(w, x, &ask)
+    attempt_input(w, x, &ask)
     decide(&ask, &x.decision)
     _act(w, x)
 
@@ -208,7 +147,7 @@ cdef inline bint _body_too_large(const Exchange* x, uint64_t count) noexcept nog
 
 cdef void exchange_refuse(Worker* w, ClientConn* c, int status, int cause,
                           int head_error) noexcept nogil:
-    cdef Exchange* x = _allocate(w, c)
+    cdef Exchange* x = attempt_exchange(w, c, CLIENT_EXCHANGE)
     cdef int server = w.server_index[c.virtual_server_slot]
     if x == NULL:
         w.request_done(w, c, DONE_RESET)
@@ -249,53 +188,17 @@ cdef bint _act(Worker* w, Exchange* x) noexcept nogil:
 
 
 cdef bint _try_node(Worker* w, Exchange* x, bint pooled) noexcept nogil:
-    cdef const PlanNode* node = decision_node(x.snapshot.plan, x.pool, &x.decision)
-    cdef NodeConn* n = NULL
-    x.slot = node.slot
-    exchange_count_load(w, x)
-    w.nodes.slots[node.slot].used_at_ms = w.boot_ms
-    if pooled:
-        n = upstream_borrow(w, node.slot, &node.address)
-    x.fresh = n == NULL
-    if n == NULL:
-        n = upstream_connect(w, node.slot, &node.address)
-        if n == NULL:
-            return _on_connect_failed(w, x, CAUSE_CONNECT_FAILED)
-    x.node = n
-    n.exchange = x
-    n.stream.on_events = _node_events
-    if n.state == NODE_CONN_CONNECTING:
-        x.stage = STAGE_CONNECT
-        timer_set(&w.timers, &n.timer, w.now_ms + x.snapshot.plan.timeouts.connect)
-        return True
-    return _send_request(w, x)
+    cdef int result = attempt_begin(w, x, pooled, _node_events)
+    if likely(result == ATTEMPT_READY):
+        return _send_request(w, x)
+    return result == ATTEMPT_WAITS or _on_connect_failed(w, x, CAUSE_CONNECT_FAILED)
 
 
 cdef bint _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
-    cdef DecideInput ask
-    cdef bint established = x.decision.established
-    cdef int error = w.connect_errno
-    if x.node != NULL:
-        error = 0
-        upstream_close(w, x.node, False)
-        x.node = NULL
-    exchange_uncount_load(w, x)
-    if error in (system.EMFILE, system.ENFILE, system.ENOMEM, system.ENOBUFS):
-        return exchange_reply(w, x, 503, CAUSE_NO_DESCRIPTOR)
-    w.stats.nodes[x.slot].connect_failures += 1
-    if x.retries >= x.pool.retries and not established:
-        # Its map must not move on to a node that nobody tries.
-        return exchange_reply(w, x, 504 if cause == CAUSE_CONNECT_TIMEOUT else 503, cause)
-    request_reload(w, x)
-    _decide_input(w, x, &ask)
-    decide_again(&ask, &x.decision)
-    if x.decision.action == ACTION_FORWARD:
-        # The new node of a session is the failure mode's; only those after it are retries.
-        x.retries += not established
-        w.stats.retries += 1
-    elif x.decision.action == ACTION_NO_NODE:
-        return exchange_reply(w, x, 504 if cause == CAUSE_CONNECT_TIMEOUT else 503, cause)
-    return _act(w, x)
+    cause = attempt_again(w, x, cause)
+    if cause == CAUSE_NONE:
+        return _act(w, x)
+    return exchange_reply(w, x, 504 if cause == CAUSE_CONNECT_TIMEOUT else 503, cause)
 
 
 cdef bint _send_request(Worker* w, Exchange* x) noexcept nogil:
@@ -433,14 +336,14 @@ cdef void _rewind(Worker* w, Exchange* x) noexcept nogil:
 cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     cdef NodeConn* n = <NodeConn*> s
     cdef Exchange* x = n.exchange
-    cdef int error
+    cdef int result
     stream_note(s, events)
     if x.stage == STAGE_CONNECT:
-        error = upstream_connected(n)
-        if error:
-            _on_connect_failed(w, x, CAUSE_CONNECT_FAILED)
+        result = attempt_connected(w, x)
+        if result == ATTEMPT_WAITS:
             return
-        if not s.ready & STREAM_WRITABLE:
+        if result == ATTEMPT_FAILED:
+            _on_connect_failed(w, x, CAUSE_CONNECT_FAILED)
             return
         if not _send_request(w, x):
             return

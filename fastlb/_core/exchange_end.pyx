@@ -14,9 +14,9 @@ from fastlb._core.decide cimport decide_answered
 from fastlb._core.decision cimport DecideInput, Decision
 from fastlb._core.head cimport BODY_NONE
 from fastlb._core.outcome cimport (
-    CAUSE_CLIENT_CLOSED, CAUSE_NONE, FOUND_RESERVATION, OUTCOME_NO_KEY,
+    CAUSE_CLIENT_CLOSED, CAUSE_NONE, FOUND_RESERVATION, OUTCOME_NO_KEY, OUTCOME_TLS13,
 )
-from fastlb._core.plan cimport LOG_OFF, plan_class
+from fastlb._core.plan cimport LOG_OFF, POOL_PROXY_V1, POOL_PROXY_V2, plan_class
 from fastlb._core.relay cimport FLOW_DONE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_pending
 from fastlb._core.reply cimport reply_write
 from fastlb._core.snapshot cimport snapshot_release
@@ -31,7 +31,9 @@ from fastlb._core.upstream cimport upstream_close, upstream_return
 cdef bint _begins_session(const Decision* d) noexcept nogil:
     if d.persistence < 0 or d.established or d.found_in == FOUND_RESERVATION:
         return False
-    return d.outcome != OUTCOME_NO_KEY or d.key_count != 0 or d.taught
+    if d.key_count != 0 or d.taught:
+        return True
+    return d.outcome != OUTCOME_NO_KEY and d.outcome != OUTCOME_TLS13
 
 
 cdef void exchange_answered(Worker* w, Exchange* x, bint answered) noexcept nogil:
@@ -146,7 +148,7 @@ cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
     if n != NULL:
         x.node = NULL
         if x.node_persists and request_sent and not dirty and not x.up.ended \
-                and not n.stream.ready & (STREAM_HUP | STREAM_ERROR) \
+                and not x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) and not n.stream.ready & (STREAM_HUP | STREAM_ERROR) \
                 and stream_is_quiet(&n.stream):
             upstream_return(w, n)
         else:

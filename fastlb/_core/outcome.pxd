@@ -20,6 +20,7 @@ cdef enum Outcome:
     OUTCOME_NODE_DISABLED            # session found, node disabled: failure mode
     OUTCOME_NODE_REMOVED             # session found, node not in the pool: failure mode
     OUTCOME_CONNECT_FAILED           # session found, node could not be connected to: failure mode
+    OUTCOME_TLS13                    # TLS 1.3 has no session that could be seen: as "new"
     OUTCOMES
 
 cdef enum FoundIn:
@@ -54,6 +55,12 @@ cdef enum Cause:
     CAUSE_NOT_SUPPORTED              # a method or expectation that fastlb does not serve
     CAUSE_TUNNEL_TIMEOUT
     CAUSE_STOPPED                    # the drain time ended
+    CAUSE_NOT_TLS                    # does not begin as TLS, where TLS is spoken
+    CAUSE_BAD_HELLO                  # a ClientHello that is malformed or too long
+    CAUSE_BAD_PROXY_HEADER
+    CAUSE_OPENING_TIMEOUT            # PROXY header, hello or handshake took too long
+    CAUSE_HANDSHAKE_FAILED           # with the client
+    CAUSE_NODE_HANDSHAKE             # with the node
     CAUSES
 
 cdef const char* outcome_name(int outcome) noexcept nogil

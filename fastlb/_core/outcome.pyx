@@ -3,7 +3,7 @@
 cdef const char** OUTCOME_NAMES = [
     "none", "new", "hit", "draining", "moved", "hashed", "reserved", "expired", "tampered",
     "other-class", "unknown-node", "cookie-lost", "no-key", "node-down", "node-disabled",
-    "node-removed", "connect-failed",
+    "node-removed", "connect-failed", "tls13",
 ]
 cdef const char** FOUND_IN_NAMES = ["none", "cookie", "cache", "reservation", "hash", "rule"]
 cdef const char** CAUSE_NAMES = [
@@ -11,7 +11,8 @@ cdef const char** CAUSE_NAMES = [
     "client-closed", "client-stalled", "no-node", "connect-failed", "connect-timeout",
     "node-closed", "node-timeout", "bad-response", "bad-response-body", "session-closed",
     "session-redirected", "no-buffer", "no-descriptor", "not-supported", "tunnel-timeout",
-    "stopped",
+    "stopped", "not-tls", "bad-hello", "bad-proxy-header", "opening-timeout", "handshake-failed",
+    "node-handshake-failed",
 ]
 
 

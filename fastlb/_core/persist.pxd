@@ -14,6 +14,7 @@ from fastlb._core.head cimport Head
 from fastlb._core.plan cimport Plan, PlanClass, PlanPool
 from fastlb._core.siphash cimport Hash128
 from fastlb._core.slice cimport Slice
+from fastlb._core.tls_hello cimport TlsClientHello, TlsServerFlight
 
 cdef enum:
     FINDING_KEYS_MAX = 8             # session ids that one class takes from one message
@@ -33,6 +34,7 @@ ctypedef struct PersistInput:
     const Head* head                 # NULL where the protocol has none
     const char* buf                  # what the head's offsets count in
     Slice sni                        # server name of the ClientHello; empty: none
+    const TlsClientHello* hello      # NULL where there is none
     Slice key                        # what a rule set as key; `at` NULL: nothing
     const Address* named             # the node that a rule named, port 0: any; NULL: none
     uint32_t virtual_server          # its index in the plan
@@ -64,10 +66,13 @@ ctypedef uint32_t (*persist_write_t)(const Plan* plan, const PlanClass* cls, con
 
 ctypedef struct LearnInput:
     const Plan* plan
-    const Head* head                 # of the response
+    const Head* head                 # of the response; NULL where the protocol has none
     const char* buf
     Slice path                       # of the request, without its query; empty: not known
     uint32_t wall_s
+    const TlsServerFlight* flight    # the node's handshake, gone through; NULL: none
+    Hash128 session_id               # with `flight`: that of the ClientHello, hashed
+    uint8_t offers_ticket            # with `flight`: the ClientHello had one, not an empty one
 
 ctypedef struct Learned:
     uint8_t ended                    # the application deleted the session id of this path

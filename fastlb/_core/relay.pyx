@@ -226,7 +226,7 @@ cdef int _pull(Worker* w, Stream* source, Flow* flow) noexcept nogil:
     cdef uint64_t expected = body_expected(&flow.body)
     cdef uint32_t room
     cdef int64_t got
-    if expected >= SPLICE_MIN_BYTES and not flow.decode \
+    if expected >= SPLICE_MIN_BYTES and not flow.decode and flow.inspect == NULL \
             and (flow.large or flow.body.kind == BODY_LENGTH) and _splice_ready(w, flow):
         return _pull_spliced(w, source, flow, expected)
     if not _room(w, flow):
@@ -241,6 +241,8 @@ cdef int _pull(Worker* w, Stream* source, Flow* flow) noexcept nogil:
         return _pull_failed(got)
     flow.large = got == room and room >= BUFFER_SMALL_BYTES // 2
     flow.data.end = flow.keep + <uint32_t> got
+    if flow.inspect != NULL:
+        flow.inspect(w, flow.inspected, flow.data.data + flow.keep, <uint32_t> got)
     return flow_frame(flow, flow.keep, <uint32_t> got)
 
 

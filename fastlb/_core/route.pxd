@@ -1,4 +1,5 @@
-# Which pool serves a request: the virtual server's routes by host and path, first match wins.
+# Which pool serves a request, or a connection of passed-through TLS: the virtual server's
+# routes, first match wins.
 
 from libc.stdint cimport uint32_t
 
@@ -8,5 +9,8 @@ from fastlb._core.slice cimport Slice
 # Index of the pool. `host` without port, in any case; `path` with or without a query.
 cdef uint32_t route_pool(const Plan* plan, const PlanVirtualServer* server, Slice host,
                          Slice path) noexcept nogil
+# The same for passed-through TLS: routes by what the ClientHello says.
+cdef uint32_t route_tls_pool(const Plan* plan, const PlanVirtualServer* server, Slice sni,
+                             Slice alpn) noexcept nogil
 # A Host value without its port and without the dot that ends a fully qualified name.
 cdef Slice route_host(Slice authority) noexcept nogil

@@ -28,6 +28,7 @@ from fastlb._core.exchange cimport exchange_node_timeout
 from fastlb._core.head cimport Head
 from fastlb._core.hooks cimport hooks_open
 from fastlb._core.limits cimport TICK_MS
+from fastlb._core.passage cimport passage_node_timeout
 from fastlb._core.shm cimport Segment
 from fastlb._core.snapshot cimport snapshot_release
 from fastlb._core.stats cimport WorkerStats
@@ -70,6 +71,8 @@ cdef void _fire(void* context, Timer* timer) noexcept nogil:
         n = <NodeConn*> (<char*> timer - _node_timer)
         if n.state == NODE_CONN_IDLE:
             upstream_close(w, n, False)
+        elif n.exchange.passage:
+            passage_node_timeout(w, n)
         else:
             exchange_node_timeout(w, n)
     elif timer.kind == TIMER_ACCEPT:

@@ -1,11 +1,17 @@
 """The TLS words of the harness: client and node alone, so that a story through a proxy fails for
 what the proxy does."""
 
+import random
 import ssl
 
 import pytest
 
-from tests.core.handshakes import certificate
+from fastlb._core import _testing_tls as core
+from tests.core.handshakes import certificate, records
+from tests.harness import Client
+from tests.harness.chop import ByteNode, Chopper, reframed
+from tests.harness.hellos import KINDS as KINDS_OF_HELLO
+from tests.harness.hellos import hello_of
 from tests.harness.nginx import Nginx
 from tests.harness.openssl_server import OpensslServer, page_says_reused
 from tests.harness.tls_client import (
@@ -127,3 +133,42 @@ def nginx(tickets):
     location / {{ return 200 '{{"node": "$server_addr", "reused": $reused}}'; }}
     """
     return Nginx(locations, {"both.pem": PEM}, listen="ssl")
+
+
+@pytest.mark.parametrize(("pieces", "framed"), [(1, 0), (0, 1), (7, 30)])
+@pytest.mark.parametrize(("version", "tickets"), KINDS)
+def test_chopped_and_reframed_handshakes_are_the_same_to_both_sides(
+    version, tickets, pieces, framed
+):
+    with TlsNode("a", PEM, tickets=tickets) as a, Chopper(address(a), pieces, framed) as way:
+        user = TlsUser(way.address, version, tickets)
+        for _ in range(3):
+            user.visit()
+    assert user.reused == [False, True, True]
+
+
+def test_reframed_records_carry_the_same():
+    pick = random.Random(1)
+    data = records(bytes(range(100))) + b"\x17\x03\x03\0\2ab"
+    again = reframed(data, 3, pick)
+    assert len(again) > len(data) + 33 * 4
+    payload, at = b"", 0
+    while again[at] == 22:
+        count = again[at + 4]
+        payload += again[at + 5 : at + 5 + count]
+        at += 5 + count
+    assert payload == bytes(range(100))
+    assert again[at:] == b"\x17\x03\x03\0\2ab"
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_HELLO)
+def test_a_recorded_hello_is_one(kind):
+    assert core.client_hello(hello_of(kind))["records"] == len(hello_of(kind))
+
+
+def test_a_byte_node_records_and_answers():
+    with ByteNode("a", b"answer", 5) as node, Client(address(node)) as client:
+        client.send(b"abc", b"de")
+        assert client.reader.exactly(6) == b"answer"
+        client.half_close()
+        assert node.received() == b"abcde"

@@ -1,0 +1,30 @@
+# One try to reach the decision's node, and what follows when it fails: the same for requests
+# (exchange) and for passages.
+#
+#   attempt_begin -> READY, or WAITS -> attempt_connected -> READY
+#               \-> FAILED             /-> FAILED, or a time-out
+#                     attempt_again -> another decision, or the cause to end with
+
+from libc.stdint cimport uint32_t
+
+from fastlb._core.connection cimport ClientConn, Exchange, Stream, Worker
+from fastlb._core.decision cimport DecideInput
+
+ctypedef void (*attempt_events_t)(Worker* w, Stream* s, uint32_t events) noexcept nogil
+
+cdef enum AttemptResult:
+    ATTEMPT_READY = 0                # x.node takes bytes
+    ATTEMPT_WAITS                    # the connection is being opened; its timer is set
+    ATTEMPT_FAILED                   # attempt_again is next
+
+# A new exchange of the client, in ClientState `state`; NULL when there is no memory.
+cdef Exchange* attempt_exchange(Worker* w, ClientConn* c, int state) noexcept nogil
+# What the decision is asked about; a request's head has to be in w.request.
+cdef void attempt_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil
+# Takes a pooled connection if `pooled`, else opens one.
+cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
+                       attempt_events_t on_events) noexcept nogil
+# After events of a connection that is being opened.
+cdef int attempt_connected(Worker* w, Exchange* x) noexcept nogil
+# The try failed for `cause`: CAUSE_NONE when it was decided again, else the Cause to end with.
+cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil

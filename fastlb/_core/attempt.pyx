@@ -1,0 +1,181 @@
+# One try to reach a node (contract in attempt.pxd).
+#
+# A pool with proxy_protocol gets a header ahead of all else on each connection, which tells of
+# one client: such connections are never pooled.
+
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport calloc
+from libc.string cimport memset
+
+from fastlb._core cimport system
+from fastlb._core.address cimport Address, address_from_sockaddr
+from fastlb._core.connection cimport (
+    ClientConn, Exchange, NODE_CONN_BUSY, NODE_CONN_CONNECTING, NodeConn, STAGE_CONNECT,
+    STREAM_ERROR, STREAM_HUP, STREAM_WRITABLE, Worker,
+)
+from fastlb._core.debug cimport BUG_ON, likely
+from fastlb._core.decide cimport decide_again, decision_reset
+from fastlb._core.decision cimport (
+    ACTION_FORWARD, ACTION_NO_NODE, DecideInput, decision_node,
+)
+from fastlb._core.exchange_end cimport exchange_count_load, exchange_uncount_load
+from fastlb._core.outcome cimport CAUSE_NO_DESCRIPTOR, CAUSE_NONE
+from fastlb._core.plan cimport POOL_PROXY_V1, POOL_PROXY_V2, PlanNode, plan_virtual_server
+from fastlb._core.proxy_protocol cimport (
+    PROXY_WRITE_BYTES_MAX, proxy_v1_write, proxy_v2_write,
+)
+from fastlb._core.request cimport request_head_at, request_reload
+from fastlb._core.slice cimport slice_of
+from fastlb._core.timer cimport timer_set
+from fastlb._core.upstream cimport (
+    upstream_borrow, upstream_close, upstream_connect, upstream_connected,
+)
+
+
+cdef Exchange* attempt_exchange(Worker* w, ClientConn* c, int state) noexcept nogil:
+    cdef Exchange* x = w.free_exchanges
+    if likely(x != NULL):
+        w.free_exchanges = x.next
+        memset(x, 0, <size_t> (<char*> &x.decision - <char*> x))
+    else:
+        x = <Exchange*> calloc(1, sizeof(Exchange))
+        if x == NULL:
+            return NULL
+    w.stats.exchanges += 1
+    x.client = c
+    x.snapshot = w.snapshot
+    x.snapshot.references += 1
+    x.started_us = w.now_us
+    decision_reset(&x.decision)
+    c.exchange = x
+    c.state = <unsigned char> state
+    return x
+
+
+cdef const Address* _local_address(ClientConn* c) noexcept nogil:
+    cdef system.sockaddr_storage sockaddr
+    cdef system.socklen_t size = sizeof(sockaddr)
+    if not c.local_known:
+        c.local_known = True
+        if system.getsockname(c.stream.fd, <system.sockaddr*> &sockaddr, &size) == 0:
+            address_from_sockaddr(&c.local, &sockaddr)
+    return &c.local
+
+
+cdef void attempt_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil:
+    ask.request.plan = x.snapshot.plan
+    ask.request.pool = x.pool
+    ask.request.client = &x.client_address
+    ask.request.local = NULL
+    if x.snapshot.plan.needs_local:
+        ask.request.local = _local_address(x.client)
+    ask.request.sni = slice_of(x.sni, x.sni_bytes)
+    ask.request.hello = NULL
+    ask.request.key = slice_of(NULL, 0)
+    ask.request.named = NULL
+    ask.request.virtual_server = <uint32_t> (x.server - plan_virtual_server(x.snapshot.plan, 0))
+    ask.request.head = NULL
+    ask.request.buf = NULL
+    if not x.passage:
+        BUG_ON(w.request_of != x)
+        ask.request.head = &w.request
+        ask.request.buf = request_head_at(x)
+    ask.request.wall_s = w.wall_s
+    ask.pool = x.pool
+    ask.persistence = x.pool.persistence
+    ask.table = w.nodes
+    ask.caches = x.snapshot.caches
+    ask.reservations = x.snapshot.reservations
+    ask.random = &w.random
+    ask.now_ms = w.boot_ms
+    ask.now_ticks = w.now_ticks
+    ask.peek = False
+
+
+# --- the try ------------------------------------------------------------------------------
+
+# In one segment with what follows, where anything does.
+cdef bint _send_proxy_header(Worker* w, Exchange* x) noexcept nogil:
+    cdef char[PROXY_WRITE_BYTES_MAX] out
+    cdef ClientConn* c = x.client
+    cdef int flags = system.MSG_NOSIGNAL
+    cdef uint32_t count
+    if x.pool.flags & POOL_PROXY_V1:
+        count = proxy_v1_write(out, &c.peer, _local_address(c))
+    else:
+        count = proxy_v2_write(out, &c.peer, _local_address(c), slice_of(x.sni, x.sni_bytes),
+                               slice_of(x.alpn, x.alpn_bytes))
+    if not x.passage or x.up.run_bytes:
+        flags |= system.MSG_MORE
+    # A new connection has room for it.
+    return system.send(x.node.stream.fd, out, count, flags) == <ssize_t> count
+
+
+cdef int _connected(Worker* w, Exchange* x) noexcept nogil:
+    if x.fresh and x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) \
+            and not _send_proxy_header(w, x):
+        return ATTEMPT_FAILED
+    return ATTEMPT_READY
+
+
+cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
+                       attempt_events_t on_events) noexcept nogil:
+    cdef const PlanNode* node = decision_node(x.snapshot.plan, x.pool, &x.decision)
+    cdef NodeConn* n = NULL
+    x.slot = node.slot
+    exchange_count_load(w, x)
+    w.nodes.slots[node.slot].used_at_ms = w.boot_ms
+    if pooled and not x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2):
+        n = upstream_borrow(w, node.slot, &node.address)
+    x.fresh = n == NULL
+    if n == NULL:
+        n = upstream_connect(w, node.slot, &node.address)
+        if n == NULL:
+            return ATTEMPT_FAILED
+    x.node = n
+    n.exchange = x
+    n.stream.on_events = on_events
+    if n.state == NODE_CONN_CONNECTING:
+        x.stage = STAGE_CONNECT
+        timer_set(&w.timers, &n.timer, w.now_ms + x.snapshot.plan.timeouts.connect)
+        return ATTEMPT_WAITS
+    return _connected(w, x)
+
+
+cdef int attempt_connected(Worker* w, Exchange* x) noexcept nogil:
+    cdef NodeConn* n = x.node
+    # A connection that failed never reports room alone.
+    if n.stream.ready & (STREAM_HUP | STREAM_ERROR) and upstream_connected(n) != 0:
+        return ATTEMPT_FAILED
+    if not n.stream.ready & STREAM_WRITABLE:
+        return ATTEMPT_WAITS
+    n.state = NODE_CONN_BUSY
+    return _connected(w, x)
+
+
+cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil:
+    cdef DecideInput ask
+    cdef bint established = x.decision.established
+    cdef int error = w.connect_errno
+    if x.node != NULL:
+        error = 0
+        upstream_close(w, x.node, False)
+        x.node = NULL
+    exchange_uncount_load(w, x)
+    if error in (system.EMFILE, system.ENFILE, system.ENOMEM, system.ENOBUFS):
+        return CAUSE_NO_DESCRIPTOR
+    w.stats.nodes[x.slot].connect_failures += 1
+    if x.retries >= x.pool.retries and not established:
+        # Its map must not move on to a node that nobody tries.
+        return cause
+    if not x.passage:
+        request_reload(w, x)
+    attempt_input(w, x, &ask)
+    decide_again(&ask, &x.decision)
+    if x.decision.action == ACTION_NO_NODE:
+        return cause
+    if x.decision.action == ACTION_FORWARD:
+        # The new node of a session is the failure mode's; only those after it are retries.
+        x.retries += not established
+        w.stats.retries += 1
+    return CAUSE_NONE

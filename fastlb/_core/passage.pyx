@@ -1,0 +1,205 @@
+# The state machine of one passage (contract in passage.pxd).
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastlb._core.attempt cimport (
+    ATTEMPT_FAILED, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
+    attempt_connected, attempt_exchange, attempt_input,
+)
+from fastlb._core.buffer cimport buffer_pending
+from fastlb._core.connection cimport (
+    CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_RESET, Exchange, NodeConn, STAGE_CONNECT,
+    STAGE_TUNNEL, STREAM_ERROR, Stream, Worker, post_client,
+)
+from fastlb._core.decide cimport decide
+from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, DecideInput
+from fastlb._core.exchange_end cimport exchange_abort, exchange_answered, exchange_end
+from fastlb._core.outcome cimport (
+    CAUSE_CLIENT_CLOSED, CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT, CAUSE_NODE_CLOSED,
+    CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_NO_NODE, CAUSE_SESSION_CLOSED, CAUSE_STOPPED,
+    CAUSE_TUNNEL_TIMEOUT,
+)
+from fastlb._core.plan cimport Plan, plan_pool, plan_virtual_server
+from fastlb._core.relay cimport flow_frame
+from fastlb._core.route cimport route_tls_pool
+from fastlb._core.stream cimport stream_note
+from fastlb._core.timer cimport timer_await, timer_clear
+from fastlb._core.tls_hello cimport TlsClientHello
+from fastlb._core.tunnel cimport (
+    TUNNEL_AGAIN, TUNNEL_ENDED, TUNNEL_OPEN, tunnel_run, tunnel_start,
+)
+
+
+# --- beginning ----------------------------------------------------------------------------
+
+cdef Exchange* _new(Worker* w, ClientConn* c) noexcept nogil:
+    cdef Exchange* x = attempt_exchange(w, c, CLIENT_PASSAGE)
+    if x == NULL:
+        w.request_done(w, c, DONE_RESET)
+        return NULL
+    x.passage = True
+    x.client_address = c.peer
+    tunnel_start(&x.up)
+    tunnel_start(&x.down)
+    if c.buffer != NULL:
+        x.up.data = c.buffer
+        c.buffer = NULL
+    timer_clear(&c.timer)
+    return x
+
+
+cdef void _note_hello(Exchange* x, const TlsClientHello* hello) noexcept nogil:
+    if hello.sni.bytes < sizeof(x.sni):
+        x.sni_bytes = <unsigned char> hello.sni.bytes
+        memcpy(x.sni, hello.sni.at, hello.sni.bytes)
+    # The first name of the list; one that is longer than all known ones is left out.
+    if hello.alpn.bytes and 0 < <unsigned char> hello.alpn.at[0] <= sizeof(x.alpn):
+        x.alpn_bytes = <unsigned char> hello.alpn.at[0]
+        memcpy(x.alpn, hello.alpn.at + 1, x.alpn_bytes)
+
+
+cdef void passage_begin(Worker* w, ClientConn* c, const TlsClientHello* hello) noexcept nogil:
+    cdef Exchange* x = _new(w, c)
+    cdef const Plan* plan = w.snapshot.plan
+    cdef int server = w.server_index[c.virtual_server_slot]
+    cdef DecideInput ask
+    if x == NULL:
+        return
+    if server < 0:
+        # The virtual server went with a reload, while the connection was being opened.
+        exchange_abort(w, x, CAUSE_STOPPED)
+        return
+    if x.up.data != NULL:
+        flow_frame(&x.up, x.up.data.start, buffer_pending(x.up.data))
+    x.server = plan_virtual_server(plan, <uint32_t> server)
+    x.pool = plan_pool(plan, x.server.pool)
+    if hello != NULL:
+        _note_hello(x, hello)
+        x.pool = plan_pool(plan, route_tls_pool(plan, x.server, hello.sni, hello.alpn))
+    attempt_input(w, x, &ask)
+    ask.request.hello = hello
+    decide(&ask, &x.decision)
+    _act(w, x)
+
+
+cdef void passage_refuse(Worker* w, ClientConn* c, int cause) noexcept nogil:
+    cdef Exchange* x = _new(w, c)
+    cdef int server = w.server_index[c.virtual_server_slot]
+    if x == NULL:
+        return
+    x.refused = True
+    if server >= 0:
+        x.server = plan_virtual_server(w.snapshot.plan, <uint32_t> server)
+    exchange_abort(w, x, cause)
+
+
+# --- towards the node ---------------------------------------------------------------------
+
+cdef bint _act(Worker* w, Exchange* x) noexcept nogil:
+    # One decision after the other, until a node is there or being connected to.
+    cdef int result, cause
+    while x.decision.action == ACTION_FORWARD:
+        # Until the connection stands; then the time of the node's first byte counts from there.
+        x.sent_us = w.now_us
+        result = attempt_begin(w, x, False, _node_events)
+        if result == ATTEMPT_WAITS:
+            return True
+        if result == ATTEMPT_READY:
+            return _connected(w, x)
+        cause = attempt_again(w, x, CAUSE_CONNECT_FAILED)
+        if cause != CAUSE_NONE:
+            exchange_abort(w, x, cause)
+            return False
+    exchange_abort(w, x, CAUSE_NO_NODE if x.decision.action == ACTION_NO_NODE
+                   else CAUSE_SESSION_CLOSED)
+    return False
+
+
+cdef void _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
+    cause = attempt_again(w, x, cause)
+    if cause == CAUSE_NONE:
+        _act(w, x)
+    else:
+        exchange_abort(w, x, cause)
+
+
+cdef bint _connected(Worker* w, Exchange* x) noexcept nogil:
+    x.stage = STAGE_TUNNEL
+    x.connected_us = w.now_us
+    x.sent_us = w.now_us
+    w.stats.nodes[x.slot].requests += 1
+    timer_clear(&x.node.timer)
+    exchange_answered(w, x, True)
+    return _relay(w, x)
+
+
+# --- the tunnel ---------------------------------------------------------------------------
+
+cdef bint _relay(Worker* w, Exchange* x) noexcept nogil:
+    cdef uint64_t before = x.up.bytes + x.down.bytes
+    cdef int result = tunnel_run(w, &x.client.stream, &x.node.stream, &x.up, &x.down)
+    cdef uint64_t moved = x.up.bytes + x.down.bytes - before
+    if x.first_byte_us == 0 and x.down.bytes:
+        x.first_byte_us = w.now_us
+    if result == TUNNEL_OPEN or result == TUNNEL_AGAIN:
+        timer_await(&w.timers, &x.node.timer, w.now_ms + x.snapshot.plan.timeouts.tunnel,
+                    moved != 0)
+        if result == TUNNEL_AGAIN:
+            post_client(w, x.client)
+        return True
+    if result == TUNNEL_ENDED:
+        exchange_end(w, x, DONE_CLOSE)
+    else:
+        exchange_abort(w, x, _broken_by(x))
+    return False
+
+
+cdef int _broken_by(const Exchange* x) noexcept nogil:
+    if x.node.stream.ready & STREAM_ERROR:
+        return CAUSE_NODE_CLOSED
+    return CAUSE_CLIENT_CLOSED if x.client.stream.ready & STREAM_ERROR else CAUSE_NO_BUFFER
+
+
+cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
+    cdef Exchange* x = (<NodeConn*> s).exchange
+    cdef int result
+    stream_note(s, events)
+    if x.stage == STAGE_TUNNEL:
+        _relay(w, x)
+        return
+    result = attempt_connected(w, x)
+    if result == ATTEMPT_READY:
+        _connected(w, x)
+    elif result == ATTEMPT_FAILED:
+        _on_connect_failed(w, x, CAUSE_CONNECT_FAILED)
+
+
+cdef void passage_client_events(Worker* w, ClientConn* c, uint32_t events) noexcept nogil:
+    cdef Exchange* x = c.exchange
+    stream_note(&c.stream, events)
+    if x.stage == STAGE_TUNNEL:
+        _relay(w, x)
+    elif c.stream.ready & STREAM_ERROR:
+        # Nobody waits for the node any more. A client that only finished sending may.
+        exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
+
+
+cdef void passage_continue(Worker* w, ClientConn* c) noexcept nogil:
+    if c.exchange.stage == STAGE_TUNNEL:
+        _relay(w, c.exchange)
+
+
+cdef void passage_client_timeout(Worker* w, ClientConn* c) noexcept nogil:
+    exchange_abort(w, c.exchange, CAUSE_TUNNEL_TIMEOUT)
+
+
+cdef void passage_node_timeout(Worker* w, NodeConn* n) noexcept nogil:
+    if n.exchange.stage == STAGE_CONNECT:
+        _on_connect_failed(w, n.exchange, CAUSE_CONNECT_TIMEOUT)
+    else:
+        exchange_abort(w, n.exchange, CAUSE_TUNNEL_TIMEOUT)
+
+
+cdef void passage_stop(Worker* w, ClientConn* c) noexcept nogil:
+    exchange_abort(w, c.exchange, CAUSE_STOPPED)
