@@ -317,6 +317,12 @@ PLAIN_AND_TLS = _warning(
     "speaks plain HTTP to them: one of the two will fail",
 )
 
+NO_RESPONSES = _warning(
+    117,
+    'no responses are seen through protocol "{protocol}" of [virtual_servers.{name}]: there it '
+    'chooses as "least-connections" does',
+)
+
 
 def _start(number: int, text: str) -> Message:
     return Message(f"FLB-S{number:03}", "error", text)
