@@ -9,7 +9,7 @@ from fastlb._core.attempt cimport (
 )
 from fastlb._core.buffer cimport buffer_pending
 from fastlb._core.connection cimport (
-    CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_RESET, Exchange, NodeConn, STAGE_CONNECT,
+    CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_LINGER, DONE_RESET, Exchange, NodeConn, STAGE_CONNECT,
     STAGE_TUNNEL, STREAM_ERROR, Stream, Worker, post_client,
 )
 from fastlb._core.decide cimport decide, decide_learn
@@ -22,7 +22,8 @@ from fastlb._core.outcome cimport (
 )
 from fastlb._core.persist cimport LearnInput
 from fastlb._core.plan cimport (
-    CLASS_KEYS_GRANTED, KEY_SESSION, Plan, plan_class, plan_pool, plan_virtual_server,
+    CLASS_KEYS_GRANTED, KEY_SESSION, PROTOCOL_HTTPS, Plan, plan_class, plan_pool,
+    plan_virtual_server,
 )
 from fastlb._core.relay cimport flow_frame
 from fastlb._core.route cimport route_tls_pool
@@ -112,9 +113,12 @@ cdef void passage_refuse(Worker* w, ClientConn* c, int cause) noexcept nogil:
     if x == NULL:
         return
     x.refused = True
+    x.cause = <unsigned char> cause
     if server >= 0:
         x.server = plan_virtual_server(w.snapshot.plan, <uint32_t> server)
-    exchange_abort(w, x, cause)
+    # On https an alert, or an answer in plain text, has been sent, and must arrive.
+    exchange_end(w, x, DONE_LINGER if x.server != NULL and x.server.protocol == PROTOCOL_HTTPS
+                 else DONE_RESET)
 
 
 # --- towards the node ---------------------------------------------------------------------

@@ -34,6 +34,7 @@ ctypedef struct TlsClientHello:      # slices point into `data`, or into `joined
     uint8_t offers_ticket            # the session_ticket extension is there
     uint8_t offers_tls13             # supported_versions has 0x0304
     uint8_t has_psk                  # resumes a TLS 1.3 session, by an identity that changes
+    Slice psk                        # the first identity: a ticket (RFC 8446 4.6.1)
 
 # The `count` bytes at `data` begin with the connection's first one. > 0: the bytes of the
 # records that carry the message; 0: more is needed; else a TlsError. A message in several
