@@ -22,6 +22,7 @@ from OpenSSL import SSL, crypto
 
 from fastlb import tls_addresses
 from fastlb._core.tls_callbacks import Staple, select_protocol_address, staple_address
+from fastlb.ticket_keys import KEY_BYTES, LIFETIME_S
 from fastlb.tls_material import (
     CertificateMaterial,
     Material,
@@ -30,15 +31,7 @@ from fastlb.tls_material import (
     View,
     decode,
 )
-from fastlb.tls_tickets import (
-    KEY_BYTES,
-    LIFETIME_S,
-    Layout,
-    NotShared,
-    share_key,
-    shared_layout,
-    write_key,
-)
+from fastlb.tls_tickets import Layout, NotShared, share_key, shared_layout, write_key
 
 ffi: Any = _openssl.ffi
 lib: Any = _openssl.lib
@@ -186,6 +179,11 @@ def _server_one(
     return _keep(one, made)
 
 
+def try_server(server: ServerMaterial, certificate: CertificateMaterial) -> None:
+    """Raises what would make this context impossible."""
+    _known.pop(_server_one(b"", server, certificate, True, []).mark)
+
+
 def _client_certificates(context: SSL.Context, server: ServerMaterial) -> None:
     if server.client_certificates == "off":
         return
@@ -239,6 +237,11 @@ def _pool_one(mark: bytes, pool: PoolMaterial, trusted: tuple[bytes, ...], made:
     if pool.chain:
         _identity(context, pool.chain, pool.key)
     return _keep(one, made)
+
+
+def try_pool(pool: PoolMaterial, trusted: tuple[bytes, ...]) -> None:
+    """Raises what would make this context impossible."""
+    _known.pop(_pool_one(b"", pool, trusted, []).mark)
 
 
 # --- both ---------------------------------------------------------------------------------

@@ -4,6 +4,9 @@ It travels inside the plan, which only the workers can read: so a worker needs n
 files, and all workers have the same.
 """
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import msgspec
 from msgspec import Struct, field
 
@@ -52,7 +55,19 @@ class Material(Struct, array_like=True, frozen=True):
     ticket_keys: list[memoryview] = field(default_factory=list)
 
 
-def encode(material: Material, ticket_keys: list[bytearray]) -> bytes:
+class TlsFiles(NamedTuple):
+    """What the plan needs of the files of a configuration."""
+
+    material: Material
+    names: dict[str, dict[str, int]]  # by virtual server: certificate by server name
+    first: dict[str, int]  # by virtual server: the certificate for all other names
+    pools: dict[str, int]  # number of the pool's context behind those of the certificates
+
+
+NOTHING = TlsFiles(Material(), {}, {}, {})
+
+
+def encode(material: Material, ticket_keys: Iterable[bytearray]) -> bytes:
     """The bytes of PlanTls.material."""
     views = [memoryview(key) for key in ticket_keys]
     return msgspec.msgpack.encode(msgspec.structs.replace(material, ticket_keys=views))

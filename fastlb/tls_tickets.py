@@ -1,13 +1,9 @@
-"""Session ticket keys that all workers share: their life, and how contexts get them.
-
-A ticket is the client's copy of its session, encrypted with a key of the server's (RFC 5077,
-RFC 8446 4.6.1). The control process makes the keys, and all workers have the same: the one that
-encrypts, the next one (another worker may use it a moment earlier), and the one before. They are
-in memory only.
+"""How contexts get the session ticket keys that all workers share (ticket_keys.py).
 
 The library makes keys of its own for each context, and the function that sets others is none of
 those that `cryptography` gives access to. So the keys are written where the library has them. No
-layout is assumed; it is found and proven, in each process, before the first client:
+layout is assumed; it is found and proven, in each worker, before it
+serves:
 
 1. A context of our own grants a ticket. Its first 16 bytes name the key and are in the context's
    memory, whose size the allocator knows; they must be there exactly once.
@@ -26,8 +22,6 @@ import ctypes
 import datetime
 import hmac
 import os
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
@@ -41,14 +35,12 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from fastlb import errors, log
+from fastlb.ticket_keys import HMAC_BYTES, KEY_BYTES, NAME_BYTES, SECRET_BYTES
 from fastlb.tls_addresses import pointer_of
 
 ffi: Any = _openssl.ffi
 lib: Any = _openssl.lib
 
-NAME_BYTES, HMAC_BYTES, CIPHER_BYTES = 16, 32, 32
-SECRET_BYTES = HMAC_BYTES + CIPHER_BYTES
-KEY_BYTES = NAME_BYTES + SECRET_BYTES
 BLOCK_BYTES = 16  # of AES
 POINTER_BYTES = 8
 CONTEXT_BYTES_MAX = 1 << 16  # a context of any version is far smaller
@@ -56,54 +48,11 @@ SIZES_DIFFER_MAX = 64  # the allocator rounds up, and does not split off the lea
 POINTERS_TRIED = 16  # behind the name
 ROUNDS_MAX = 10  # of a handshake in memory
 
-LIFETIME_S = 12 * 3600.0  # of a key as the one that encrypts
-
 Ticket = memoryview | bytes | bytearray
 
 
 class NotShared(Exception):
     """Why keys cannot be written into contexts."""
-
-
-# --- the keys: control process ------------------------------------------------------------
-
-
-class TicketKeys:
-    """The keys of one installation; `keys` has the encrypting one first, then the next one, then
-    the one before."""
-
-    def __init__(self, now: Callable[[], float] | None = None) -> None:
-        self._now = now or (lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
-        self.keys = [bytearray(os.urandom(KEY_BYTES)) for _ in range(2)]
-        self._rotated = self._now()
-
-    def names(self) -> list[bytes]:
-        """What the tickets of each key begin with."""
-        return [bytes(key[:NAME_BYTES]) for key in self.keys]
-
-    def is_due(self) -> bool:
-        """Whether the encrypting key has done its time."""
-        return self._now() - self._rotated >= LIFETIME_S
-
-    def rotate(self) -> None:
-        """The next key encrypts from now on; the one that no worker needs any more is wiped."""
-        current, following, *before = self.keys
-        self.keys = [following, bytearray(os.urandom(KEY_BYTES)), current]
-        for key in before:
-            wipe(key)
-        self._rotated = self._now()
-
-    def wipe(self) -> None:
-        """Leaves nothing of them."""
-        for key in self.keys:
-            wipe(key)
-
-
-def wipe(key: bytearray) -> None:
-    key[:] = bytes(len(key))
-
-
-# --- the keys: workers --------------------------------------------------------------------
 
 
 class Layout(NamedTuple):
@@ -219,9 +168,10 @@ def _search(heap: Heap, context: int, ticket: bytes, secret: bytes) -> Layout:
     first = -(-(name_at + NAME_BYTES) // POINTER_BYTES) * POINTER_BYTES
     for at in range(first, min(first + POINTERS_TRIED * POINTER_BYTES, size - 7), POINTER_BYTES):
         pointer = int.from_bytes(memory[at : at + POINTER_BYTES], "little")
-        if heap.bytes_at(pointer) >= SECRET_BYTES:
-            if _is_key_of(heap.read(pointer, SECRET_BYTES), ticket, secret):
-                return Layout(size, name_at, at)
+        if heap.bytes_at(pointer) < SECRET_BYTES:
+            continue
+        if _is_key_of(heap.read(pointer, SECRET_BYTES), ticket, secret):
+            return Layout(size, name_at, at)
     raise NotShared("the ticket key is not behind its name")
 
 

@@ -91,11 +91,13 @@ def read_virtual_server(size_t address, int slot) -> dict:
         "bytes_in": one.bytes_in,
         "bytes_out": one.bytes_out,
         "statuses": [one.statuses[i] for i in range(6)],
-        "handshakes": one.handshakes,
-        "handshakes_resumed": one.handshakes_resumed,
-        "handshakes_tls13": one.handshakes_tls13,
-        "handshakes_failed": one.handshakes_failed,
-        "handshakes_waiting": one.handshakes_waiting,
+        "tls": {
+            "handshakes": one.handshakes,
+            "resumed": one.handshakes_resumed,
+            "tls13": one.handshakes_tls13,
+            "failed": one.handshakes_failed,
+            "waiting": one.handshakes_waiting,
+        },
     }
 
 
