@@ -338,6 +338,12 @@ CHAIN_DOUBTFUL = _warning(134, "{file}: {doubt}")
 NOT_STAPLED = _warning(135, "{file} is not stapled: {reason}")
 KEY_FILE_OPEN = _warning(136, "everybody on this machine may read {file}: chmod o= {file}")
 
+NO_RESPONSES = _warning(
+    117,
+    'no responses are seen through protocol "{protocol}" of [virtual_servers.{name}]: there it '
+    'chooses as "least-connections" does',
+)
+
 
 def _start(number: int, text: str) -> Message:
     return Message(f"FLB-S{number:03}", "error", text)

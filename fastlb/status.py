@@ -9,7 +9,7 @@ from typing import Any
 import fastlb
 from fastlb._core.node import read_slot
 from fastlb._core.session_walk import TallyRow
-from fastlb.config import CacheClass, Config, Node
+from fastlb.config import CacheClass, Config, Node, VirtualServer
 from fastlb.counters import Counters
 from fastlb.errors import Refused
 from fastlb.in_force import InForce
@@ -58,8 +58,7 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
         "workers": shown,
         "virtual_servers": {
             name: _virtual_server(
-                [str(address) for address in server.listen],
-                reader.virtual_server(reader.slots.virtual_servers.used[name]),
+                server, reader.virtual_server(reader.slots.virtual_servers.used[name])
             )
             for name, server in cfg.virtual_servers.items()
         },
@@ -96,9 +95,16 @@ def _worker(index: int, counters: Counters, workers: Workers, now_ms: int) -> di
     }
 
 
-def _virtual_server(listen: list[str], counters: Counters) -> dict[str, Any]:
+def _virtual_server(server: VirtualServer, counters: Counters) -> dict[str, Any]:
     statuses = dict(zip(STATUS_CLASSES, counters.pop("statuses"), strict=True))
-    return {"listen": listen, **counters, "statuses": statuses}
+    tls = counters.pop("tls")
+    return {
+        "listen": [str(address) for address in server.listen],
+        "protocol": server.protocol,
+        **counters,
+        "statuses": statuses,
+        "tls": tls if server.protocol == "https" else None,
+    }
 
 
 def _nodes(

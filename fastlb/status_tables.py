@@ -7,6 +7,7 @@ CACHE_FIGURES = ("hits", "misses", "expiries", "evictions")
 NODE_HEAD = (
     "pool", "node", "state", "weight", "connections", "sessions", "given", "requests", "idle",
 )  # fmt: skip
+TLS = ("handshakes", "resumed", "failed", "waiting")
 CLASS_HEAD = ("class", "type", "maps", "oldest", *CACHE_FIGURES, "outcomes")
 
 
@@ -23,22 +24,7 @@ def as_tables(status: dict[str, Any]) -> str:
             ),
         )
     )
-    parts.append(
-        table(
-            ("virtual server", "listen", "connections", "requests", "4xx", "5xx"),
-            (
-                (
-                    name,
-                    ", ".join(server["listen"]),
-                    server["connections"],
-                    server["requests"],
-                    server["statuses"]["4xx"],
-                    server["statuses"]["5xx"],
-                )
-                for name, server in status["virtual_servers"].items()
-            ),
-        )
-    )
+    parts.append(_virtual_servers(status["virtual_servers"]))
     parts.append(_pools(status["pools"]))
     if status["persistence"]:
         parts.append(
@@ -51,6 +37,21 @@ def as_tables(status: dict[str, Any]) -> str:
         failed = ", ".join(f"{cause} {count}" for cause, count in status["causes"].items())
         parts.append(f"failed exchanges: {failed}")
     return "\n\n".join(parts)
+
+
+def _virtual_servers(servers: dict[str, Any]) -> str:
+    head = ("virtual server", "listen", "protocol", "connections", "requests", "4xx", "5xx")
+    rows = []
+    for name, one in servers.items():
+        http = one["protocol"] in ("http", "https")
+        failed = [one["statuses"][digit] if http else "-" for digit in ("4xx", "5xx")]
+        figures = (one["protocol"], one["connections"], one["requests"])
+        rows.append((name, ", ".join(one["listen"]), *figures, *failed))
+    tables = [table(head, rows)]
+    tls = [(name, *(one["tls"][key] for key in TLS)) for name, one in servers.items() if one["tls"]]
+    if tls:
+        tables.append(table(("TLS", *TLS), tls))
+    return "\n\n".join(tables)
 
 
 def _pools(pools: dict[str, Any]) -> str:

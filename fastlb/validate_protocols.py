@@ -10,6 +10,7 @@ from typing import Any
 from fastlb import config, errors
 from fastlb.config import Config, VirtualServer
 from fastlb.decode import Report
+from fastlb.units import UnixAddress
 from fastlb.uses import pools_of, uses_of
 
 Path = tuple[str | int, ...]
@@ -62,7 +63,8 @@ def _protocol_keys(server: VirtualServer, written: Tables, path: Path, report: R
         report(errors.TLS_NOT_ENDED, (*path, "tls"), protocol=protocol, meaning=MEANING[protocol])
     if protocol != "tls" and server.not_tls != "close":
         report(errors.ONLY_WITH_PROTOCOL, (*path, "not_tls"), expected='"tls"')
-    if server.proxy_protocol and not server.trusted_proxies:
+    unix = all(isinstance(address, UnixAddress) for address in server.listen)
+    if server.proxy_protocol and not server.trusted_proxies and not unix:
         report(errors.PROXY_WITHOUT_TRUST, (*path, "proxy_protocol"))
     if protocol in ("tls", "tcp"):
         if server.decision_header:
@@ -198,11 +200,28 @@ def _shared_pools(cfg: Config, report: Report) -> None:
         for pool in pools_of(server):
             users.setdefault(pool, {}).setdefault(server.protocol, name)
     for pool, by_protocol in users.items():
-        passed = by_protocol.get("tls")
-        if passed is None or pool not in cfg.pools:
-            continue
-        plain = next((by_protocol[one] for one in HTTP if one in by_protocol), None)
-        if cfg.pools[pool].tls is not None:
-            report(errors.TLS_INSIDE_TLS, ("pools", pool, "tls"), name=passed)
-        elif plain is not None:
-            report(errors.PLAIN_AND_TLS, ("pools", pool), tls=passed, plain=plain)
+        if pool in cfg.pools:
+            _passages(cfg.pools[pool], ("pools", pool), by_protocol, report)
+            _tls_of_nodes(cfg.pools[pool], ("pools", pool), by_protocol, report)
+
+
+def _passages(pool: config.Pool, path: Path, by_protocol: dict[str, str], report: Report) -> None:
+    if pool.algorithm != "fastest-response":
+        return
+    for protocol in ("tls", "tcp"):
+        if protocol in by_protocol:
+            values = {"protocol": protocol, "name": by_protocol[protocol]}
+            report(errors.NO_RESPONSES, (*path, "algorithm"), **values)
+
+
+def _tls_of_nodes(
+    pool: config.Pool, path: Path, by_protocol: dict[str, str], report: Report
+) -> None:
+    if "tls" not in by_protocol:
+        return
+    passed = by_protocol["tls"]
+    plain = next((by_protocol[one] for one in HTTP if one in by_protocol), None)
+    if pool.tls is not None:
+        report(errors.TLS_INSIDE_TLS, (*path, "tls"), name=passed)
+    elif plain is not None:
+        report(errors.PLAIN_AND_TLS, path, tls=passed, plain=plain)

@@ -14,6 +14,7 @@ from fastlb.check import check_file, check_text
 from fastlb.class_id import class_hex, server_cookie_name
 from fastlb.config import Config, CookieClass, IpClass, Proxy, TransparentClass
 from fastlb.units import InetAddress, KeyPart, UnixAddress
+from tests.named_files import with_files
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "ci"))
@@ -36,10 +37,10 @@ def with_class(text: str) -> str:
 
 
 @pytest.fixture
-def everything(monkeypatch: pytest.MonkeyPatch) -> Config:
+def everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Config:
     monkeypatch.setattr(features, "UNAVAILABLE", ())
-    file = ROOT / "examples/everything.toml"
-    checked = check_file(file)
+    (tmp_path / "passphrases").write_bytes((ROOT / "examples/passphrases").read_bytes())
+    checked = check_file(with_files((ROOT / "examples/everything.toml").read_text(), tmp_path))
     assert [str(problem) for problem in checked.errors] == []
     assert checked.config is not None
     return checked.config
@@ -55,6 +56,18 @@ def test_quickstart_is_right_and_warns_of_nothing() -> None:
     demo = checked.config.persistence["demo"]
     assert isinstance(demo, TransparentClass)
     assert demo.fallback == "by-ip"
+
+
+@pytest.mark.parametrize("name", ["https", "tls-passthrough", "tcp"])
+def test_the_examples_of_protocols_are_right(name: str, tmp_path: Path) -> None:
+    checked = check_file(with_files((ROOT / f"examples/{name}.toml").read_text(), tmp_path))
+    assert [str(one) for one in (*checked.errors, *checked.warnings)] == []
+    assert checked.config is not None
+
+
+def test_every_example_is_looked_at() -> None:
+    names = {file.stem for file in (ROOT / "examples").glob("*.toml")}
+    assert names == {"everything", "quickstart", "https", "tls-passthrough", "tcp"}
 
 
 def test_the_example_of_everything_leaves_no_key_out() -> None:
@@ -85,12 +98,12 @@ def test_values_are_resolved(everything: Config) -> None:
     assert len(everything.cluster.datacenters["dc2"]) == 2
 
 
-def test_files_are_relative_to_the_configuration(everything: Config) -> None:
+def test_files_are_relative_to_the_configuration(everything: Config, tmp_path: Path) -> None:
     insert: Any = everything.persistence["insert"]
-    assert insert.passphrase_file == ROOT / "examples/passphrases"
+    assert insert.passphrase_file == tmp_path / "passphrases"
     tls = everything.virtual_servers["secure"].tls
     assert tls is not None
-    assert tls.certificates[0].key == ROOT / "examples/shop.key"
+    assert tls.certificates[0].key == tmp_path / "shop.key"
     log = served('proxy.access_log = "a.log"\n' + with_class('type = "ip"'), Path("/etc/x/f.toml"))
     assert log.proxy.access_log == "/etc/x/a.log"
 

@@ -7,19 +7,30 @@ from pathlib import Path
 import pytest
 
 from fastlb import features
-from fastlb.check import check_text
+from fastlb.check import check_file
+from tests.named_files import with_files
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "docs/persistence.md").read_text()
-BLOCKS = re.findall(r"^```toml\n(\[.*?)^```", TEXT, re.DOTALL | re.MULTILINE)  # whole tables
+PAGES = ("docs/persistence.md", "docs/tls.md", "README.md")
+BLOCK = re.compile(r"^```toml\n(\[.*?)^```", re.DOTALL | re.MULTILINE)  # whole tables
+BLOCKS = [
+    pytest.param(block, id=f"{Path(page).stem}-{number}")
+    for page in PAGES
+    for number, block in enumerate(BLOCK.findall((ROOT / page).read_text()))
+]
 SERVING = '[virtual_servers.web]\nlisten = ["127.0.0.1:80"]\npool = "web"\n'
 WEB = '[pools.web]\nnodes = ["127.0.0.1:81"]\n'
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_configuration_is_right(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_is_right(
+    block: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(features, "UNAVAILABLE", ())
-    checked = check_text(SERVING + ("" if "[pools.web]" in block else WEB) + block, Path("x"))
+    text = ("" if "[virtual_servers." in block else SERVING) + block
+    if 'pool = "web"' in text and "[pools.web]" not in text:
+        text = WEB + text
+    checked = check_file(with_files(text, tmp_path))
     assert [str(error) for error in checked.errors] == []
 
 

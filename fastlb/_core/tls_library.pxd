@@ -25,6 +25,7 @@ ctypedef struct TlsLibrary:
     int (*SSL_do_handshake)(void* ssl) noexcept nogil
     int (*SSL_read)(void* ssl, void* into, int room) noexcept nogil
     int (*SSL_write)(void* ssl, const void* data, int count) noexcept nogil
+    int (*SSL_pending)(const void* ssl) noexcept nogil
     int (*SSL_shutdown)(void* ssl) noexcept nogil
     int (*SSL_get_shutdown)(const void* ssl) noexcept nogil
     void (*SSL_set_shutdown)(void* ssl, int mode) noexcept nogil
