@@ -5,7 +5,7 @@ its recipe for session ids) and a floor that only moves bytes. A connection is a
 taken to a node, has a handshake, one request of 420 bytes, one answer of 1,360, and ends.
 Handshakes are played without cryptography (tls_bytes.h), so that the load does not
 drown the proxy on a small machine: what a proxy sees and may read is the same. `real` has
-real ones: OpenSSL at the client, nginx at the nodes.
+real ones: OpenSSL at the client, and nginx at the nodes, which share no sessions.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from fastlb.check import check_file
 
 from . import machine
-from .peers.base import Place, present, version_of
+from .certificate import certificate_make
+from .peers.base import Place, present
 from .peers.fastlb import Fastlb, command, write_configuration
 from .peers.haproxy import HAProxy
 from .peers.nginx import Nginx
-from .rotation import Aim, Case, Contestant, Topic, main
-from .session import leave, run_ready
+from .rotation import Aim, Case, Contestant, Topic, accepts, main
+from .session import Session, leave, run_proxy, run_ready
 
 BOTH = ("nginx", "haproxy")
 _CLIENTS = 2000
@@ -64,6 +66,15 @@ CASES = (
         "the connections of `session-id`, relayed as tcp, without persistence",
         "id",
         settings={"tls": ""},
+    ),
+    Case(
+        "real",
+        "TLS 1.2 by OpenSSL at both ends, every client resumes its session by its id",
+        "https_load",
+        ("-c", "16", "-m", "resume", "-t", "12", "-N"),
+        500,
+        kept=True,
+        settings={"nodes": "nginx"},
     ),
 )
 
@@ -114,9 +125,7 @@ class FastlbPassage(Contestant):
             nodes=json.dumps([f"127.0.0.1:{port}" for port in place.node_ports]),
             persistence=_FASTLB_SSL if tls else "",
         )
-        return write_configuration(
-            place.directory, tables, workers=1, connections=_CONNECTIONS_MAX
-        )
+        return write_configuration(place.directory, tables, workers=1, connections=_CONNECTIONS_MAX)
 
     def refuses(self, case: Case, root: Path) -> str | None:
         directory = root / "refused"
@@ -239,11 +248,72 @@ class HAProxyPassage(Contestant):
         return [present(HAProxy().binary(), self.name), "-db", "-f", str(path)]
 
 
+_NODES = """\
+daemon off;
+user root;
+pid {directory}/nginx.pid;
+error_log stderr crit;
+worker_processes 1;
+worker_rlimit_nofile 65536;
+events {{
+    worker_connections {connections};
+}}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_session_tickets off;
+{servers}
+}}
+"""
+_NODE = """\
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_session_cache shared:n{port}:2m;
+        location / {{ return 200 "{body}"; }}
+    }}
+"""
+
+
+@contextlib.contextmanager
+def _nginx_nodes(layout: machine.Layout, place: Place) -> Iterator[None]:
+    """Nodes that end TLS; a session is known where it was granted only."""
+    key, certificate, _ = certificate_make(place.directory, "rsa")
+    path = place.directory / "nodes.conf"
+    servers = [_NODE.format(port=port, body="x" * 1024) for port in place.node_ports]
+    path.write_text(
+        _NODES.format(
+            directory=place.directory,
+            connections=_CONNECTIONS_MAX,
+            certificate=certificate,
+            key=key,
+            servers="".join(servers),
+        )
+    )
+    command = [present(Nginx().binary(), "nginx"), "-p", str(place.directory), "-c", str(path)]
+    beside = machine.Layout(layout.others, layout.others)
+    session = Session(place.programs, beside, replace(place, port=place.node_ports[0]))
+    with (
+        (place.directory / "nodes.log").open("w") as log,
+        run_proxy(session, [*command, "-e", "stderr"], log, answers=accepts),
+    ):
+        yield
+
+
 @contextlib.contextmanager
 def nodes(root: Path, layout: machine.Layout, case: Case, place: Place) -> Iterator[None]:
     ports = ",".join(map(str, place.node_ports))
-    with run_ready(layout, [str(root / "stream_node"), "-p", ports]):
-        yield
+    if case.settings.get("nodes") == "nginx":
+        with _nginx_nodes(layout, place):
+            yield
+    else:
+        with run_ready(layout, [str(root / "stream_node"), "-p", ports]):
+            yield
 
 
 TOPIC = Topic(
@@ -251,7 +321,7 @@ TOPIC = Topic(
     "Proxy CPU per new TLS connection that is passed through, with session persistence.",
     CASES,
     (FastlbPassage(), NginxPassage(), HAProxyPassage(), Floor()),
-    ("stream_node", "stream_load", "mover"),
+    ("stream_node", "stream_load", "https_load", "mover"),
     nodes,
 )
 

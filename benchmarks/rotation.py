@@ -218,18 +218,23 @@ def _figures(case: Case, cpu: proc.Cpu, counted: dict[str, Any]) -> Figures:
 
 
 def _rounds(case: Case, running: dict[str, _Running], rounds: int, results: Results) -> None:
-    """One round more than asked for, of which the first is the warm-up."""
+    """One round more than asked for, of which the first is the warm-up.
+
+    Who fails once is out of the case: ratios need whole rounds."""
     names = list(running)
     table = results.rounds.setdefault(case.name, {})
     for turn in range(rounds + 1):
-        shift = turn % len(names)
-        found = {
-            name: _slice(case, name, running[name], results)
-            for name in names[shift:] + names[:shift]
-        }
-        for name in names:
+        shift = turn % max(1, len(names))
+        for name in names[shift:] + names[:shift]:
+            try:
+                figures = _slice(case, name, running[name], results)
+            except RunFailed as failure:
+                results.failures.append(str(failure))
+                names.remove(name)
+                table.pop(name, None)
+                continue
             if turn:
-                table.setdefault(name, []).append(found[name])
+                table.setdefault(name, []).append(figures)
         shown = f"\r{case.name}: round {turn} of {rounds} "
         print(shown, end="", file=sys.stderr, flush=True)
     print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
@@ -283,8 +288,8 @@ def measure(
         _rounds(case, running, rounds, results)
         foreign = (proc.machine_busy_ns() - busy) - (_own_ns() - ours)
         results.foreign_cpu[case.name] = max(0.0, foreign / 1e9 / (time.monotonic() - started))
-        for name, one in running.items() if calls else ():
-            results.calls.setdefault(case.name, {})[name] = _calls(case, one)
+        for name in results.names(case) if calls else ():
+            results.calls.setdefault(case.name, {})[name] = _calls(case, running[name])
 
 
 def _own_ns() -> int:
@@ -390,7 +395,7 @@ def arguments_of(topic: Topic, argv: Sequence[str] | None) -> argparse.Namespace
     )
     parser.add_argument("--cases", type=_names, default=cases, help=", ".join(cases))
     parser.add_argument("--proxies", type=_names, default=proxies, help=", ".join(proxies))
-    add_options(parser, topic.rounds)
+    add_options(parser, str(topic.rounds))
     arguments = parser.parse_args(argv)
     for chosen, known in ((arguments.cases, cases), (arguments.proxies, proxies)):
         unknown = set(chosen) - set(known)
@@ -399,12 +404,12 @@ def arguments_of(topic: Topic, argv: Sequence[str] | None) -> argparse.Namespace
     return arguments
 
 
-def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
+def add_options(parser: argparse.ArgumentParser, rounds: str, json: str = "FILE") -> None:
     parser.add_argument("--rounds", type=int, help=f"default {rounds}")
     parser.add_argument("--scale", type=float, default=1.0, help="of a slice; 0.1: a tenth of it")
-    parser.add_argument("--quick", action="store_true", help="6 rounds of half slices: rough")
+    parser.add_argument("--quick", action="store_true", help="few rounds of half slices: rough")
     parser.add_argument("--calls", action="store_true", help="count system calls too (strace)")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar=json)
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="a page with marks: between them"
     )
@@ -422,7 +427,7 @@ class Outcome:
         return [verdict(case, self.results) for case in self.cases if case.aim]
 
 
-def _installed(topic: Topic, wanted: Sequence[str]) -> dict[Contestant, str]:
+def installed(topic: Topic, wanted: Sequence[str]) -> dict[Contestant, str]:
     found = {}
     for contestant in topic.contestants:
         if contestant.name in wanted:
@@ -440,7 +445,7 @@ def _scaled(case: Case, scale: float) -> Case:
 
 def run(topic: Topic, arguments: argparse.Namespace) -> Outcome:
     """Measures, prints, writes what was asked for."""
-    contestants = _installed(topic, arguments.proxies)
+    contestants = installed(topic, arguments.proxies)
     rounds = arguments.rounds or (6 if arguments.quick else topic.rounds)
     scale = arguments.scale * (0.5 if arguments.quick else 1)
     cases = [_scaled(case, scale) for case in topic.cases if case.name in arguments.cases]

@@ -111,9 +111,7 @@ class Generator:
 @contextlib.contextmanager
 def run_generator(layout: machine.Layout, command: list[str]) -> Iterator[Generator]:
     """A program of the generators' manners, warmed up and with nothing in flight."""
-    process = _popen(
-        _pinned(layout.others, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = _popen(_pinned(layout.others, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdin
         assert process.stdout

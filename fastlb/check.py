@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import fastlb
 from fastlb import errors
 from fastlb.config import PLACES, Config
-from fastlb.decode import Decoder
+from fastlb.decode import Decoder, Report
 from fastlb.errors import ConfigNotFound, Message, Problem, printable
 from fastlb.features import unavailable
 from fastlb.toml_lines import Path, TomlLines
@@ -120,9 +120,18 @@ def check_text(text: str, file: FilePath) -> Checked:
         problems.refused.add(path)
     config = Decoder(document, file, problems.add).read()
     validate(config, document, problems.add)
+    _check_tls(config, problems.add)
     if not problems.errors():
         unused(config, problems.add)
     return problems.checked(config)
+
+
+def _check_tls(config: Config, report: Report) -> None:
+    servers = [server.tls for server in config.virtual_servers.values()]
+    if any([*servers, *(pool.tls for pool in config.pools.values())]):
+        from fastlb.tls_files import check_tls  # and the TLS library, which costs commands a while
+
+        check_tls(config, report)
 
 
 def _syntax_place(reason: str, text: str) -> tuple[str, int]:

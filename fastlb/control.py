@@ -222,6 +222,7 @@ class Control:
                 self.in_force.states.look()
                 if not self._reloading.locked():
                     self.in_force.tidy()
+                    self.in_force.rotate_ticket_keys()
 
     # --- reload ---
 

@@ -291,6 +291,15 @@ HASH_BEHIND_COOKIE = _warning(
 )
 
 
+TLS_FILE = _error(120, "{file}: {reason}")
+KEY_OF_ANOTHER = _error(
+    121, "{file} is not the key of the certificate in {certificate}; expected the two that belong"
+)
+UNKNOWN_CIPHERS = _error(122, '"{found}" is nothing that {library} knows')
+CERTIFICATE_REFUSED = _error(123, "the TLS library refuses it: {reason}")
+NO_SYSTEM_AUTHORITIES = _error(
+    124, "this machine has no list of authorities; expected ca, a file with the nodes' authority"
+)
 TRUST_WITHOUT_PROXY = _warning(
     110, 'without proxy_protocol = true, protocol "{protocol}" has nobody to believe'
 )
@@ -316,6 +325,18 @@ PLAIN_AND_TLS = _warning(
     '[virtual_servers.{tls}] (protocol "tls") passes TLS to its nodes, [virtual_servers.{plain}] '
     "speaks plain HTTP to them: one of the two will fail",
 )
+SERVER_NAME_TWICE = _warning(
+    130, "{names} {verb} in {other} too, which is listed before it and is the one that is shown"
+)
+NO_SERVER_NAME = _warning(
+    131,
+    "{file} names no server in its subjectAltName: clients that look at names refuse it{more}",
+)
+CERTIFICATE_DATE = _warning(132, "{file}: certificate {number} in it {doubt}")
+WEAK_KEY = _warning(133, "{file}: its key {doubt}")
+CHAIN_DOUBTFUL = _warning(134, "{file}: {doubt}")
+NOT_STAPLED = _warning(135, "{file} is not stapled: {reason}")
+KEY_FILE_OPEN = _warning(136, "everybody on this machine may read {file}: chmod o= {file}")
 
 NO_RESPONSES = _warning(
     117,
@@ -430,6 +451,14 @@ MAPS_DROPPED = _running(
 LOG_KEPT = _running(77, "the access log stays as it was: {reason}")
 STOPPED_HARD = _running(78, "worker {index} (pid {pid}) did not end in time and was killed")
 SOCKET_LEFT = _running(79, "{path} could not be removed: {reason}")
+
+TLS_CONTEXTS_FAILED = _start(111, "TLS cannot be set up: {reason}")
+TLS_FILES_UNUSABLE = _start(112, "{where}: {reason}")
+TICKETS_NOT_SHARED = _running(
+    110,
+    "session tickets are per worker and not shared: {reason}; a client that comes back to another "
+    "worker makes a full handshake",
+)
 
 # Commands to a running fastlb
 NO_SUCH_NODE = _start(80, 'no node "{found}" in {where}{suggestion}')

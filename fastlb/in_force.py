@@ -25,6 +25,9 @@ from fastlb.plan import compile_plan, seal
 from fastlb.plan_class import Place
 from fastlb.segment import SharedSegment, Store, Stores
 from fastlb.slots import NodeKey, Slots, Taken, listener_keys
+from fastlb.ticket_keys import TicketKeys
+from fastlb.tls_files import load_tls
+from fastlb.tls_material import NOTHING, TlsFiles
 from fastlb.workers import CurrentPlan, Workers
 
 ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over
@@ -60,6 +63,7 @@ class Prepared:
     stores: Stores
     added: list[Address]
     passphrases: dict[str, list[Keys]]  # by class
+    tls: TlsFiles
 
 
 class InForce:
@@ -76,6 +80,8 @@ class InForce:
         self.listeners = Listeners(workers)
         self.passphrases = Passphrases()
         self.class_keys: dict[str, list[Keys]] = {}  # by class, of the passphrases in force
+        self.tls = NOTHING  # certificates and keys in force
+        self.ticket_keys = TicketKeys()
         self.reader = Reader(self.segment, self.slots)
         self.states = NodeStates(self.segment, self.slots, self.reader, workers)
         self.changes = Changes()
@@ -95,6 +101,7 @@ class InForce:
             raise StartError(errors.NO_ROOM, reason=error) from None
         stores, added = Stores({}, {}), list[Address]()
         class_keys: dict[str, list[Keys]] = {}
+        tls = NOTHING
         try:
             stores = self.segment.prepare(cfg)
         except StartError as error:
@@ -107,12 +114,16 @@ class InForce:
             class_keys = self.passphrases.load(cfg)
         except StartError as error:
             wrong.append(error)
+        try:
+            tls = load_tls(cfg)
+        except StartError as error:
+            wrong.append(error)
         if wrong:
             self.listeners.close(added)
             self.segment.discard(stores)
             self.slots.give_back(taken)
             raise StartError.of_all(wrong)
-        return Prepared(cfg, taken, stores, added, class_keys)
+        return Prepared(cfg, taken, stores, added, class_keys, tls)
 
     def discard(self, prepared: Prepared) -> None:
         """Gives back what was prepared and is not put in force after all."""
@@ -142,6 +153,7 @@ class InForce:
         self.reader.begin(prepared.taken)
         self.cfg = prepared.cfg
         self.class_keys = prepared.passphrases
+        self.tls = prepared.tls
         return self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
 
     def send(self) -> None:
@@ -161,12 +173,23 @@ class InForce:
             keys=self.keys,
             generation=self.generation,
             workers=self.worker_count,
+            tls=self.tls,
+            ticket_keys=self.ticket_keys.keys,
         )
         before, self._plan_fd = self._plan_fd, seal(blob, self.generation)
         listeners = tuple((self.slots.listeners.used[key], key) for key in listener_keys(self.cfg))
         self.workers.use(CurrentPlan(self.generation, self._plan_fd, listeners))
         if before >= 0:
             os.close(before)
+
+    def rotate_ticket_keys(self) -> None:
+        """Where it is time: a plan that differs from the one in force in these keys alone."""
+        if self.cfg is None or not self.is_everywhere() or not self.ticket_keys.is_due():
+            return
+        self.ticket_keys.rotate()
+        if self.tls.material.certificates:
+            self.generation += 1
+            self.send()
 
     def _moving(self, stores: Stores) -> list[tuple[str, Store, Store]]:
         """Caches that get another size: (class, old, new). A class of another type begins anew."""
@@ -226,4 +249,5 @@ class InForce:
         if self._plan_fd >= 0:
             os.close(self._plan_fd)
             self._plan_fd = -1
+        self.ticket_keys.wipe()
         self.segment.close()

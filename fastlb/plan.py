@@ -8,11 +8,14 @@ import fcntl
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 
 from fastlb._core.plan import PlanBuilder
 from fastlb.config import Config, VirtualServer
 from fastlb.plan_class import Place, class_values
 from fastlb.slots import Slots, listener_keys, node_key
+from fastlb.ticket_keys import NAME_BYTES
+from fastlb.tls_material import NOTHING, TlsFiles, encode
 from fastlb.units import InetAddress, Network
 
 SCHEDULE_MAX = 65535  # entries of one pool's weighted schedule
@@ -20,7 +23,14 @@ EXACT_STEPS_MAX = 1_000_000  # additions that one schedule may cost
 
 
 def compile_plan(
-    cfg: Config, place: Place, *, keys: list[bytes], generation: int, workers: int
+    cfg: Config,
+    place: Place,
+    *,
+    keys: list[bytes],
+    generation: int,
+    workers: int,
+    tls: TlsFiles = NOTHING,
+    ticket_keys: Sequence[bytearray] = (),
 ) -> bytes:
     """The plan's blob; every name in `cfg` must have its slot in `place`."""
     builder = PlanBuilder()
@@ -33,15 +43,17 @@ def compile_plan(
         keys=keys,
     )
     _bounds(builder, cfg)
+    first_context = _tls(builder, tls, ticket_keys)
     classes = {name: index for index, name in enumerate(cfg.persistence)}
     for name in cfg.persistence:
         builder.add_class(**class_values(cfg, name, place))
     pools = {name: index for index, name in enumerate(cfg.pools)}
     for name in cfg.pools:
-        _pool(builder, cfg, name, classes, place.slots)
+        context = first_context + tls.pools[name] if name in tls.pools else -1
+        _pool(builder, cfg, name, classes, place.slots, context)
     servers = {name: index for index, name in enumerate(cfg.virtual_servers)}
     for name, server in cfg.virtual_servers.items():
-        _virtual_server(builder, name, server, pools, place.slots)
+        _virtual_server(builder, name, server, pools, place.slots, tls)
     for key in listener_keys(cfg):
         number = place.slots.listeners.used[key]
         builder.add_listener(id=number, virtual_server=servers[key.virtual_server])
@@ -87,8 +99,28 @@ def _bounds(builder: PlanBuilder, cfg: Config) -> None:
     )
 
 
+def _tls(builder: PlanBuilder, tls: TlsFiles, ticket_keys: Sequence[bytearray]) -> int:
+    """Returns where the pools' contexts begin among all."""
+    certificates, pools = len(tls.material.certificates), len(tls.material.pools)
+    if not certificates and not pools:
+        return 0
+    keys = ticket_keys if certificates else ()
+    builder.set_tls(
+        material=encode(tls.material, keys),
+        certificates=certificates,
+        ticket_names=[bytes(key[:NAME_BYTES]) for key in keys],
+        pools=pools,
+    )
+    return certificates * len(keys)
+
+
 def _pool(
-    builder: PlanBuilder, cfg: Config, name: str, classes: dict[str, int], slots: Slots
+    builder: PlanBuilder,
+    cfg: Config,
+    name: str,
+    classes: dict[str, int],
+    slots: Slots,
+    tls_context: int,
 ) -> None:
     pool = cfg.pools[name]
     first = 0
@@ -115,6 +147,8 @@ def _pool(
         schedule=schedule([node.weight for node in pool.nodes]),
         named=builder.add_networks(_networks(pool.allow_named_networks)),
         proxy_protocol=pool.proxy_protocol,
+        tls_context=tls_context,
+        tls_server_name=(pool.tls.server_name or "") if pool.tls is not None else "",
     )
 
 
@@ -163,7 +197,12 @@ def _spread(shares: list[int]) -> list[int]:
 
 
 def _virtual_server(
-    builder: PlanBuilder, name: str, server: VirtualServer, pools: dict[str, int], slots: Slots
+    builder: PlanBuilder,
+    name: str,
+    server: VirtualServer,
+    pools: dict[str, int],
+    slots: Slots,
+    tls: TlsFiles,
 ) -> None:
     first = 0
     for index, route in enumerate(server.routes):
@@ -183,6 +222,8 @@ def _virtual_server(
         routes=(first, len(server.routes)),
         trusted=builder.add_networks(_networks(server.trusted_proxies)),
         decision=builder.add_networks(_networks(server.decision_header)),
+        server_names=builder.add_server_names(tls.names.get(name, {})),
+        certificate=tls.first.get(name, 0),
         flags=server_flags(server),
     )
 

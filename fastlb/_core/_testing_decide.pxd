@@ -9,6 +9,12 @@ from fastlb._core.head cimport Head
 from fastlb._core.node cimport NodeTable
 from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.shm cimport Segment
+from fastlb._core.tls_hello cimport TLS_HELLO_BYTES_MAX, TlsClientHello
+
+cdef class Hello:
+    cdef bytes data
+    cdef TlsClientHello hello
+    cdef char[TLS_HELLO_BYTES_MAX] joined
 
 cdef class World:
     cdef readonly PlanImage image
@@ -29,6 +35,7 @@ cdef class Made:
     cdef Address client
     cdef Address named
     cdef bint has_named
+    cdef Hello hello
     cdef uint32_t pool
     cdef bint peek
     cdef void _input(self, DecideInput* ask)

@@ -25,7 +25,7 @@ from fastlb._core.persist cimport (
     persist_find_t, persist_learn_t,
 )
 from fastlb._core.plan cimport (
-    CLASS_HAS_CACHE, PlanClass, plan_class, plan_pool,
+    CLASS_HAS_CACHE, KEY_SESSION, PlanClass, plan_class, plan_pool,
 )
 from fastlb._core.session_cache cimport (
     SessionMap, session_cache_next, session_cache_store,
@@ -33,8 +33,12 @@ from fastlb._core.session_cache cimport (
 from fastlb._core.session_layout cimport session_cache_open
 from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.shm cimport Segment
-from fastlb._core.siphash cimport Hash128
+from fastlb._core.siphash cimport Hash128, SipKey
 from fastlb._core.slice cimport slice_of
+from fastlb._core.tls_hello cimport (
+    TlsClientHello, TlsServerFlight, tls_client_hello, tls_server_flight,
+    tls_server_flight_begin, tls_session_id_hash,
+)
 
 cdef extern from "<stdlib.h>" nogil:
     void* aligned_alloc(size_t alignment, size_t size) noexcept
@@ -82,6 +86,16 @@ cdef Head* _head(const char* data, uint32_t count) except NULL:
 cdef list _keys(const Hash128* keys, uint32_t count):
     cdef uint32_t i
     return [(<char*>&keys[i])[:16] for i in range(count)]
+
+
+cdef class Hello:
+    """A ClientHello, in the bytes that it came in."""
+
+    def __init__(self, bytes data):
+        self.data = data
+        memset(&self.hello, 0, sizeof(TlsClientHello))
+        if tls_client_hello(&self.hello, data, <uint32_t>len(data), self.joined) <= 0:
+            raise ValueError("not a ClientHello")
 
 
 cdef class World:
@@ -188,8 +202,10 @@ cdef class World:
         return rows
 
     def find(self, uint32_t index, str client="192.0.2.1", object data=None, str local=None,
-             bytes sni=b"", bytes key=None, str named=None, int named_port=0, uint32_t server=0):
-        """What the class's method reads out of a request."""
+             bytes sni=b"", bytes key=None, str named=None, int named_port=0, uint32_t server=0,
+             bytes hello=None):
+        """What the class's method reads out of a request, or out of a ClientHello's records."""
+        cdef Hello opening = None if hello is None else Hello(hello)
         cdef PersistInput ask
         cdef Finding found
         cdef Address address = _parsed(client, 4711)
@@ -209,6 +225,9 @@ cdef class World:
         if named is not None:
             named_address = _parsed(named, named_port)
             ask.named = &named_address
+        if opening is not None:
+            ask.hello = &opening.hello
+            ask.sni = opening.hello.sni
         if data is not None:
             ask.buf = <bytes>data
             ask.head = _head(ask.buf, <uint32_t>len(data))
@@ -237,6 +256,7 @@ cdef class World:
         response.head = _head(data, <uint32_t>len(data))
         response.path = slice_of(path, <uint32_t>len(path))
         response.wall_s = self.wall_s
+        response.flight = NULL
         learned.ended = False
         learned.key_count = 0
         learned.shown = 0
@@ -255,19 +275,20 @@ cdef class World:
         session_cache_store(&self.caches[index], &key, &address, self.now_ticks, 0, NULL)
 
     def decide(self, str client="192.0.2.1", object data=None, uint32_t pool=0, bint peek=False,
-               str named=None, int named_port=0):
+               str named=None, int named_port=0, bytes hello=None):
         """A decision; `data`: the request's whole head, None where the protocol has none; `named`:
-        what a rule named."""
-        return Made(self, client, data, pool, peek, named, named_port)
+        what a rule named; `hello`: the ClientHello in its records."""
+        return Made(self, client, data, pool, peek, named, named_port, hello)
 
 
 cdef class Made:
     """A decision with the request that it is about."""
 
     def __init__(self, World world, str client, object data, uint32_t pool, bint peek,
-                 str named=None, int named_port=0):
+                 str named=None, int named_port=0, bytes hello=None):
         cdef DecideInput ask
         self.world = world
+        self.hello = None if hello is None else Hello(hello)
         self.client = _parsed(client, 4711)
         self.data = data
         if data is not None:
@@ -295,6 +316,9 @@ cdef class Made:
         ask.request.wall_s = self.world.wall_s
         if self.has_named:
             ask.request.named = &self.named
+        if self.hello is not None:
+            ask.request.hello = &self.hello.hello
+            ask.request.sni = self.hello.hello.sni
         ask.request.pool = plan_pool(ask.request.plan, self.pool)
         ask.pool = plan_pool(ask.request.plan, self.pool)
         ask.persistence = ask.pool.persistence
@@ -316,8 +340,26 @@ cdef class Made:
         response.head = _head(data, <uint32_t>len(data))
         response.path = slice_of(path, <uint32_t>len(path))
         response.wall_s = self.world.wall_s
+        response.flight = NULL
         decide_learn(&ask, &self.d, &response)
         free(<void*>response.head)
+
+    def handshake(self, bytes data):
+        """The node's side of the handshake passed by."""
+        cdef DecideInput ask
+        cdef LearnInput response
+        cdef TlsServerFlight flight
+        cdef const SipKey* key = &self.world.image.plan.keys[KEY_SESSION]
+        memset(&response, 0, sizeof(response))
+        tls_server_flight_begin(&flight)
+        tls_server_flight(&flight, key, data, <uint32_t>len(data))
+        self._input(&ask)
+        response.plan = self.world.image.plan
+        response.wall_s = self.world.wall_s
+        response.flight = &flight
+        response.session_id = tls_session_id_hash(key, self.hello.hello.session_id)
+        response.offers_ticket = self.hello.hello.ticket.bytes != 0
+        decide_learn(&ask, &self.d, &response)
 
     def again(self):
         """The node could not be connected to."""

@@ -14,7 +14,7 @@ from fastlb._core.plan cimport (
     plan_networks, plan_nodes, plan_pool, plan_routes, plan_text, plan_virtual_server,
 )
 from fastlb._core.resolve cimport resolve_listed
-from fastlb._core.route cimport route_host, route_pool
+from fastlb._core.route cimport route_host, route_pool, route_tls_pool
 from fastlb._core.slice cimport Slice, slice_of
 from fastlb._core.system cimport clock_us
 
@@ -197,6 +197,15 @@ cdef class PlanImage:
         cdef Slice path_slice = slice_of(at, <uint32_t>len(path))
         cdef const PlanVirtualServer* of = plan_virtual_server(self.plan, server)
         return route_pool(self.plan, of, host_slice, path_slice)
+
+    def route_tls(self, uint32_t server, bytes sni, list alpn):
+        """Index of the pool of a ClientHello with this server name and these protocols."""
+        names = b"".join(bytes([len(one)]) + one for one in alpn)
+        cdef const char* name_at = arena_place(sni, len(sni))
+        cdef Slice sni_slice = slice_of(name_at, <uint32_t>len(sni))
+        cdef Slice alpn_slice = slice_of(<const char*>names, <uint32_t>len(names))
+        return route_tls_pool(self.plan, plan_virtual_server(self.plan, server), sni_slice,
+                              alpn_slice)
 
     def trusts(self, uint32_t server, str peer):
         cdef Address a = _parsed(peer)

@@ -8,7 +8,10 @@ from fastlb._core._testing_arena cimport arena_place
 from fastlb._core.address cimport (
     ADDRESS_TEXT_BYTES_MAX, Address, address_from_text, address_text,
 )
-from fastlb._core.connection cimport STREAM_ERROR, STREAM_READABLE, STREAM_WRITABLE, Stream
+from fastlb._core cimport system
+from fastlb._core.connection cimport (
+    STREAM_ERROR, STREAM_READABLE, STREAM_WRITABLE, Stream, TlsStream,
+)
 from fastlb._core.edit cimport iovec
 from fastlb._core.proxy_protocol cimport (
     PROXY_ABSENT, PROXY_MALFORMED, PROXY_TOO_LONG, PROXY_WRITE_BYTES_MAX, ProxyHeader,
@@ -16,16 +19,18 @@ from fastlb._core.proxy_protocol cimport (
 )
 from fastlb._core.siphash cimport Hash128, SipKey
 from fastlb._core.slice cimport Slice, slice_of
-from fastlb._core.stream cimport STREAM_AGAIN, STREAM_END, STREAM_FAILED
+from fastlb._core.stream cimport STREAM_AGAIN, STREAM_END, STREAM_FAILED, stream_note
 from fastlb._core.tls_hello cimport (
     TLS_FLIGHT_OVER, TLS_HELLO_BYTES_MAX, TLS_MALFORMED, TLS_NOT_TLS, TLS_TOO_LONG,
     TlsClientHello, TlsServerFlight, tls_alpn_has, tls_client_hello, tls_server_flight,
     tls_server_flight_begin, tls_session_id_hash, tls_ticket_hash,
 )
 from fastlb._core.tls_stream cimport (
-    TlsStream, tls_close, tls_flush, tls_open, tls_recv, tls_send, tls_shutdown, tls_waits,
+    tls_close, tls_count, tls_feed, tls_flush, tls_handshake, tls_note, tls_open,
+    tls_recv, tls_rest, tls_send, tls_shutdown,
 )
 
+RESULTS: dict = {STREAM_AGAIN: "again", STREAM_END: "end", STREAM_FAILED: "failed"}
 ERRORS: dict = {TLS_NOT_TLS: "not-tls", TLS_MALFORMED: "malformed", TLS_TOO_LONG: "too-long"}
 
 
@@ -64,7 +69,7 @@ def client_hello(bytes data, object cuts=None):
             "records": result, "version": hello.version, "session_id": _slice(hello.session_id),
             "ticket": _slice(hello.ticket), "sni": _slice(hello.sni), "alpn": _slice(hello.alpn),
             "offers_ticket": bool(hello.offers_ticket), "offers_tls13": bool(hello.offers_tls13),
-            "has_psk": bool(hello.has_psk),
+            "has_psk": bool(hello.has_psk), "psk": _slice(hello.psk),
         }
     finally:
         free(joined)
@@ -164,31 +169,46 @@ def proxy_write(int version, object source, object destination, bytes authority=
 cdef class TlsEnd:
     """The core's side of a TLS connection over a connected, non-blocking socket."""
 
-    cdef TlsStream t
+    cdef TlsStream* t
     cdef Stream s
 
     def __init__(self, int fd, size_t context, bint server=True):
         memset(&self.s, 0, sizeof(self.s))
         self.s.fd = fd
         self.s.ready = STREAM_READABLE | STREAM_WRITABLE
-        if not tls_open(&self.t, <void*>context, server):
+        self.t = tls_open(<void*>context, server)
+        if self.t == NULL:
             raise MemoryError("no TLS stream")
+        self.s.tls = self.t
 
     def __dealloc__(self):
-        tls_close(&self.t)
+        if self.t != NULL:
+            tls_close(self.t)
 
     def note(self, bint readable, bint writable):
         """What epoll would say."""
-        self.s.ready |= STREAM_READABLE * readable | STREAM_WRITABLE * writable
+        stream_note(&self.s, system.EPOLLIN * readable | system.EPOLLOUT * writable)
+
+    def feed(self, bytes data):
+        """Cipher text that came before."""
+        return bool(tls_feed(self.t, data, <uint32_t>len(data)))
+
+    def handshake(self):
+        """True when it is done, else "again", "end", "failed"."""
+        cdef int result = tls_handshake(self.t, &self.s)
+        return True if result > 0 else RESULTS[result]
+
+    def rest(self):
+        tls_rest(self.t)
 
     def recv(self, int room=65536):
         """Bytes, or "again", "end", "failed"."""
         cdef char* into = <char*>malloc(room)
         try:
-            got = tls_recv(&self.t, &self.s, into, room)
+            got = tls_recv(self.t, &self.s, into, room)
             if got > 0:
                 return into[:got]
-            return {STREAM_AGAIN: "again", STREAM_END: "end", STREAM_FAILED: "failed"}.get(got)
+            return RESULTS[got]
         finally:
             free(into)
 
@@ -200,18 +220,26 @@ cdef class TlsEnd:
             iov[i].iov_base = <char*>(<bytes>pieces[i])
             iov[i].iov_len = len(pieces[i])
         cdef uint32_t count = <uint32_t>len(pieces)
-        return tls_send(&self.t, &self.s, iov, count)
+        return tls_send(self.t, &self.s, iov, count)
 
     def flush(self):
-        return bool(tls_flush(&self.t, &self.s))
+        return bool(tls_flush(self.t, &self.s))
 
     def waits(self):
-        return bool(tls_waits(&self.t))
+        return self.t.waiting
 
     def shutdown(self):
-        tls_shutdown(&self.t, &self.s)
+        tls_shutdown(self.t, &self.s)
 
     @property
     def state(self):
         return {"established": bool(self.t.established), "ended": bool(self.t.ended),
-                "error": bool(self.s.ready & STREAM_ERROR)}
+                "error": bool(self.s.ready & STREAM_ERROR), "version": self.t.version,
+                "readable": bool(self.s.ready & STREAM_READABLE),
+                "writable": bool(self.s.ready & STREAM_WRITABLE),
+                "kept": max(self.t.incoming_peak, self.t.outgoing_peak)}
+
+
+def tls_streams():
+    """TLS connections that are open in this process."""
+    return tls_count()

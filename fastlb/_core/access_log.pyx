@@ -13,7 +13,7 @@ from fastlb._core cimport system
 from fastlb._core.address cimport (
     ADDRESS_TEXT_BYTES_MAX, Address, address_ip_text, address_is_unset, address_text,
 )
-from fastlb._core.connection cimport AccessLog, Exchange, Worker
+from fastlb._core.connection cimport AccessLog, Exchange, TlsStream, Worker
 from fastlb._core.decision cimport decision_node_name
 from fastlb._core.head cimport head_error_name
 from fastlb._core.outcome cimport cause_name, found_in_name, outcome_name
@@ -45,6 +45,9 @@ cdef extern from * nogil:
     bint fastlb_is_regular(int fd) noexcept
     uint32_t fastlb_date(uint32_t seconds, int combined, char* out, uint32_t room) noexcept
     enum: PIPE_BUF
+
+cdef enum:
+    TLS13 = 0x0304                   # TlsStream.version
 
 cdef char[32] _date                  # of _date_s, since most lines share their second
 cdef uint32_t _date_bytes = 0
@@ -278,6 +281,13 @@ cdef void _add_hello(AccessLog* log, const Exchange* x) noexcept nogil:
         _add(log, "\"", 1)
 
 
+cdef void _add_tls(AccessLog* log, const TlsStream* t) noexcept nogil:
+    # What was agreed on where TLS ends here.
+    _add_text(log, ",\"tls\":\"1.3\"" if t.version == TLS13 else ",\"tls\":\"1.2\"")
+    if t.sni_bytes:
+        _add_string(log, ",\"sni\":", slice_of(t.sni, t.sni_bytes))
+
+
 cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
     cdef AccessLog* log = &w.log
     _add_text(log, "{\"time\":\"")
@@ -298,6 +308,8 @@ cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
         _add_string(log, ",\"method\":", _span(x, x.method_at, x.method_bytes))
         _add_string(log, ",\"host\":", _span(x, x.host, x.host_bytes))
         _add_string(log, ",\"target\":", _span(x, x.target, x.target_bytes))
+        if x.client.stream.tls != NULL:
+            _add_tls(log, x.client.stream.tls)
     _add_text(log, ",\"status\":")
     _add_number(log, x.status)
     _add_text(log, ",\"bytes_in\":")

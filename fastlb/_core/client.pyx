@@ -19,8 +19,8 @@ from fastlb._core.buffer cimport (
 )
 from fastlb._core.connection cimport (
     CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, CLIENT_OPENING,
-    CLIENT_PASSAGE, DONE_CLOSE, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn,
-    Listener, Stream, Worker, post_client,
+    CLIENT_PASSAGE, DONE_CLOSE, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR,
+    STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.exchange cimport (
@@ -31,7 +31,8 @@ from fastlb._core.head cimport (
     Head, HeadLimits, head_error_status, head_reset, request_head_parse,
 )
 from fastlb._core.opening cimport (
-    OPENING_CLOSES, OPENING_SERVES, opening_begin, opening_drain, opening_run, opening_timeout,
+    OPENING_CLOSES, OPENING_SERVES, opening_begin, opening_drain, opening_leave, opening_run,
+    opening_timeout,
 )
 from fastlb._core.outcome cimport CAUSE_BAD_REQUEST, CAUSE_HEAD_TIMEOUT, CAUSE_NO_BUFFER
 from fastlb._core.passage cimport (
@@ -40,7 +41,7 @@ from fastlb._core.passage cimport (
 from fastlb._core.plan cimport Plan, plan_virtual_server
 from fastlb._core.stream cimport (
     STREAM_AGAIN, stream_close, stream_ignore, stream_note, stream_recv, stream_register,
-    stream_shutdown,
+    stream_rest, stream_shutdown, stream_waits,
 )
 from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
 
@@ -96,6 +97,8 @@ cdef void client_open(Worker* w, Listener* listener, int fd,
 cdef void _close(Worker* w, ClientConn* c, bint reset) noexcept nogil:
     BUG_ON(c.state == CLIENT_CLOSED)
     BUG_ON(c.exchange != NULL)
+    if c.state == CLIENT_OPENING:
+        opening_leave(w, c)
     c.state = CLIENT_CLOSED
     if c.buffer != NULL:
         buffer_return(&w.buffers, c.buffer)
@@ -133,15 +136,37 @@ cdef void _linger(Worker* w, ClientConn* c) noexcept nogil:
     if c.buffer != NULL:
         buffer_return(&w.buffers, c.buffer)
         c.buffer = NULL
-    if c.stream.ready & (STREAM_EOF | STREAM_ERROR):
+    if c.stream.ready & STREAM_ERROR or (
+            c.stream.ready & STREAM_EOF and not stream_waits(&c.stream)):
         _close(w, c, False)
         return
     c.state = CLIENT_LINGER
     stream_shutdown(&c.stream)
-    timer_set(&w.timers, &c.timer, w.now_ms + LINGER_MS)
+    _set_linger_timer(w, c)
     _discard(w, c)
 
 
+cdef void _set_linger_timer(Worker* w, ClientConn* c) noexcept nogil:
+    # While some of the answer waits for the socket, its time is that of an answer.
+    timer_set(&w.timers, &c.timer, w.now_ms + (w.snapshot.plan.timeouts.client_body
+                                               if stream_waits(&c.stream) else LINGER_MS))
+
+
+cdef void _on_linger(Worker* w, ClientConn* c, uint32_t events) noexcept nogil:
+    cdef uint32_t waited = stream_waits(&c.stream)
+    stream_note(&c.stream, events)
+    if c.stream.ready & STREAM_ERROR:
+        _close(w, c, False)
+        return
+    if stream_waits(&c.stream) < waited:
+        _set_linger_timer(w, c)
+    if c.stream.ready & STREAM_EOF and not stream_waits(&c.stream):
+        _close(w, c, False)
+    else:
+        _discard(w, c)
+
+
+# Reads the socket itself: what it holds is not looked at, in whatever form.
 cdef void _discard(Worker* w, ClientConn* c) noexcept nogil:
     cdef int64_t got
     cdef int reads = 0
@@ -156,6 +181,9 @@ cdef void _discard(Worker* w, ClientConn* c) noexcept nogil:
             continue
         if got < 0 and system.errno == system.EAGAIN:
             c.stream.ready &= ~STREAM_READABLE
+            return
+        if got == 0 and stream_waits(&c.stream):
+            c.stream.ready = (c.stream.ready & ~<unsigned> STREAM_READABLE) | STREAM_EOF
             return
         _close(w, c, False)
         return
@@ -274,14 +302,12 @@ cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     if c.state == CLIENT_PASSAGE:
         passage_client_events(w, c, events)
         return
+    if c.state == CLIENT_LINGER:
+        _on_linger(w, c, events)
+        return
     stream_note(s, events)
     if c.state == CLIENT_OPENING:
         _opened(w, c, opening_run(w, c))
-    elif c.state == CLIENT_LINGER:
-        if s.ready & STREAM_ERROR:
-            _close(w, c, False)
-        else:
-            _discard(w, c)
     elif s.ready & STREAM_ERROR:
         _close(w, c, False)
     else:
@@ -307,7 +333,8 @@ cdef void client_request_done(Worker* w, ClientConn* c, int how) noexcept nogil:
     if how == DONE_RESET:
         _close(w, c, True)
         return
-    if how == DONE_CLOSE and c.buffer == NULL and not c.stream.ready & STREAM_READABLE:
+    if how == DONE_CLOSE and c.buffer == NULL and not c.stream.ready & STREAM_READABLE \
+            and not stream_waits(&c.stream):
         # It asked for this, and has sent nothing since.
         _close(w, c, False)
         return
@@ -315,6 +342,7 @@ cdef void client_request_done(Worker* w, ClientConn* c, int how) noexcept nogil:
         _linger(w, c)
         return
     timer_set(&w.timers, &c.timer, w.now_ms + w.snapshot.plan.timeouts.keep_alive)
+    stream_rest(&c.stream)
     if c.buffer != NULL or c.stream.ready & STREAM_READABLE:
         # Served at the end of the turn, so that one pipelining client does not nest calls.
         post_client(w, c)

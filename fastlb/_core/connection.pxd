@@ -35,9 +35,21 @@ ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     void* ssl                        # SSL of the TLS library; owner of both BIOs
     void* incoming                   # memory BIO: received, not yet decrypted
     void* outgoing                   # memory BIO: encrypted, not yet sent
-    bint established                 # the handshake is done
-    bint ended                       # close_notify received
     TlsStream* next                  # free list
+    uint64_t sent_ms                 # when something was sent last
+    uint32_t burst                   # plain text sent since the last pause: sizes of records
+    uint32_t waiting                 # cipher text that waits for the socket
+    uint32_t fruitless               # cipher text received since the last plain text
+    uint32_t incoming_peak           # most that a BIO has held: memory that it keeps
+    uint32_t outgoing_peak
+    uint16_t version                 # of the protocol, once established: 0x0304 is TLS 1.3
+    uint8_t established              # the handshake is done
+    uint8_t ended                    # close_notify received
+    uint8_t closing                  # ours is sent, or waits, and the socket's end behind it
+    uint8_t holds                    # the library or `incoming` may have more to be read
+    uint8_t drained                  # the last recv emptied the socket, and no event since
+    uint8_t sni_bytes                # of `sni`; 0: none
+    char sni[255]                    # server name that the client asked for
 
 ctypedef struct Stream:              # first member of whatever epoll reports
     void (*on_events)(Worker* w, Stream* s, uint32_t events) noexcept nogil
@@ -50,6 +62,7 @@ cdef enum TimerKind:
     TIMER_NODE
     TIMER_ACCEPT
     TIMER_DRAIN
+    TIMER_HANDSHAKES
 
 ctypedef struct Listener:
     Stream stream
@@ -119,6 +132,8 @@ ctypedef struct ClientConn:
     uint16_t virtual_server_slot     # in WorkerStats, stable over reloads
     uint32_t listener_id
     uint32_t requests                # served on this connection
+    ClientConn* queue_next           # in OPENING_QUEUE
+    ClientConn* queue_prev
     uint32_t hello_walked            # of a ClientHello that has not arrived whole:
     uint32_t hello_payload           # TlsClientHello's progress
 
@@ -224,6 +239,17 @@ cdef enum:
     WORKER_IOVECS = 160              # EDIT_IOVECS_MAX and a run of the body
     EVENTS_MAX = 256
 
+ctypedef struct Handshakes:          # with clients (handshake.pyx)
+    ClientConn* first                # the queue of those that have not begun
+    ClientConn* last
+    uint32_t running
+    bint due                         # some may begin as soon as requests have had their turn
+    uint64_t turn                    # WorkerStats.turns that `spent_us` is of
+    uint64_t spent_us
+    uint64_t tokens                  # limits.handshakes_per_second; a million are one handshake
+    uint64_t tokens_at_us
+    Timer timer                      # until the next token
+
 ctypedef struct AccessLog:
     int fd                           # -1: off
     uint32_t used
@@ -262,6 +288,7 @@ ctypedef struct Worker:
     uint64_t descriptors_max         # the process's limit when the plan in force was taken
     Timer accept_timer
     Timer drain_timer
+    Handshakes handshakes
     # memory
     TimerWheel timers
     BufferPool buffers

@@ -28,8 +28,8 @@ from fastlb._core.persist cimport (
 )
 from fastlb._core.plan cimport (
     CLASS_COOKIE, CLASS_DELETE_ON_FAILURE, CLASS_EVERY_RESPONSE, CLASS_INSERTS_COOKIE,
-    CLASS_LEARNS, CLASS_LISTED_ONLY, CLASS_NAMED, CLASS_REISSUE, FAILURE_CLOSE, FAILURE_NEW_NODE,
-    PlanClass,
+    CLASS_KEYS_GRANTED, CLASS_LEARNS, CLASS_LISTED_ONLY, CLASS_NAMED, CLASS_REISSUE,
+    FAILURE_CLOSE, FAILURE_NEW_NODE, PlanClass,
 )
 from fastlb._core.reserve cimport (
     reserve_answered, reserve_fingerprint, reserve_hold, reserve_join, reserve_move, reserve_note,
@@ -212,18 +212,22 @@ cdef inline void _find(const DecideInput* ask, const PlanClass* cls,
 
 cdef bint _look_up(const DecideInput* ask, Decision* d, int32_t index, Finding* found,
                    Address* node) noexcept nogil:
-    # The first key that has a map; those before it missed, and will learn its node.
+    # The first key that has a map; those before it missed, and will learn its node, except where
+    # only a node can grant keys.
     cdef SessionMap map
     cdef uint32_t i
     cdef int result
+    cdef bint granted = decide_class(ask, index).flags & CLASS_KEYS_GRANTED != 0
     d.several_ids |= found.key_count > 1
     for i in range(found.key_count):
-        maps_note(d, index, &found.keys[i])
+        if not granted:
+            maps_note(d, index, &found.keys[i])
         result = session_cache_lookup(&ask.caches[index], &found.keys[i], ask.now_ticks,
                                       decide_class(ask, index).expiry_ticks, not ask.peek, &map)
         if result == CACHE_HIT:
             node[0] = map.address
-            d.found_in = FOUND_CACHE
+            if granted:
+                maps_note(d, index, &found.keys[i])
             return True
         if result == CACHE_EXPIRED:
             found.outcome = OUTCOME_EXPIRED
@@ -251,7 +255,10 @@ cdef bint _ask_class(const DecideInput* ask, Decision* d, int32_t index, Finding
     _find(ask, cls, found)
     _note_cookie(ask, d, index, found)
     if found.kind == FIND_KEY:
-        return _look_up(ask, d, index, found, node)
+        if not _look_up(ask, d, index, found, node):
+            return False
+        d.found_in = FOUND_CACHE
+        return True
     if found.kind == FIND_HASH:
         return _hash(ask, d, found.hash, node)
     if found.kind != FIND_NODE:
@@ -271,12 +278,17 @@ cdef void _keep_fallbacks(const DecideInput* ask, Decision* d, int32_t index,
                           const Address* node) noexcept nogil:
     cdef Finding found
     cdef SessionMap existing
+    cdef Address other
     cdef const PlanClass* cls
     cdef uint32_t i
     while index >= 0:
         cls = decide_class(ask, index)
         _find(ask, cls, &found)
         d.several_ids |= found.key_count > 1
+        if cls.flags & CLASS_KEYS_GRANTED:
+            _look_up(ask, d, index, &found, &other)   # what was granted lives on, or will go
+            index = cls.fallback
+            continue
         for i in range(found.key_count):
             maps_note(d, index, &found.keys[i])
             if node != NULL and not ask.peek:
@@ -459,7 +471,9 @@ cdef void decide_learn(const DecideInput* ask, Decision* d,
         return
     while index >= 0:
         cls = decide_class(ask, index)
-        if cls.flags & CLASS_LEARNS:
+        # What is read out of messages is learned from messages.
+        if cls.flags & CLASS_LEARNS and (
+                response.head != NULL or cls.flags & CLASS_KEYS_GRANTED):
             learned.ended = False
             learned.key_count = 0
             learned.shown = 0

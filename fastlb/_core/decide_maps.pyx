@@ -8,7 +8,7 @@ from fastlb._core.debug cimport BUG_ON
 from fastlb._core.decision cimport DECISION_KEYS_MAX, NODE_UNLISTED, DecideInput, Decision
 from fastlb._core.node cimport NODE_DRAINING
 from fastlb._core.outcome cimport FOUND_CACHE, OUTCOME_DRAINING, OUTCOME_HIT
-from fastlb._core.plan cimport CLASS_NAMED, CLASS_X_ZEUS, PlanClass
+from fastlb._core.plan cimport CLASS_KEYS_GRANTED, CLASS_NAMED, CLASS_X_ZEUS, PlanClass
 from fastlb._core.resolve cimport (
     decide_class, decide_node, decide_state, resolve, resolve_was_tried, serves_established,
 )
@@ -60,6 +60,8 @@ cdef void _move_key(const DecideInput* ask, Decision* d, const Address* failed, 
     cdef SessionMap existing
     cdef int32_t node
     session_cache_delete(&ask.caches[index], &d.keys[i].key, failed)
+    if decide_class(ask, index).flags & CLASS_KEYS_GRANTED:
+        return                       # the new node will grant one of its own
     if session_cache_claim(&ask.caches[index], &d.keys[i].key,
                            &decide_node(ask, d, d.node).address, ask.now_ticks,
                            decide_class(ask, index).expiry_ticks, 0, &existing) != CACHE_HIT:

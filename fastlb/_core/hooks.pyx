@@ -2,8 +2,13 @@
 # merely does not hold the GIL. `with gil` takes it back and gives it up again. Signals are none
 # of its affair: the worker reads them from a descriptor.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from cpython.buffer cimport PyBUF_READ
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
+
+from fastlb._core.tls_library cimport tls
 
 cdef enum:
     CIPHERS_MAX = 64                 # keys whose cipher objects are kept: all of a usual plan
@@ -14,6 +19,7 @@ cdef object _siv = None              # the class AESSIV
 cdef object _wrong_tag = None        # the exception of a cipher text that is not authentic
 cdef dict _ciphers = {}              # key: its cipher object
 cdef bint _reported = False
+cdef dict _contexts = {}             # address of the pointers: tls_contexts.Built
 
 
 cdef void hooks_open(uint64_t* acquisitions) noexcept nogil:
@@ -88,6 +94,48 @@ cdef int _decrypt(const uint8_t* key, const uint8_t* cipher, uint32_t count,
         return _report("decrypting a cookie", error)
 
 
+cdef object _log_error(str name, object error):
+    from fastlb import errors, log
+    log.error(getattr(errors, name).line(reason=f"{type(error).__name__}: {error}"))
+
+
+cdef int _tls_build(const char* material, uint32_t bytes, void** out, uint32_t count) except -1:
+    cdef uint32_t i
+    try:
+        from fastlb import tls_addresses, tls_contexts
+        if not tls.loaded:
+            tls_addresses.load()
+        # A view, not a copy: there are keys in it.
+        with PyMemoryView_FromMemory(<char*> material, bytes, PyBUF_READ) as view:
+            built = tls_contexts.build(view)
+        _contexts[<uintptr_t> out] = built
+        if <uint32_t> len(built.addresses) != count:
+            raise ValueError(f"{len(built.addresses)} contexts instead of {count}")
+        for i in range(count):
+            out[i] = <void*> <uintptr_t> built.addresses[i]
+        return 1
+    except BaseException as error:
+        _log_error("TLS_CONTEXTS_FAILED", error)
+        return 0
+
+
+cdef int _tls_release(void** contexts) except -1:
+    built = _contexts.pop(<uintptr_t> contexts, None)
+    if built is not None:
+        built.release()
+    return 0
+
+
+cdef int _peer_subject(void* ssl, char* out, uint32_t room) except -1:
+    cdef bytes subject
+    from fastlb import tls_contexts
+    subject = tls_contexts.peer_subject(<uintptr_t> ssl)
+    if <uint32_t> len(subject) > room:
+        return 0
+    memcpy(out, <const char*> subject, len(subject))
+    return <int> len(subject)
+
+
 # --- without it ---------------------------------------------------------------------------
 # A `return` in `finally` drops what even the report raised.
 
@@ -120,5 +168,41 @@ cdef uint32_t hooks_siv_decrypt(const uint8_t* key, const uint8_t* cipher, uint3
     with gil:
         try:
             written = _decrypt(key, cipher, count, out)
+        finally:
+            return <uint32_t> written if written > 0 else 0
+
+
+cdef void** hooks_tls_build(const char* material, uint32_t bytes, uint32_t count) noexcept nogil:
+    cdef int done = 0
+    cdef void** out = <void**> calloc(count + 1, sizeof(void*))
+    if out == NULL:
+        return NULL
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            done = _tls_build(material, bytes, out, count)
+        finally:
+            if done <= 0:
+                hooks_tls_release(out)
+                out = NULL
+            return out
+
+
+cdef void hooks_tls_release(void** contexts) noexcept nogil:
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            _tls_release(contexts)
+        finally:
+            free(contexts)
+            return
+
+
+cdef uint32_t hooks_peer_subject(void* ssl, char* out, uint32_t room) noexcept nogil:
+    cdef int written = 0
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            written = _peer_subject(ssl, out, room)
         finally:
             return <uint32_t> written if written > 0 else 0

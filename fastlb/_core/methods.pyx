@@ -11,7 +11,7 @@ from fastlb._core.persist_hash cimport persist_hash_find
 from fastlb._core.persist_ip cimport persist_ip_find
 from fastlb._core.persist_j2ee cimport persist_j2ee_find, persist_j2ee_learn
 from fastlb._core.persist_named cimport persist_named_find
-from fastlb._core.persist_ssl cimport persist_ssl_find
+from fastlb._core.persist_ssl cimport persist_ssl_find, persist_ssl_learn
 from fastlb._core.persist_transparent cimport persist_transparent_find
 from fastlb._core.persist_universal cimport persist_universal_find, persist_universal_learn
 from fastlb._core.persist_x_zeus cimport persist_x_zeus_find
@@ -32,7 +32,7 @@ cdef Method* METHODS = [
     Method(persist_j2ee_find, NULL, persist_j2ee_learn),
     Method(persist_asp_find, NULL, persist_asp_learn),
     Method(persist_x_zeus_find, NULL, NULL),
-    Method(persist_ssl_find, NULL, NULL),
+    Method(persist_ssl_find, NULL, persist_ssl_learn),
     Method(persist_hash_find, NULL, NULL),
 ]
 

@@ -20,5 +20,9 @@ cdef int opening_begin(Worker* w, ClientConn* c) noexcept nogil
 # Goes on as far as what was received allows; its events have been noted.
 cdef int opening_run(Worker* w, ClientConn* c) noexcept nogil
 cdef int opening_timeout(Worker* w, ClientConn* c) noexcept nogil
+# At the end of a turn, while handshakes are in the queue: begins those that may.
+cdef void opening_run_queue(Worker* w) noexcept nogil
+# The connection is closed while it is being opened.
+cdef void opening_leave(Worker* w, ClientConn* c) noexcept nogil
 # The worker drains: who has sent nothing yet does not get all the time.
 cdef void opening_drain(Worker* w, ClientConn* c) noexcept nogil

@@ -5,28 +5,40 @@
 # other peers are served as they are. On a unix socket it has to be sent, too: its file's
 # permissions say who is trusted, and nobody but a proxy has a reason to connect there.
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t
-from libc.string cimport memset
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcpy, memset, strlen
 
 from fastlb._core.buffer cimport buffer_make_room, buffer_pending, buffer_return
 from fastlb._core.connection cimport (
-    CLIENT_IDLE, CLIENT_OPENING, OPENING_HELLO, OPENING_PROXY_HEADER, STREAM_READABLE, ClientConn,
-    Worker,
+    CLIENT_IDLE, CLIENT_OPENING, OPENING_HELLO, OPENING_PROXY_HEADER, OPENING_QUEUE,
+    STREAM_READABLE, ClientConn, Worker, post_client,
 )
 from fastlb._core.forwarded cimport forwarded_trusts
+from fastlb._core.handshake cimport (
+    handshake_begin, handshake_leave, handshake_next, handshake_open, handshake_run,
+)
 from fastlb._core.outcome cimport (
     CAUSE_BAD_HELLO, CAUSE_BAD_PROXY_HEADER, CAUSE_CLIENT_CLOSED, CAUSE_NOT_TLS, CAUSE_NO_BUFFER,
-    CAUSE_OPENING_TIMEOUT,
+    CAUSE_OPENING_TIMEOUT, CAUSE_STOPPED,
 )
 from fastlb._core.passage cimport passage_begin, passage_refuse
 from fastlb._core.plan cimport (
-    PROTOCOL_HTTP, PROTOCOL_TCP, SERVER_NOT_TLS_IS_TCP, SERVER_PROXY_PROTOCOL, PlanVirtualServer,
+    PROTOCOL_HTTP, PROTOCOL_HTTPS, PROTOCOL_TCP, SERVER_NOT_TLS_IS_TCP, SERVER_PROXY_PROTOCOL, PlanVirtualServer,
     plan_virtual_server,
 )
 from fastlb._core.proxy_protocol cimport ProxyHeader, proxy_header_read
-from fastlb._core.stream cimport STREAM_AGAIN, stream_recv
+from fastlb._core.stream cimport STREAM_AGAIN, stream_recv, stream_send
 from fastlb._core.timer cimport timer_set
 from fastlb._core.tls_hello cimport TLS_NOT_TLS, TlsClientHello, tls_client_hello
+
+cdef enum:                           # AlertDescription (RFC 8446 6)
+    DECODE_ERROR = 50
+    INTERNAL_ERROR = 80
+
+cdef const char* PLAIN_HTTP = (
+    "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    "Content-Length: 64\r\nConnection: close\r\n\r\n"
+    "This port speaks HTTPS, and what was sent to it was plain HTTP.\n")
 
 cdef enum:
     FIRST_BYTE_MS = 1000             # for who has sent nothing, when the worker drains
@@ -71,6 +83,7 @@ cdef int _begin_protocol(Worker* w, ClientConn* c,
 
 
 cdef int _refuse(Worker* w, ClientConn* c, int cause) noexcept nogil:
+    handshake_leave(w, c)
     passage_refuse(w, c, cause)
     return OPENING_PASSED
 
@@ -114,15 +127,80 @@ cdef int _read_hello(Worker* w, ClientConn* c, const PlanVirtualServer* server) 
         c.hello_walked = hello.walked
         c.hello_payload = hello.payload
         return OPENING_WAITS
-    if found > 0:
-        passage_begin(w, c, &hello)
-        return OPENING_PASSED
-    if found != TLS_NOT_TLS:
-        return _refuse(w, c, CAUSE_BAD_HELLO)
-    if not server.flags & SERVER_NOT_TLS_IS_TCP:
-        return _refuse(w, c, CAUSE_NOT_TLS)
-    passage_begin(w, c, NULL)
+    if found < 0:
+        return _no_hello(w, c, server, found)
+    if server.protocol == PROTOCOL_HTTPS:
+        return _shake_hands(w, c, handshake_open(w, c, server, &hello))
+    passage_begin(w, c, &hello)
     return OPENING_PASSED
+
+
+cdef int _no_hello(Worker* w, ClientConn* c, const PlanVirtualServer* server,
+                   int error) noexcept nogil:
+    if error == TLS_NOT_TLS and server.flags & SERVER_NOT_TLS_IS_TCP:
+        passage_begin(w, c, NULL)
+        return OPENING_PASSED
+    if server.protocol == PROTOCOL_HTTPS:
+        if error != TLS_NOT_TLS:
+            _alert(w, c, DECODE_ERROR)
+        elif c'A' <= c.buffer.data[c.buffer.start] <= c'Z':
+            # Who forgot the "s" is told so, in the only language that it understands.
+            _say(w, c, PLAIN_HTTP, <uint32_t> strlen(PLAIN_HTTP))
+    return _refuse(w, c, CAUSE_NOT_TLS if error == TLS_NOT_TLS else CAUSE_BAD_HELLO)
+
+
+# --- answers ahead of TLS -----------------------------------------------------------------
+
+cdef void _say(Worker* w, ClientConn* c, const char* text, uint32_t count) noexcept nogil:
+    # A new connection has room for it.
+    w.iov[0].iov_base = <char*> text
+    w.iov[0].iov_len = count
+    stream_send(&c.stream, w.iov, 1)
+
+
+cdef void _alert(Worker* w, ClientConn* c, int description) noexcept nogil:
+    cdef char[7] record
+    memcpy(record, "\x15\x03\x03\0\x02\x02", 6)     # an alert of two bytes, fatal
+    record[6] = <char> description
+    _say(w, c, record, sizeof(record))
+
+
+# --- handshakes ---------------------------------------------------------------------------
+
+# Acts on a result of `handshake`.
+cdef int _shake_hands(Worker* w, ClientConn* c, int result) noexcept nogil:
+    if result == 0:
+        return OPENING_WAITS
+    if result > 0:
+        c.state = CLIENT_IDLE
+        timer_set(&w.timers, &c.timer, w.now_ms + w.snapshot.plan.timeouts.client_header)
+        return OPENING_SERVES
+    if c.stream.tls == NULL and result != -CAUSE_CLIENT_CLOSED:
+        _alert(w, c, INTERNAL_ERROR)
+    return _refuse(w, c, -result)
+
+
+cdef int _begin_queued(Worker* w, ClientConn* c) noexcept nogil:
+    # The plan may be another one than when its hello came.
+    cdef const PlanVirtualServer* server = _server(w, c)
+    cdef TlsClientHello hello
+    memset(&hello, 0, sizeof(hello))
+    if server == NULL or server.protocol != PROTOCOL_HTTPS or tls_client_hello(
+            &hello, c.buffer.data + c.buffer.start, buffer_pending(c.buffer), w.scratch) <= 0:
+        return _refuse(w, c, CAUSE_STOPPED)
+    return _shake_hands(w, c, handshake_begin(w, c, server, &hello))
+
+
+cdef void opening_run_queue(Worker* w) noexcept nogil:
+    cdef ClientConn* c = handshake_next(w)
+    while c != NULL:
+        if _begin_queued(w, c) == OPENING_SERVES:
+            post_client(w, c)
+        c = handshake_next(w)
+
+
+cdef void opening_leave(Worker* w, ClientConn* c) noexcept nogil:
+    handshake_leave(w, c)
 
 
 cdef int _read(Worker* w, ClientConn* c, const PlanVirtualServer* server) noexcept nogil:
@@ -145,9 +223,12 @@ cdef int opening_run(Worker* w, ClientConn* c) noexcept nogil:
     cdef const PlanVirtualServer* server = _server(w, c)
     cdef int64_t got
     cdef int result = OPENING_WAITS
+    if c.opening >= OPENING_QUEUE:
+        return _shake_hands(w, c, handshake_run(w, c))
     if server == NULL:
         return OPENING_CLOSES
-    while result == OPENING_WAITS and c.stream.ready & STREAM_READABLE:
+    while result == OPENING_WAITS and c.opening < OPENING_QUEUE \
+            and c.stream.ready & STREAM_READABLE:
         if not buffer_make_room(&w.buffers, &c.buffer):
             return _refuse(w, c, CAUSE_NO_BUFFER)
         got = stream_recv(&c.stream, c.buffer.data + c.buffer.end, c.buffer.size - c.buffer.end)
@@ -164,11 +245,11 @@ cdef int opening_run(Worker* w, ClientConn* c) noexcept nogil:
 
 
 cdef int opening_timeout(Worker* w, ClientConn* c) noexcept nogil:
-    if w.stopping and c.buffer == NULL:
+    if w.stopping and c.buffer == NULL and c.stream.tls == NULL:
         return OPENING_CLOSES
     return _refuse(w, c, CAUSE_OPENING_TIMEOUT)
 
 
 cdef void opening_drain(Worker* w, ClientConn* c) noexcept nogil:
-    if c.buffer == NULL and c.timer.deadline_ms > w.now_ms + FIRST_BYTE_MS:
+    if c.buffer == NULL and c.stream.tls == NULL and c.timer.deadline_ms > w.now_ms + FIRST_BYTE_MS:
         timer_set(&w.timers, &c.timer, w.now_ms + FIRST_BYTE_MS)

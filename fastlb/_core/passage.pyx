@@ -9,23 +9,31 @@ from fastlb._core.attempt cimport (
 )
 from fastlb._core.buffer cimport buffer_pending
 from fastlb._core.connection cimport (
-    CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_RESET, Exchange, NodeConn, STAGE_CONNECT,
+    CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_LINGER, DONE_RESET, Exchange, NodeConn, STAGE_CONNECT,
     STAGE_TUNNEL, STREAM_ERROR, Stream, Worker, post_client,
 )
-from fastlb._core.decide cimport decide
+from fastlb._core.decide cimport decide, decide_learn
 from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, DecideInput
 from fastlb._core.exchange_end cimport exchange_abort, exchange_answered, exchange_end
 from fastlb._core.outcome cimport (
     CAUSE_CLIENT_CLOSED, CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT, CAUSE_NODE_CLOSED,
     CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_NO_NODE, CAUSE_SESSION_CLOSED, CAUSE_STOPPED,
-    CAUSE_TUNNEL_TIMEOUT,
+    CAUSE_TUNNEL_TIMEOUT, OUTCOME_TLS13,
 )
-from fastlb._core.plan cimport Plan, plan_pool, plan_virtual_server
+from fastlb._core.persist cimport LearnInput
+from fastlb._core.plan cimport (
+    CLASS_KEYS_GRANTED, KEY_SESSION, PROTOCOL_HTTPS, Plan, plan_class, plan_pool,
+    plan_virtual_server,
+)
 from fastlb._core.relay cimport flow_frame
 from fastlb._core.route cimport route_tls_pool
+from fastlb._core.slice cimport slice_of
 from fastlb._core.stream cimport stream_note
 from fastlb._core.timer cimport timer_await, timer_clear
-from fastlb._core.tls_hello cimport TlsClientHello
+from fastlb._core.tls_hello cimport (
+    TLS_FLIGHT_OPEN, TlsClientHello, tls_server_flight, tls_server_flight_begin,
+    tls_session_id_hash,
+)
 from fastlb._core.tunnel cimport (
     TUNNEL_AGAIN, TUNNEL_ENDED, TUNNEL_OPEN, tunnel_run, tunnel_start,
 )
@@ -59,6 +67,20 @@ cdef void _note_hello(Exchange* x, const TlsClientHello* hello) noexcept nogil:
         memcpy(x.alpn, hello.alpn.at + 1, x.alpn_bytes)
 
 
+# The node's side of the handshake is read where what it grants makes session maps.
+cdef void _watch_handshake(Exchange* x, const TlsClientHello* hello) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    if x.pool.persistence < 0 or not CLASS_KEYS_GRANTED & plan_class(
+            plan, <uint32_t> x.pool.persistence).chain_flags:
+        return
+    x.flight_seen = True
+    x.offers_ticket = hello.ticket.bytes != 0
+    x.session_id = tls_session_id_hash(&plan.keys[KEY_SESSION], hello.session_id)
+    tls_server_flight_begin(&x.flight)
+    x.down.inspect = _inspect
+    x.down.inspected = x
+
+
 cdef void passage_begin(Worker* w, ClientConn* c, const TlsClientHello* hello) noexcept nogil:
     cdef Exchange* x = _new(w, c)
     cdef const Plan* plan = w.snapshot.plan
@@ -80,6 +102,8 @@ cdef void passage_begin(Worker* w, ClientConn* c, const TlsClientHello* hello) n
     attempt_input(w, x, &ask)
     ask.request.hello = hello
     decide(&ask, &x.decision)
+    if hello != NULL:
+        _watch_handshake(x, hello)
     _act(w, x)
 
 
@@ -89,9 +113,12 @@ cdef void passage_refuse(Worker* w, ClientConn* c, int cause) noexcept nogil:
     if x == NULL:
         return
     x.refused = True
+    x.cause = <unsigned char> cause
     if server >= 0:
         x.server = plan_virtual_server(w.snapshot.plan, <uint32_t> server)
-    exchange_abort(w, x, cause)
+    # On https an alert, or an answer in plain text, has been sent, and must arrive.
+    exchange_end(w, x, DONE_LINGER if x.server != NULL and x.server.protocol == PROTOCOL_HTTPS
+                 else DONE_RESET)
 
 
 # --- towards the node ---------------------------------------------------------------------
@@ -130,8 +157,46 @@ cdef bint _connected(Worker* w, Exchange* x) noexcept nogil:
     x.sent_us = w.now_us
     w.stats.nodes[x.slot].requests += 1
     timer_clear(&x.node.timer)
-    exchange_answered(w, x, True)
+    if x.down.inspect == NULL:
+        exchange_answered(w, x, True)
     return _relay(w, x)
+
+
+# --- the handshake that passes by ---------------------------------------------------------
+
+cdef void _inspect(Worker* w, Exchange* x, const char* data, uint32_t count) noexcept nogil:
+    if tls_server_flight(&x.flight, &x.snapshot.plan.keys[KEY_SESSION], data,
+                         count) == TLS_FLIGHT_OPEN:
+        return
+    # Before the client sees what it was granted, so that its next connection is recognised.
+    x.down.inspect = NULL
+    _learn(w, x)
+    exchange_answered(w, x, True)
+
+
+cdef void _learn(Worker* w, Exchange* x) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    cdef DecideInput ask
+    cdef LearnInput response
+    if x.flight.is_tls13:
+        if x.decision.found_class < 0 and CLASS_KEYS_GRANTED & plan_class(
+                plan, <uint32_t> x.decision.persistence).flags:
+            x.decision.outcome = OUTCOME_TLS13
+        return
+    ask.request.plan = plan
+    ask.pool = x.pool
+    ask.caches = x.snapshot.caches
+    ask.now_ticks = w.now_ticks
+    ask.peek = False
+    response.plan = plan
+    response.head = NULL
+    response.buf = NULL
+    response.path = slice_of(NULL, 0)
+    response.wall_s = w.wall_s
+    response.flight = &x.flight
+    response.session_id = x.session_id
+    response.offers_ticket = x.offers_ticket
+    decide_learn(&ask, &x.decision, &response)
 
 
 # --- the tunnel ---------------------------------------------------------------------------

@@ -222,12 +222,13 @@ cdef bint _room(Worker* w, Flow* flow) noexcept nogil:
     return flow.data != NULL
 
 
-cdef int _pull(Worker* w, Stream* source, Flow* flow) noexcept nogil:
+cdef int _pull(Worker* w, Stream* source, Stream* target, Flow* flow) noexcept nogil:
     cdef uint64_t expected = body_expected(&flow.body)
     cdef uint32_t room
     cdef int64_t got
     if expected >= SPLICE_MIN_BYTES and not flow.decode and flow.inspect == NULL \
-            and (flow.large or flow.body.kind == BODY_LENGTH) and _splice_ready(w, flow):
+            and (flow.large or flow.body.kind == BODY_LENGTH) \
+            and source.tls == NULL and target.tls == NULL and _splice_ready(w, flow):
         return _pull_spliced(w, source, flow, expected)
     if not _room(w, flow):
         return FLOW_NO_BUFFER
@@ -290,7 +291,7 @@ cdef int flow_run(Worker* w, Stream* source, Stream* target, Flow* flow) noexcep
         if rounds == ROUNDS_MAX or flow.bytes - before >= ONE_CALL_BYTES:
             return FLOW_AGAIN
         rounds += 1
-        result = _pull(w, source, flow)
+        result = _pull(w, source, target, flow)
         if result == FLOW_WAIT_SOURCE or result == FLOW_SOURCE_END:
             # A tunnel may stay half closed for long.
             _rest(w, flow)

@@ -7,11 +7,11 @@ from libc.stdlib cimport calloc, free
 from fastlb._core cimport system
 from fastlb._core.connection cimport Snapshot, Worker
 from fastlb._core.debug cimport BUG_ON
-from fastlb._core.hooks cimport hooks_prepare
+from fastlb._core.hooks cimport hooks_prepare, hooks_tls_build, hooks_tls_release
 from fastlb._core.limits cimport VIRTUAL_SERVERS_MAX
 from fastlb._core.node cimport NodeTable
 from fastlb._core.plan cimport (
-    CLASS_HAS_CACHE, Plan, PlanClass, plan_check, plan_class, plan_virtual_server,
+    CLASS_HAS_CACHE, Plan, PlanClass, plan_check, plan_class, plan_text, plan_virtual_server,
 )
 from fastlb._core.session_layout cimport session_cache_open
 from fastlb._core.session_shard cimport SessionCache
@@ -52,7 +52,17 @@ cdef void _prepare_hooks(const Plan* plan) noexcept nogil:
             return
 
 
+cdef bint _open_contexts(Snapshot* s) noexcept nogil:
+    if s.plan.tls.context_count == 0:
+        return True
+    s.contexts = hooks_tls_build(plan_text(s.plan, s.plan.tls.material),
+                                 s.plan.tls.material.bytes, s.plan.tls.context_count)
+    return s.contexts != NULL
+
+
 cdef void _destroy(Snapshot* s) noexcept nogil:
+    if s.contexts != NULL:
+        hooks_tls_release(s.contexts)
     if s.plan != NULL:
         system.munmap(<void*> s.plan, s.plan.bytes)
     free(s.caches)
@@ -81,6 +91,9 @@ cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
     s.caches = <SessionCache*> calloc(s.plan.class_count + 1, sizeof(SessionCache))
     s.reservations = <SessionCache*> calloc(s.plan.class_count + 1, sizeof(SessionCache))
     if s.caches == NULL or s.reservations == NULL or not _open_caches(w, s):
+        _destroy(s)
+        return NULL
+    if not _open_contexts(s):
         _destroy(s)
         return NULL
     _prepare_hooks(s.plan)

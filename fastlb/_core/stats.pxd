@@ -19,10 +19,11 @@ ctypedef struct VirtualServerStats:
     uint64_t bytes_in                # from clients
     uint64_t bytes_out               # to clients
     uint64_t statuses[6]             # by first digit; [0]: no status was sent
-    uint64_t handshakes              # TLS handshakes that ended well
-    uint64_t handshakes_resumed      # of them: of a session granted before
+    uint64_t handshakes              # https: done
+    uint64_t handshakes_resumed      # of them
+    uint64_t handshakes_tls13        # of them
     uint64_t handshakes_failed
-    uint64_t handshakes_waiting      # now, for their turn
+    uint64_t handshakes_waiting      # in the queue now
 
 ctypedef struct NodeStats:
     uint64_t requests
@@ -56,6 +57,7 @@ ctypedef struct WorkerStats:
     uint64_t exchanges
     uint64_t buffers
     uint64_t pipes
+    uint64_t tls_streams
     uint64_t causes[STATS_CAUSES]
     uint64_t head_errors[STATS_HEAD_ERRORS]
     VirtualServerStats virtual_servers[VIRTUAL_SERVERS_MAX]

@@ -38,6 +38,7 @@ def retire_worker(size_t address):
     stats.exchanges = 0
     stats.buffers = 0
     stats.pipes = 0
+    stats.tls_streams = 0
     for i in range(VIRTUAL_SERVERS_MAX):
         stats.virtual_servers[i].connections = 0
         stats.virtual_servers[i].handshakes_waiting = 0
@@ -70,6 +71,7 @@ def read_worker(size_t address) -> dict:
             "exchanges": stats.exchanges,
             "buffers": stats.buffers,
             "pipes": stats.pipes,
+            "tls_streams": stats.tls_streams,
         },
         "causes": {
             name: stats.causes[i] for i, name in enumerate(cause_names()) if stats.causes[i]
@@ -92,6 +94,7 @@ def read_virtual_server(size_t address, int slot) -> dict:
         "tls": {
             "handshakes": one.handshakes,
             "resumed": one.handshakes_resumed,
+            "tls13": one.handshakes_tls13,
             "failed": one.handshakes_failed,
             "waiting": one.handshakes_waiting,
         },

@@ -8,6 +8,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastlb._core.connection cimport Pipe, Stream, Worker
+from fastlb._core.debug cimport unlikely
 from fastlb._core.edit cimport iovec
 
 cdef enum:
@@ -31,9 +32,17 @@ cdef int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noexcept n
 # Through a pipe, without copying; same results as recv and send.
 cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept nogil
 cdef int64_t stream_splice_out(Stream* s, Pipe* pipe, bint more) noexcept nogil
+# The peer sees our end, behind all that was sent.
 cdef void stream_shutdown(Stream* s) noexcept nogil
-# Closes; with `reset` the peer sees RST, never an orderly end.
+# Closes, and ends TLS; with `reset` the peer sees RST, never an orderly end.
 cdef void stream_close(Stream* s, bint reset) noexcept nogil
+# Bytes that were taken and have not left us: they are lost if the stream is closed now.
+cdef inline uint32_t stream_waits(const Stream* s) noexcept nogil:
+    return s.tls.waiting if unlikely(s.tls != NULL) else 0
+
+
+# Nothing is under way for now: no more memory is kept than a connection at rest needs.
+cdef void stream_rest(Stream* s) noexcept nogil
 # Pipes of the worker; NULL when there is no descriptor left (the caller copies instead).
 cdef Pipe* pipe_borrow(Worker* w) noexcept nogil
 cdef void pipe_return(Worker* w, Pipe* pipe) noexcept nogil

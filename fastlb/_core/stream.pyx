@@ -8,9 +8,12 @@ from fastlb._core.connection cimport (
     STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_RESET, STREAM_WRITABLE, Pipe,
     Stream, Worker,
 )
-from fastlb._core.debug cimport BUG_ON, likely
+from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.edit cimport iovec
 from fastlb._core cimport system
+from fastlb._core.tls_stream cimport (
+    tls_close, tls_farewell, tls_note, tls_recv, tls_rest, tls_send, tls_shutdown,
+)
 
 cdef enum:
     PIPE_LEAST_BYTES = 64 * 1024     # a smaller pipe costs more calls than copying
@@ -28,7 +31,7 @@ cdef bint stream_register(Worker* w, Stream* s) noexcept nogil:
 cdef void stream_note(Stream* s, uint32_t events) noexcept nogil:
     if events & system.EPOLLIN:
         s.ready |= STREAM_READABLE
-    if events & system.EPOLLOUT:
+    if events & system.EPOLLOUT and likely(s.tls == NULL):
         s.ready |= STREAM_WRITABLE
     if events & system.EPOLLRDHUP:
         s.ready |= STREAM_HUP | STREAM_READABLE
@@ -37,6 +40,8 @@ cdef void stream_note(Stream* s, uint32_t events) noexcept nogil:
         s.ready |= STREAM_HUP | STREAM_READABLE
         if events & system.EPOLLERR:
             s.ready |= STREAM_ERROR
+    if unlikely(s.tls != NULL):
+        tls_note(s.tls, s, events)
 
 
 cdef int64_t _read_failed(Stream* s) noexcept nogil:
@@ -52,6 +57,9 @@ cdef bint stream_is_quiet(Stream* s) noexcept nogil:
     cdef char byte
     if not s.ready & STREAM_READABLE:
         return True
+    if s.tls != NULL:
+        # What has come may be the library's own: a ticket, an update of keys.
+        return tls_recv(s.tls, s, &byte, 1) == STREAM_AGAIN
     if system.recv(s.fd, &byte, 1, system.MSG_PEEK) >= 0 or system.errno != system.EAGAIN:
         return False
     s.ready &= ~STREAM_READABLE
@@ -71,6 +79,8 @@ cdef inline int64_t _read_done(Stream* s, ssize_t got, uint64_t wanted) noexcept
 cdef int64_t stream_recv(Stream* s, char* into, uint32_t room) noexcept nogil:
     cdef ssize_t got
     BUG_ON(room == 0)
+    if unlikely(s.tls != NULL):
+        return tls_recv(s.tls, s, into, room)
     if s.ready & STREAM_EOF:
         return STREAM_END
     while True:
@@ -96,6 +106,8 @@ cdef int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noexcept n
     cdef ssize_t sent
     cdef uint64_t total = 0
     cdef uint32_t i
+    if unlikely(s.tls != NULL):
+        return tls_send(s.tls, s, iov, count)
     for i in range(count):
         total += iov[i].iov_len
     while True:
@@ -117,6 +129,7 @@ cdef int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noexcept n
 
 cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept nogil:
     cdef ssize_t got
+    BUG_ON(s.tls != NULL)
     if s.ready & STREAM_EOF:
         return STREAM_END
     while True:
@@ -135,6 +148,7 @@ cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept no
 cdef int64_t stream_splice_out(Stream* s, Pipe* pipe, bint more) noexcept nogil:
     cdef ssize_t sent
     cdef unsigned int flags = system.SPLICE_F_MOVE | system.SPLICE_F_NONBLOCK
+    BUG_ON(s.tls != NULL)
     if more:
         flags |= system.SPLICE_F_MORE
     while True:
@@ -150,11 +164,24 @@ cdef int64_t stream_splice_out(Stream* s, Pipe* pipe, bint more) noexcept nogil:
 
 
 cdef void stream_shutdown(Stream* s) noexcept nogil:
-    system.shutdown(s.fd, system.SHUT_WR)
+    if s.tls != NULL:
+        tls_shutdown(s.tls, s)
+    else:
+        system.shutdown(s.fd, system.SHUT_WR)
+
+
+cdef void stream_rest(Stream* s) noexcept nogil:
+    if unlikely(s.tls != NULL):
+        tls_rest(s.tls)
 
 
 cdef void stream_close(Stream* s, bint reset) noexcept nogil:
     cdef system.linger at_once
+    if unlikely(s.tls != NULL):
+        if not reset:
+            tls_farewell(s.tls, s)
+        tls_close(s.tls)
+        s.tls = NULL
     if reset:
         at_once.l_onoff = 1
         at_once.l_linger = 0

@@ -32,6 +32,7 @@ static inline uint64_t clock_read(clockid_t which, uint64_t per_second)
 
 static inline uint64_t clock_us(void) { return clock_read(CLOCK_MONOTONIC, 1000000u); }
 static inline uint64_t wall_us(void) { return clock_read(CLOCK_REALTIME, 1000000u); }
+static inline uint64_t coarse_ms(void) { return clock_read(CLOCK_MONOTONIC_COARSE, 1000u); }
 static inline uint64_t boot_ms(void) { return clock_read(CLOCK_BOOTTIME, 1000u); }
 
 static inline int message_descriptors(struct msghdr *message, int *fds, int fds_max)

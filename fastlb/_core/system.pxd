@@ -84,6 +84,7 @@ cdef extern from "system.h" nogil:
 
     # time
     uint64_t clock_us() noexcept           # CLOCK_MONOTONIC, microseconds
+    uint64_t coarse_ms() noexcept          # CLOCK_MONOTONIC_COARSE: a few nanoseconds a call
     uint64_t wall_us() noexcept            # CLOCK_REALTIME, microseconds since 1970
     uint64_t boot_ms() noexcept            # CLOCK_BOOTTIME, milliseconds
     # signals

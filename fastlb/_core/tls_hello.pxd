@@ -14,6 +14,7 @@ cdef enum:
     TLS_HELLO_BYTES_MAX = 16384      # of the ClientHello message
     TLS_HELLO_RAW_BYTES_MAX = 20480  # with the headers of its records
     TLS_SESSION_ID_BYTES_MAX = 32
+    TLS_CHANGE_CIPHER_SPEC = 20      # content type of a record
 
 cdef enum TlsError:
     TLS_NOT_TLS = -1                 # does not begin as a TLS handshake
@@ -33,6 +34,7 @@ ctypedef struct TlsClientHello:      # slices point into `data`, or into `joined
     uint8_t offers_ticket            # the session_ticket extension is there
     uint8_t offers_tls13             # supported_versions has 0x0304
     uint8_t has_psk                  # resumes a TLS 1.3 session, by an identity that changes
+    Slice psk                        # the first identity: a ticket (RFC 8446 4.6.1)
 
 # The `count` bytes at `data` begin with the connection's first one. > 0: the bytes of the
 # records that carry the message; 0: more is needed; else a TlsError. A message in several
@@ -72,6 +74,13 @@ cdef void tls_server_flight_begin(TlsServerFlight* flight) noexcept nogil
 # Reads the next bytes of the server's side. `key` hashes a ticket; see tls_ticket_hash.
 cdef int tls_server_flight(TlsServerFlight* flight, const SipKey* key, const char* data,
                            uint32_t count) noexcept nogil
+# Whether the server's part went through to its ChangeCipherSpec, sent only to a client that knows
+# the session's keys (or, where a session is resumed, about to be checked): what it granted counts.
+cdef inline bint tls_flight_granted(const TlsServerFlight* flight) noexcept nogil:
+    return (flight.over and flight.hello_seen and not flight.is_tls13
+            and flight.record[0] == TLS_CHANGE_CIPHER_SPEC)
+
+
 # The key of a ticket and of a session id: kept apart, so that neither can be taken for the other.
 cdef Hash128 tls_ticket_hash(const SipKey* key, Slice ticket) noexcept nogil
 cdef Hash128 tls_session_id_hash(const SipKey* key, Slice session_id) noexcept nogil

@@ -169,6 +169,15 @@ cdef bint _read_versions(TlsClientHello* hello, Slice rest) noexcept nogil:
     return True
 
 
+cdef bint _read_psk(TlsClientHello* hello, Slice rest) noexcept nogil:
+    # Identities, each with the age of its ticket, and as many binders.
+    cdef Slice identities
+    if not _vector(&rest, 2, &identities) or not _vector(&identities, 2, &hello.psk):
+        return False
+    hello.has_psk = True
+    return hello.psk.bytes != 0 and identities.bytes >= 4
+
+
 # One extension that says something about the session; the others are passed over.
 cdef bint _read_extension(TlsClientHello* hello, uint32_t kind, Slice value,
                           uint32_t* seen) noexcept nogil:
@@ -189,9 +198,8 @@ cdef bint _read_extension(TlsClientHello* hello, uint32_t kind, Slice value,
     if kind == EXT_SESSION_TICKET:
         hello.offers_ticket = True
         hello.ticket = value
-    else:
-        hello.has_psk = True
-    return True
+        return True
+    return _read_psk(hello, value)
 
 
 cdef bint _read_extensions(TlsClientHello* hello, Slice rest) noexcept nogil:

@@ -25,6 +25,7 @@ ctypedef struct TlsLibrary:
     int (*SSL_do_handshake)(void* ssl) noexcept nogil
     int (*SSL_read)(void* ssl, void* into, int room) noexcept nogil
     int (*SSL_write)(void* ssl, const void* data, int count) noexcept nogil
+    int (*SSL_pending)(const void* ssl) noexcept nogil
     int (*SSL_shutdown)(void* ssl) noexcept nogil
     int (*SSL_get_shutdown)(const void* ssl) noexcept nogil
     void (*SSL_set_shutdown)(void* ssl, int mode) noexcept nogil
@@ -33,6 +34,8 @@ ctypedef struct TlsLibrary:
     int (*SSL_version)(const void* ssl) noexcept nogil
     void (*SSL_get0_alpn_selected)(const void* ssl, const unsigned char** data,
                                    unsigned int* count) noexcept nogil
+    int (*SSL_set_tlsext_status_ocsp_resp)(void* ssl, void* response, int count) noexcept nogil
+    void* (*OPENSSL_malloc)(size_t count) noexcept nogil
     void* (*BIO_new)(const void* method) noexcept nogil
     const void* (*BIO_s_mem)() noexcept nogil
     int (*BIO_free)(void* bio) noexcept nogil

@@ -1,10 +1,11 @@
 # Two flows without framing (contract in tunnel.pxd).
 
 from fastlb._core.body cimport body_start
-from fastlb._core.connection cimport STREAM_READABLE, Flow, Stream, Worker
+from fastlb._core.connection cimport STREAM_ERROR, STREAM_READABLE, Flow, Stream, Worker
 from fastlb._core.head cimport BODY_UNTIL_CLOSE
 from fastlb._core.relay cimport (
-    FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_END, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_run,
+    FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_END, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_pending,
+    flow_run,
 )
 from fastlb._core.stream cimport stream_shutdown
 
@@ -14,14 +15,16 @@ cdef void tunnel_start(Flow* flow) noexcept nogil:
     flow.ended = False
 
 
-cdef int _one_way(Worker* w, Stream* source, Stream* target, Flow* flow) noexcept nogil:
+cdef int _one_way(Worker* w, Stream* source, Stream* target, Flow* flow,
+                  bint last) noexcept nogil:
     cdef int result
     if flow.ended:
         return TUNNEL_ENDED
     result = flow_run(w, source, target, flow)
     if result == FLOW_SOURCE_END:
         flow.ended = True
-        stream_shutdown(target)
+        if not last:                 # both sides are closed now
+            stream_shutdown(target)
         return TUNNEL_ENDED
     if result == FLOW_AGAIN:
         return TUNNEL_AGAIN
@@ -31,16 +34,24 @@ cdef int _one_way(Worker* w, Stream* source, Stream* target, Flow* flow) noexcep
 
 
 cdef int tunnel_run(Worker* w, Stream* client, Stream* node, Flow* up, Flow* down) noexcept nogil:
-    cdef int upward = _one_way(w, client, node, up)
+    cdef int upward = _one_way(w, client, node, up, down.ended)
     cdef int downward
     if upward == TUNNEL_BROKEN:
         # What the node said before its reset is still passed on; its event may come later.
         node.ready |= STREAM_READABLE
-    downward = _one_way(w, node, client, down)
+    downward = _one_way(w, node, client, down, up.ended)
+    if client.ready & STREAM_ERROR:
+        return TUNNEL_BROKEN         # nobody takes or sends anything any more
+    if upward == TUNNEL_BROKEN and node.ready & STREAM_ERROR and flow_pending(down) \
+            and downward != TUNNEL_BROKEN:
+        # The client is about to take what the node said before it went.
+        up.ended = True
+        return TUNNEL_OPEN
     if upward == TUNNEL_BROKEN or downward == TUNNEL_BROKEN:
         return TUNNEL_BROKEN
     if upward == TUNNEL_ENDED and downward == TUNNEL_ENDED:
-        return TUNNEL_ENDED
+        # A node that would not take all of it did not end in order.
+        return TUNNEL_BROKEN if node.ready & STREAM_ERROR else TUNNEL_ENDED
     if upward == TUNNEL_AGAIN or downward == TUNNEL_AGAIN:
         return TUNNEL_AGAIN
     return TUNNEL_OPEN

@@ -20,20 +20,22 @@ from fastlb._core.client cimport (
     client_bury, client_request_done, client_run_posted, client_stop_all, client_timeout,
 )
 from fastlb._core.connection cimport (
-    EVENTS_MAX, NODE_CONN_IDLE, TIMER_ACCEPT, TIMER_CLIENT, TIMER_DRAIN, TIMER_NODE, ClientConn,
-    Exchange, NodeConn, Stream, Worker,
+    EVENTS_MAX, NODE_CONN_IDLE, TIMER_ACCEPT, TIMER_CLIENT, TIMER_DRAIN, TIMER_HANDSHAKES,
+    TIMER_NODE, ClientConn, Exchange, NodeConn, Stream, Worker,
 )
 from fastlb._core.debug cimport FASTLB_DEBUG_BUILD
 from fastlb._core.exchange cimport exchange_node_timeout
 from fastlb._core.head cimport Head
 from fastlb._core.hooks cimport hooks_open
 from fastlb._core.limits cimport TICK_MS
+from fastlb._core.opening cimport opening_run_queue
 from fastlb._core.passage cimport passage_node_timeout
 from fastlb._core.shm cimport Segment
 from fastlb._core.snapshot cimport snapshot_release
 from fastlb._core.stats cimport WorkerStats
 from fastlb._core.stream cimport pipe_free_all
 from fastlb._core.timer cimport Timer, timer_next_ms, timer_run, timer_wheel_init
+from fastlb._core.tls_stream cimport tls_count, tls_free_all
 from fastlb._core.upstream cimport upstream_bury, upstream_close, upstream_drop_all_idle
 
 cdef enum:
@@ -84,7 +86,9 @@ cdef void _fire(void* context, Timer* timer) noexcept nogil:
 cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
     cdef int count, i
     cdef Stream* s
-    cdef int timeout = 0 if w.posted != NULL else timer_next_ms(&w.timers, w.now_ms)
+    cdef int timeout = timer_next_ms(&w.timers, w.now_ms)
+    if w.posted != NULL or (w.handshakes.due and w.handshakes.first != NULL):
+        timeout = 0
     count = system.epoll_wait(w.epoll_fd, events, EVENTS_MAX, timeout)
     _read_clocks(w)
     for i in range(count):
@@ -93,6 +97,8 @@ cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
     timer_run(&w.timers, w.now_ms, _fire, w)
     if w.posted != NULL:
         client_run_posted(w)
+    if w.handshakes.first != NULL:
+        opening_run_queue(w)
     if w.dead_clients != NULL:
         client_bury(w)
         accept_resume(w)
@@ -107,6 +113,7 @@ cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
     w.stats.turns += 1
     w.stats.buffers = w.buffers.borrowed
     w.stats.buffers_refused = w.buffers.refusals
+    w.stats.tls_streams = tls_count()
 
 
 cdef void _loop(Worker* w, system.epoll_event* events) noexcept nogil:
@@ -138,6 +145,7 @@ cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket
     timer_wheel_init(&w.timers, w.now_ms)
     w.accept_timer.kind = TIMER_ACCEPT
     w.drain_timer.kind = TIMER_DRAIN
+    w.handshakes.timer.kind = TIMER_HANDSHAKES
     buffer_pool_init(&w.buffers, 0)
     w.signals.fd = system.signal_descriptor()
     w.signals.on_events = _on_signal
@@ -197,12 +205,14 @@ cdef void _free_lists(Worker* w) noexcept nogil:
         w.free_heads = (<Head**> head)[0]
         free(head)
     buffer_pool_free(&w.buffers)
+    tls_free_all()
 
 
 cdef object _objects(Worker* w):
     return (f"clients={w.stats.clients} node_connections={w.stats.node_connections} "
             f"exchanges={w.stats.exchanges} buffers={w.buffers.borrowed} "
-            f"pipes={w.stats.pipes} snapshots={0 if w.snapshots == NULL else 1}")
+            f"pipes={w.stats.pipes} tls_streams={tls_count()} "
+            f"snapshots={0 if w.snapshots == NULL else 1}")
 
 
 def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: bool) -> int:

@@ -154,3 +154,13 @@ def records(message: bytes, *sizes: int) -> bytes:
             out += b"\x16\x03\x01" + vector(message[:size], 2)
         message = message[size:]
     return out + (b"\x16\x03\x01" + vector(message, 2) if message else b"")
+
+
+def server_flight(session_id: bytes = b"", ticket: bytes | None = None, done: bool = True) -> bytes:
+    """A TLS 1.2 server's side; with `done` to its ChangeCipherSpec and what is encrypted then."""
+    hello = b"\x03\x03" + bytes(32) + vector(session_id, 1) + b"\xc0\x2b\0" + vector(b"", 2)
+    out = b"\x02" + vector(hello, 3) + b"\x0e\0\0\0"
+    if ticket is not None:
+        out += b"\x04" + vector(b"\0\0\x1c\x20" + vector(ticket, 2), 3)
+    data = b"\x16\x03\x03" + vector(out, 2)
+    return data + (b"\x14\x03\x03\0\x01\x01\x16\x03\x03\0\x28" + bytes(40) if done else b"")

@@ -87,7 +87,7 @@ class Setting:
     workers: int = 2
     trusted: list[tuple[str, int]] = field(default_factory=list)
     decision: list[tuple[str, int]] = field(default_factory=list)
-    routes: list[tuple[str, str, int]] = field(default_factory=list)
+    routes: list[tuple[Any, ...]] = field(default_factory=list)  # host, path, pool, sni and alpn
     named: list[tuple[str, int]] = field(default_factory=list)  # networks of unlisted nodes
     protocol: str = "http"
     log_format: str = "json"
@@ -106,8 +106,10 @@ class Setting:
                 flags |= CLASS_FLAGS["has_cache"]
             if one.type in INSERTED:
                 flags |= CLASS_FLAGS["inserts_cookie"]
-            if one.learn or one.type in ("j2ee", "asp"):
+            if one.learn or one.type in ("j2ee", "asp", "ssl"):
                 flags |= CLASS_FLAGS["learns"]
+            if one.type == "ssl":
+                flags |= CLASS_FLAGS["keys_granted"]
             if one.reserve_ticks and segment is not None:
                 reservations = make_cache(segment, f"reserved-{index}", one.size)
             builder.add_class(
@@ -164,8 +166,8 @@ class Setting:
                 refuse_last_draining=False, schedule=schedule([one.weight for one in self.others]),
                 named=builder.add_networks([]),
             )  # fmt: skip
-        for host, path, pool in self.routes:
-            builder.add_route(host=host, path=path, pool=pool)
+        for host, path, pool, *hello in self.routes:
+            builder.add_route(host=host, path=path, pool=pool, **(hello[0] if hello else {}))
         builder.add_virtual_server(
             name="shop", slot=0, protocol=self.protocol, pool=0, routes=(0, len(self.routes)),
             trusted=builder.add_networks(self.trusted),

@@ -99,3 +99,62 @@ def test_against_a_model(routes: list[tuple[str, str]], host: str, path: str) ->
 def test_wildcards_against_a_model(tail: str, host: str) -> None:
     expected = host.endswith("." + tail) and len(host) > len(tail) + 1
     assert (routed([("*." + tail, "")], host, "/") == 0) == expected
+
+
+# ---- passed-through TLS ----
+
+
+def tls_routed(routes: list[dict[str, str]], sni: str, *alpn: str) -> int | None:
+    """The number of the route that a ClientHello matches; None: the default pool."""
+    image = Setting(
+        protocol="tls",
+        routes=[("", "", 10 + number, one) for number, one in enumerate(routes)],
+    ).image()
+    pool = image.route_tls(0, sni.encode(), [one.encode() for one in alpn])
+    return pool - 10 if pool >= 10 else None
+
+
+@pytest.mark.parametrize(("pattern", "sni", "matches"), [
+    ("api.example.com", "api.example.com", True),
+    ("api.example.com", "API.Example.COM", True),
+    ("api.example.com", "api.example.com.", True),
+    ("api.example.com", "api.example.com..", False),
+    ("api.example.com", "xapi.example.com", False),
+    ("api.example.com", "", False),
+    ("api.example.com", ".", False),
+    ("*.example.com", "a.b.example.com", True),
+    ("*.example.com", "A.Example.com.", True),
+    ("*.example.com", "example.com", False),
+    ("*.example.com", ".example.com", False),
+    ("*.example.com", "", False),
+    ("*.example.com", "a.example.com.evil.net", False),
+])  # fmt: skip
+def test_server_names(pattern: str, sni: str, matches: bool) -> None:
+    assert (tls_routed([{"sni": pattern}], sni) == 0) == matches
+
+
+@pytest.mark.parametrize(("wanted", "offered", "matches"), [
+    ("h2", ["h2"], True),
+    ("h2", ["http/1.1", "h2"], True),
+    ("h2", ["H2"], False),
+    ("h2", ["h2c"], False),
+    ("h2", ["h"], False),
+    ("h2", [], False),
+])  # fmt: skip
+def test_protocols(wanted: str, offered: list[str], matches: bool) -> None:
+    assert (tls_routed([{"alpn": wanted}], "", *offered) == 0) == matches
+
+
+def test_both_must_hold_and_the_first_match_wins() -> None:
+    routes = [{"sni": "a.example", "alpn": "h2"}, {"sni": "*.example"}, {"alpn": "h2"}]
+    assert tls_routed(routes, "a.example", "h2") == 0
+    assert tls_routed(routes, "a.example", "http/1.1") == 1
+    assert tls_routed(routes, "b.test", "http/1.1", "h2") == 2
+    assert tls_routed(routes, "b.test") is None
+
+
+def test_routes_of_requests_match_no_hello() -> None:
+    image = Setting(
+        protocol="tls", routes=[("a.example", "", 1), ("", "/", 2), ("a.example", "/", 3)]
+    ).image()
+    assert image.route_tls(0, b"a.example", [b"h2"]) == 0

@@ -25,10 +25,10 @@ def test_a_cleared_block_is_zero(block: ctypes.Array) -> None:
 
 def test_words_of_a_worker(block: ctypes.Array) -> None:
     at = ctypes.addressof(block)
-    for i in range(14):
+    for i in range(15):
         block[i] = 100 + i
     for i in range(len(cause_names())):
-        block[14 + i] = i
+        block[15 + i] = i
     read = stats.read_worker(at)
     assert read["pid"] == 100
     assert read["generation"] == 102
@@ -36,6 +36,7 @@ def test_words_of_a_worker(block: ctypes.Array) -> None:
     assert read["buffers_refused"] == 108
     assert read["connections"] == read["objects"]["clients"] == 109
     assert read["objects"]["pipes"] == 113
+    assert read["objects"]["tls_streams"] == 114
     assert read["requests"] == 0
     assert read["causes"] == {name: i for i, name in enumerate(cause_names()) if i}
 
@@ -57,10 +58,10 @@ def test_every_counter_has_its_own_place(block: ctypes.Array) -> None:
             )  # fmt: skip
     assert len(set(seen)) == len(seen)
     assert max(seen) == len(block) - 1
-    assert servers[1]["connections"] - servers[0]["connections"] == 15
+    assert servers[1]["connections"] - servers[0]["connections"] == 16
     assert nodes[1]["requests"] - nodes[0]["requests"] == 6
     assert list(classes[0]["outcomes"]) == outcome_names()
-    assert sum(block[i] for i in range(14)) not in seen
+    assert sum(block[i] for i in range(15)) not in seen
 
 
 def test_requests_are_those_of_all_virtual_servers(block: ctypes.Array) -> None:
