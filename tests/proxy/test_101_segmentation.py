@@ -1,12 +1,14 @@
 """A ClientHello arrives in any pieces and in any records, or is refused; and a node's handshake is
 read as it passes, in any pieces."""
 
+import contextlib
 import itertools
 import random
 
 import pytest
 
 from tests.core.handshakes import certificate, client_hello, extension, records, sni, vector
+from tests.core.test_tls_hello import flights, mutated
 from tests.harness import HttpNode, proxy, settings, until
 from tests.harness.chop import ByteNode, Chopper, reframed
 from tests.harness.hellos import KINDS, hello_of
@@ -196,6 +198,58 @@ def test_many_hellos_at_once_byte_by_byte(echo):
         assert client.reader.exactly(7)
         client.sock.close()
     assert {node.received(before + n) for n in range(50)} == {data}
+
+
+# ---- what an enemy sends ----
+
+
+def test_mutated_hellos_leave_the_proxy_as_it_was(echo):
+    p, node = echo
+    workers = p.worker_pids()
+    for seed in range(200):
+        pick = random.Random(seed)
+        data = reframed(hello_of(pick.choice(list(KINDS))), pick.choice([0, 5, 90]), pick)
+        data = mutated(data, pick, pick.randint(1, 4))
+        before = len(node.connections)
+        with p.client() as client:
+            for piece in data[:40], data[40:]:
+                client.send_if_open(piece)
+            with contextlib.suppress(OSError):
+                client.half_close()
+                assert client.reader.rest() in (b"", node.answer)
+        if len(node.connections) > before:
+            assert node.received(before) in (data, b""), seed
+    assert p.worker_pids() == workers
+    arrives(echo, hello_of("curl"), [hello_of("curl")])
+
+
+def test_a_node_that_answers_anything_is_relayed_byte_for_byte():
+    """The reader of the node's handshake is no filter."""
+    with Strange("a") as node, proxy(passed(node)) as p:
+        workers = p.worker_pids()
+        for number in range(100):
+            with p.client() as client:
+                client.send(hello_of("openssl 1.2"))
+                assert client.reader.rest() == strange_answer(number)
+        assert p.worker_pids() == workers
+
+
+def strange_answer(number):
+    pick = random.Random(number)
+    flight = mutated(pick.choice(flights()).server, pick, pick.randint(0, 4))
+    return flight + pick.randbytes(30)
+
+
+class Strange(ByteNode):
+    """Answers each connection's first bytes with something else, and closes."""
+
+    def _serve(self, connection):
+        connection.reader.more()
+        answer = strange_answer(self.connections.index(connection))
+        half = len(answer) // 2
+        for part in (answer[:half], answer[half:]):
+            connection.sock.sendall(part)
+        connection.finish("node")
 
 
 # ---- not TLS, relayed ----
