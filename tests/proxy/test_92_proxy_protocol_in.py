@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import HttpNode, Proxy, RawNode, proxy, settings
+from tests.harness import HttpNode, Proxy, proxy, settings
 from tests.harness.chop import ByteNode
 from tests.harness.wait import TIMEOUT, until
 from tests.harness.wire import Closed, Message, Reader, read_response

@@ -19,7 +19,17 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from tests.harness import (
-    Closed, HttpNode, Proxy, RawNode, Truncated, chunks, next_host, proxy, reply, request, settings,
+    Closed,
+    HttpNode,
+    Proxy,
+    RawNode,
+    Truncated,
+    chunks,
+    next_host,
+    proxy,
+    reply,
+    request,
+    settings,
 )  # fmt: skip
 from tests.harness.certificates import Authority, Pair
 from tests.harness.chop import Chopper
