@@ -1,13 +1,23 @@
 """ClientHello and the server's plain-text flight, from real handshakes and made by hand."""
 
 import random
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastlb._core import _testing_tls as core
-from tests.core.handshakes import client_hello, extension, handshake, records, sni, vector
+from tests.core.handshakes import (
+    Recorded,
+    client_hello,
+    extension,
+    handshake,
+    records,
+    sni,
+    vector,
+)
+from tests.harness.chop import reframed
 
 NAME = b"www.example.com"
 
@@ -175,32 +185,67 @@ def test_alpn_names() -> None:
     assert not core.alpn_has(b"", b"h2")
 
 
-@settings(max_examples=300)
-@given(
-    seed=st.integers(0, 1 << 32),
-    kind=st.sampled_from(["client", "server"]),
-    edits=st.integers(1, 6),
-)
-def test_mutated_handshakes_are_read_or_refused(seed: int, kind: str, edits: int) -> None:
-    """No crash, no endless loop, no byte read beyond the end (the input ends at a wall)."""
-    pick = random.Random(seed)
-    recorded = handshake(session=handshake().session) if seed % 7 == 0 else handshake()
-    data = bytearray(getattr(recorded, kind))
+@cache
+def flights() -> list[Recorded]:
+    """Full and resumed handshakes by id, by ticket, of TLS 1.3, and of both versions."""
+    ids, tickets = handshake(tickets=False), handshake()
+    newest = handshake("1.3", "1.3")
+    return [
+        ids,
+        handshake(tickets=False, session=ids.session),
+        tickets,
+        handshake(session=tickets.session),
+        handshake("1.2", "1.3"),
+        newest,
+        handshake("1.3", "1.3", session=newest.session),
+        handshake(name=None),
+    ]
+
+
+def mutated(data: bytes, pick: random.Random, edits: int) -> bytes:
+    changing = bytearray(data)
     for _ in range(edits):
-        at = pick.randrange(len(data))
-        match pick.randrange(4):
-            case 0:
-                data[at] ^= 1 << pick.randrange(8)
-            case 1:
-                data[at] = pick.choice([0, 1, 0xFF, 0x16, 0x7F])
+        at = pick.randrange(len(changing) or 1)
+        length = pick.randrange(1, 9)
+        match pick.randrange(7):
+            case 0 if changing:
+                changing[at] ^= 1 << pick.randrange(8)
+            case 1 if changing:
+                changing[at] = pick.choice([0, 1, 2, 4, 0xFF, 0x14, 0x16, 0x7F])
             case 2:
-                del data[at : at + pick.randrange(1, 9)]
+                del changing[at : at + length]
             case 3:
-                data[at:at] = pick.randbytes(pick.randrange(1, 9))
-    if kind == "client":
-        core.client_hello(bytes(data))
-    else:
-        core.server_flight(pieces(bytes(data), [pick.randrange(len(data)) for _ in range(5)]))
+                changing[at:at] = pick.randbytes(length)
+            case 4:
+                changing[at:at] = changing[at : at + pick.randrange(1, 200)]
+            case 5:
+                other = pick.choice(flights())
+                changing[at:] = pick.choice([other.client, other.server])[at:]
+            case _:
+                del changing[max(at, 6) :]
+    return bytes(changing)
+
+
+@settings(max_examples=400)
+@given(seed=st.integers(0, 1 << 32), edits=st.integers(0, 6), most=st.sampled_from([0, 1, 9, 300]))
+def test_mutated_handshakes_in_any_pieces_and_records(seed: int, edits: int, most: int) -> None:
+    """No crash, no endless loop, no byte read beyond the end (the input ends at a wall), and what
+    is read does not depend on how it was cut."""
+    pick = random.Random(seed)
+    recorded = pick.choice(flights())
+    for kind in ("client", "server"):
+        data = mutated(reframed(getattr(recorded, kind), most, pick), pick, edits)
+        cuts = [pick.randrange(len(data) + 1) for _ in range(pick.randrange(12))]
+        if kind == "client":
+            whole = core.client_hello(data)
+            assert core.client_hello(data, sorted(cuts)) == whole
+            if edits == 0:
+                assert whole | {"records": 0} == core.client_hello(recorded.client) | {"records": 0}
+        else:
+            read = core.server_flight([data])
+            assert core.server_flight(pieces(data, cuts)) == read
+            if edits == 0:
+                assert read == core.server_flight([recorded.server])
 
 
 # ---- the server's flight ----

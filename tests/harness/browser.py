@@ -3,7 +3,9 @@
 `tools` holds what keeps it quiet: it may talk to the address under test and nothing else.
 """
 
+import base64
 import contextlib
+import hashlib
 import itertools
 import json
 import subprocess
@@ -12,6 +14,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from websockets.sync.client import connect
 
 from .client import tool_environment
@@ -29,8 +33,24 @@ FLAGS = [
 ]  # fmt: skip
 
 
+def trusting(name: str, certificate: x509.Certificate) -> list[str]:
+    """Flags: `name` is at 127.0.0.1, and this certificate is good."""
+    public = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    pin = base64.b64encode(hashlib.sha256(public).digest()).decode()
+    return [
+        f"--ignore-certificate-errors-spki-list={pin}",
+        f"--host-resolver-rules=MAP {name} 127.0.0.1 , MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+    ]
+
+
 class Chromium:
-    """One browser with a fresh profile and one page; a context manager."""
+    """One browser with a fresh profile and one page; a context manager. `flags` come last, so
+    they win over those above."""
+
+    def __init__(self, *flags: str):
+        self.flags = flags
 
     def __enter__(self) -> "Chromium":
         self._folder = tempfile.TemporaryDirectory(
@@ -38,7 +58,7 @@ class Chromium:
         )
         folder = Path(self._folder.name)
         self._process = subprocess.Popen(
-            ["chromium", *FLAGS, f"--user-data-dir={folder}", "about:blank"],
+            ["chromium", *FLAGS, *self.flags, f"--user-data-dir={folder}", "about:blank"],
             env={**tool_environment(), "HOME": str(folder)}, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip

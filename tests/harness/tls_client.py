@@ -139,10 +139,13 @@ def openssl(address: tuple[str, int], *options: str, sent: bytes = ASK) -> Said:
     return _run(command, sent, "Reused")
 
 
-def gnutls(address: tuple[str, int], *options: str, sent: bytes = ASK) -> Said:
+def gnutls(
+    address: tuple[str, int], *options: str, sent: bytes = ASK, insecure: bool = True
+) -> Said:
     """`gnutls-cli`; with --resume two handshakes, of which the second can be a resumption."""
     host, port = address
-    command = ["gnutls-cli", "--insecure", "--port", str(port), *options, host]
+    trust = ["--insecure"] if insecure else []
+    command = ["gnutls-cli", *trust, "--port", str(port), *options, host]
     said = _run(command, sent, "Resumed")
     count = len(re.findall(r"^- (?:Resume )?Handshake was completed", said.text, re.MULTILINE))
     resumed = "*** This is a resumed session" in said.text

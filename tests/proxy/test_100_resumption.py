@@ -1,0 +1,534 @@
+"""TLS passed through: a session is resumed, since it comes back to the node that granted it.
+
+No two nodes share keys: "reused" is only said by the node that began the session.
+"""
+
+import random
+import ssl
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.core.handshakes import certificate, client_hello, records, sni
+from tests.harness import RawNode, changed, proxy, settings, until
+from tests.harness.nginx import Nginx
+from tests.harness.openssl_server import OpensslServer, page_says_reused
+from tests.harness.operator import here, status_of
+from tests.harness.tls_client import Kept, TlsClient, TlsUser, gnutls, openssl
+from tests.harness.tls_client import curl_https as curl
+from tests.harness.tls_node import TlsNode
+
+PEM = certificate()
+KINDS = pytest.mark.parametrize("tickets", [False, True], ids=["ids", "tickets"])
+
+
+@pytest.fixture
+def abc():
+    """Three nodes that speak TLS 1.2 and grant what the client wants: an id, or a ticket."""
+    with three(version="1.2") as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def abc13():
+    with three(version="1.3") as nodes:
+        yield nodes
+
+
+class three:
+    def __init__(self, **options):
+        self.nodes = [TlsNode(name, PEM, **options) for name in "abc"]
+
+    def __enter__(self):
+        return [node.start() for node in self.nodes]
+
+    def __exit__(self, *exc):
+        for node in self.nodes:
+            node.stop()
+
+
+def by_session(*nodes, workers=1, pool=None, classes=None, **keys):
+    return settings(
+        *nodes, persistence={"type": "ssl", **keys}, server={"protocol": "tls"}, workers=workers,
+        pool=pool, classes=classes,
+    )  # fmt: skip
+
+
+def tls12(tickets):
+    return ["-tls1_2", *([] if tickets else ["-no_ticket"])]
+
+
+def entries(p):
+    return status_of(p)["persistence"]["shop"]["entries"]
+
+
+def handshakes(nodes):
+    """(full, resumed) of all nodes together."""
+    return sum(node.full for node in nodes), sum(node.reused for node in nodes)
+
+
+# ---- each client ----
+
+
+@KINDS
+def test_a_session_is_resumed_at_its_node(abc, tickets):
+    with proxy(by_session(*abc)) as p:
+        users = [TlsUser(p.address(), "1.2", tickets) for _ in range(6)]
+        for _ in range(4):
+            for user in users:
+                user.visit()
+        assert [user.reused for user in users] == [[False, True, True, True]] * 6
+        assert sorted(Counter(user.nodes[0] for user in users).values()) == [2, 2, 2]
+        assert [len(set(user.nodes)) for user in users] == [1] * 6
+        assert p.outcomes(24) == ["no-key"] * 6 + ["hit"] * 18
+        assert {line["found_in"] for line in p.log_lines()[6:]} == {"cache"}
+        assert {(line["sni"], line["tls"]) for line in p.log_lines()} == {
+            ("www.example.com", "1.2")
+        }
+        # One map for each session: the id that a server echoes beside a ticket makes none.
+        assert entries(p) == 6
+    assert handshakes(abc) == (6, 18)
+
+
+@KINDS
+def test_openssl_reconnects_five_times(abc, tickets):
+    with proxy(by_session(*abc)) as p:
+        for _ in range(3):
+            said = openssl(p.address(), *tls12(tickets), "-reconnect")
+            assert said.reused == [False, *[True] * 5], said.text
+    assert handshakes(abc) == (3, 15)
+
+
+@KINDS
+def test_openssl_comes_back_with_a_session_from_a_file(abc, tickets, tmp_path):
+    kept = Kept(tmp_path)
+    with proxy(by_session(*abc)) as p:
+        said = [openssl(p.address(), *tls12(tickets), *kept.options()) for _ in range(4)]
+    assert [each.reused for each in said] == [[False], [True], [True], [True]]
+    assert len({each.nodes[0] for each in said}) == 1
+
+
+@KINDS
+def test_gnutls_resumes(abc, tickets):
+    priority = f"NORMAL:-VERS-ALL:+VERS-TLS1.2{'' if tickets else ':%NO_TICKETS'}"
+    with proxy(by_session(*abc)) as p:
+        for _ in range(3):
+            said = gnutls(p.address(), "--resume", "--priority", priority)
+            assert said.reused == [False, True], said.text
+    assert handshakes(abc) == (3, 3)
+
+
+@pytest.mark.parametrize("tickets", [False, True], ids=["ids", "tickets"])
+def test_curl_resumes_in_one_process(tickets):
+    with three(version="1.2", tickets=tickets) as nodes, proxy(by_session(*nodes)) as p:
+        for _ in range(3):
+            said = curl(p.address(), 4)
+            assert said.reused == [False, True, True, True], said.text
+            assert len(set(said.nodes)) == 1
+    assert handshakes(nodes) == (3, 9)
+
+
+# ---- servers that somebody else wrote ----
+
+
+def nginx(tickets, keys=("one",), **more):
+    """Tells in each answer whether its handshake resumed a session; `keys` for its tickets, of
+    which the first encrypts."""
+    lines = "".join(f"ssl_session_ticket_key {name}.key;\n" for name in keys)
+    locations = f"""
+    ssl_certificate both.pem; ssl_certificate_key both.pem;
+    ssl_session_cache shared:one:1m; ssl_session_tickets {"on" if tickets else "off"};
+    {lines if tickets else ""}
+    set $reused false;
+    if ($ssl_session_reused = r) {{ set $reused true; }}
+    location / {{ return 200 '{{"node": "$server_addr", "reused": $reused}}'; }}
+    """
+    files = {f"{name}.key": random.randbytes(80) for name in ("one", "two")}
+    return Nginx(locations, {"both.pem": PEM, **files}, listen="ssl", **more)
+
+
+@KINDS
+def test_nginx_nodes(tickets):
+    with nginx(tickets) as a, nginx(tickets) as b, nginx(tickets) as c:
+        with proxy(by_session(a.address, b.address, c.address)) as p:
+            users = [TlsUser(p.address(), "1.2", tickets) for _ in range(6)]
+            for _ in range(3):
+                for user in users:
+                    user.visit()
+            assert curl(p.address(), 3, "--tls-max", "1.2").reused == [False, True, True]
+    assert [user.reused for user in users] == [[False, True, True]] * 6
+    assert set(Counter(user.nodes[0] for user in users).values()) == {2}
+
+
+@KINDS
+def test_openssl_servers(tickets):
+    with OpensslServer(PEM, *tls12(tickets)) as a, OpensslServer(PEM, *tls12(tickets)) as b:
+        with proxy(by_session(a.address, b.address)) as p:
+            said = [openssl(p.address(), "-reconnect") for _ in range(2)]
+    for each in said:
+        assert each.reused[:6] == [False, *[True] * 5]
+        assert page_says_reused(each.text)
+
+
+def test_a_renewed_ticket_leads_to_the_node_too():
+    """nginx renews a ticket of a key that it does not use any more."""
+    with nginx(True) as a, nginx(True) as b:
+        with proxy(by_session(a.address, b.address)) as p:
+            users = [TlsUser(p.address(), "1.2") for _ in range(4)]
+            for user in users:
+                user.visit()
+            old = [user.session for user in users]
+            for node in (a, b):
+                rotate(node, "two", "one")
+            for user in users:
+                user.visit()
+            assert entries(p) == 8
+            for node in (a, b):
+                rotate(node, "two")
+            for user in users:
+                user.visit()
+            renewed = [user.session for user in users]
+            assert [user.reused for user in users] == [[False, True, True]] * 4
+            assert [len(set(user.nodes)) for user in users] == [1] * 4
+            assert all(before.id != after.id for before, after in zip(old, renewed, strict=True))
+            for user, session in zip(users, old, strict=True):
+                user.session = session
+                user.visit()
+            assert [user.reused[-1] for user in users] == [False] * 4
+            assert [len(set(user.nodes)) for user in users] == [1] * 4
+
+
+def rotate(node, *keys):
+    node.locations = node.locations.replace("ssl_session_ticket_key one.key;\n", "")
+    node.locations = node.locations.replace("ssl_session_ticket_key two.key;\n", "")
+    lines = "".join(f"ssl_session_ticket_key {name}.key;\n" for name in keys)
+    node.locations = lines + node.locations
+    node.restart()
+
+
+# ---- refused, expired, forgotten ----
+
+
+@KINDS
+def test_a_refused_resumption_makes_a_new_session_at_the_same_node(abc, tickets):
+    with proxy(by_session(*abc)) as p:
+        users = [TlsUser(p.address(), "1.2", tickets) for _ in range(3)]
+        for user in users:
+            user.visit()
+        for node in abc:
+            node.forget()
+        for _ in range(3):
+            for user in users:
+                user.visit()
+        assert [user.reused for user in users] == [[False, False, True, True]] * 3
+        assert [len(set(user.nodes)) for user in users] == [1] * 3
+        assert p.outcomes(12) == ["no-key"] * 3 + ["hit"] * 9
+        assert entries(p) == 6
+
+
+@KINDS
+def test_a_map_expires_and_the_session_begins_anew(abc, tickets):
+    with proxy(by_session(*abc, expiry="1s")) as p:
+        user = TlsUser(p.address(), "1.2", tickets)
+        user.visit()
+        user.visit()
+        until(lambda: oldest(p) >= 2, "the map is too old")
+        user.visit()
+        assert p.outcomes(3) == ["no-key", "hit", "expired"]
+    assert user.reused == [False, True, False]
+
+
+def oldest(p):
+    return status_of(p)["persistence"]["shop"]["oldest_seconds"]
+
+
+def test_ids_that_a_client_made_up_find_nothing_and_leave_nothing(abc):
+    """Only what a node granted makes a map, under the id that the node gave it."""
+
+    def one(p, number):
+        hello = records(client_hello(number.to_bytes(32, "big"), sni(b"www.example.com") + TLS12))
+        with p.client() as client:
+            client.send(hello)
+            assert client.reader.exactly(1) == b"\x16"
+
+    with proxy(by_session(*abc)) as p:
+        for _ in range(2):
+            for number in range(10):
+                one(p, number)
+        assert p.outcomes(20) == ["new"] * 20
+        assert entries(p) <= 20
+
+
+TLS12 = (
+    b"\x00\x0a\x00\x04\x00\x02\x00\x17"  # group P-256
+    b"\x00\x0b\x00\x02\x01\x00"  # uncompressed points
+    b"\x00\x0d\x00\x04\x00\x02\x04\x03"  # ECDSA with P-256 and SHA-256
+)
+
+
+def test_a_node_that_never_answers_makes_no_map():
+    with RawNode(lambda exchange: exchange.wait_end()) as node:
+        with proxy(by_session(node)) as p:
+            for number in range(50):
+                with p.client() as client:
+                    client.send(records(client_hello(number.to_bytes(32, "big"))))
+                    node.wait_connections(number + 1)
+            p.log(50)
+            assert entries(p) == 0
+
+
+# ---- TLS 1.3 ----
+
+
+def test_tls_1_3_is_recognised_and_nothing_learned(abc13):
+    with proxy(by_session(*abc13)) as p:
+        users = [TlsUser(p.address(), "1.3") for _ in range(4)]
+        for _ in range(3):
+            for user in users:
+                user.visit()
+        assert p.outcomes(12) == ["tls13"] * 12
+        assert entries(p) == 0
+        assert status_of(p)["persistence"]["shop"]["outcomes"]["tls13"] == 12
+    assert {name for user in users for name in user.nodes} == {"a", "b", "c"}
+
+
+def with_ip(*nodes, **more):
+    return by_session(*nodes, fallback="by-ip", classes={"by-ip": {"type": "ip"}}, **more)
+
+
+def test_tls_1_3_resumes_where_the_fallback_finds_the_node(abc13):
+    with proxy(with_ip(*abc13)) as p:
+        users = [TlsUser(p.address(), "1.3", source=f"127.0.21.{n}") for n in range(1, 7)]
+        for _ in range(3):
+            for user in users:
+                user.visit()
+        lines = p.log(18)
+        assert [line["outcome"] for line in lines[6:]] == ["hit"] * 12
+        assert {line["found_class"] for line in lines[6:]} == {"by-ip"}
+        assert entries(p) == 0
+    assert [user.reused for user in users] == [[False, True, True]] * 6
+    assert set(Counter(user.nodes[0] for user in users).values()) == {2}
+
+
+@pytest.mark.parametrize("client", ["openssl", "curl", "gnutls"])
+def test_tls_1_3_of_other_clients(abc13, client, tmp_path):
+    with proxy(with_ip(*abc13)) as p:
+        if client == "openssl":
+            kept = Kept(tmp_path)
+            reused = [openssl(p.address(), *kept.options()).reused[0] for _ in range(3)]
+        elif client == "curl":
+            reused = curl(p.address(), 3).reused
+        else:
+            reused = gnutls(p.address(), "--resume", "--waitresumption").reused
+    assert reused[0] is False
+    assert all(reused[1:])
+
+
+def test_a_hello_retry_request(tmp_path):
+    """The client guesses a group that the node does not take, and is asked again."""
+    with three(version="1.3", curve="secp384r1") as nodes, proxy(with_ip(*nodes)) as p:
+        kept = Kept(tmp_path)
+        said = [
+            openssl(p.address(), "-groups", "X25519:P-384", "-msg", *kept.options())
+            for _ in range(3)
+        ]
+        for each in said:
+            assert each.text.count(", ClientHello") == 2, each.text
+        assert [each.reused for each in said] == [[False], [True], [True]]
+        assert entries(p) == 0
+        assert [line["outcome"] for line in p.log(3)[1:]] == ["hit", "hit"]
+
+
+def test_a_hello_retry_request_without_a_fallback():
+    with three(version="1.3", curve="secp384r1") as nodes, proxy(by_session(*nodes)) as p:
+        for _ in range(3):
+            assert TlsUser(p.address()).visit()
+        assert p.outcomes(3) == ["tls13"] * 3
+        assert entries(p) == 0
+
+
+@KINDS
+def test_a_client_of_tls_1_3_at_nodes_of_1_2(abc, tickets, tmp_path):
+    """The id that such a client makes up is not the one that the node grants."""
+    with proxy(by_session(*abc)) as p:
+        users = [TlsUser(p.address(), "any", tickets) for _ in range(3)]
+        for _ in range(3):
+            for user in users:
+                user.visit()
+        assert [user.reused for user in users] == [[False, True, True]] * 3
+        kept = Kept(tmp_path)
+        options = [] if tickets else ["-no_ticket"]
+        said = [openssl(p.address(), *options, *kept.options()) for _ in range(3)]
+        assert [each.reused for each in said] == [[False], [True], [True]]
+        assert p.outcomes(12) == ["new"] * 3 + ["hit"] * 6 + ["new", "hit", "hit"]
+        assert entries(p) == 4
+
+
+def test_nodes_of_both_versions_in_one_pool():
+    """What the node chose counts, not what the client offered."""
+    with TlsNode("a", PEM, version="1.2") as a, TlsNode("b", PEM, version="1.3") as b:
+        with proxy(by_session(a, b)) as p:
+            users = [TlsUser(p.address()) for _ in range(4)]
+            for _ in range(2):
+                for user in users:
+                    user.visit()
+            at_a = [user for user in users if user.nodes[0] == "a"]
+            assert len(at_a) == 2
+            for user in at_a:
+                assert (user.nodes, user.reused) == (["a", "a"], [False, True])
+            assert entries(p) == a.full
+
+
+# ---- nodes that die or drain ----
+
+
+@KINDS
+def test_a_session_whose_node_died_begins_anew_elsewhere(abc, tickets):
+    with proxy(by_session(*abc)) as p:
+        user = TlsUser(p.address(), "1.2", tickets)
+        home = user.visit()
+        gone = next(node for node in abc if node.name == home)
+        gone.stop()
+        for _ in range(3):
+            user.visit()
+        gone.start()
+        user.visit()
+        assert p.outcomes(5) == ["no-key", "connect-failed", "hit", "hit", "hit"]
+        assert p.log_lines()[1]["previous_node"] == gone.address
+    assert user.reused == [False, False, True, True, True]
+    assert home not in user.nodes[1:]
+    assert len(set(user.nodes[1:])) == 1
+
+
+@pytest.mark.parametrize("mode", ["close", "redirect"])
+@pytest.mark.parametrize("delete", [True, False])
+def test_a_session_whose_node_died_is_closed(abc, mode, delete):
+    keys = {"redirect_url": "/sorry"} if mode == "redirect" else {}
+    config = by_session(*abc, failure_mode=mode, delete_on_failure=delete, **keys)
+    with proxy(config) as p:
+        user = TlsUser(p.address(), "1.2")
+        home = user.visit()
+        gone = next(node for node in abc if node.name == home)
+        gone.stop()
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            user.visit()
+        gone.start()
+
+        def back():
+            try:
+                return user.visit()
+            except (ssl.SSLError, ConnectionError):
+                return None
+
+        until(back, "the session is served again")
+        assert p.log(2)[1]["cause"] == "session-closed"
+
+        def served():
+            return [line["outcome"] for line in p.log_lines() if line["bytes_out"]]
+
+        until(lambda: len(served()) >= 2, "the visit served is in the log")
+        assert served()[:2] == ["no-key", "new" if delete else "hit"]
+
+
+def test_a_draining_node_keeps_its_sessions(abc):
+    with proxy(by_session(*abc)) as p:
+        users = [TlsUser(p.address(), "1.2", tickets=n % 2 == 0) for n in range(6)]
+        for user in users:
+            user.visit()
+        assert here("drain", abc[1].address, "-c", str(p.file)).returncode == 0
+        new = [TlsUser(p.address(), "1.2") for _ in range(6)]
+        for _ in range(2):
+            for user in users + new:
+                user.visit()
+    assert [user.reused for user in users] == [[False, True, True]] * 6
+    assert "b" in {user.nodes[-1] for user in users}
+    assert {name for user in new for name in user.nodes} == {"a", "c"}
+
+
+# ---- processes ----
+
+
+def test_every_worker_knows_every_session(abc):
+    with proxy(by_session(*abc, workers=2)) as p:
+        users = [TlsUser(p.address(), "1.2", tickets=n % 2 == 0) for n in range(8)]
+        for _ in range(5):
+            for user in users:
+                user.visit()
+        served = [worker["requests"] for worker in status_of(p)["workers"]]
+    assert [user.reused for user in users] == [[False, *[True] * 4]] * 8
+    assert all(served), "one worker served everything"
+
+
+def test_sessions_outlive_every_worker(abc):
+    with proxy(by_session(*abc, workers=2)) as p:
+        users = [TlsUser(p.address(), "1.2", tickets=n % 2 == 0) for n in range(6)]
+        for user in users:
+            user.visit()
+        for index in (0, 1):
+            p.wait_worker_replaced(p.kill_worker(index))
+        for user in users:
+            user.visit()
+    assert [user.reused for user in users] == [[False, True]] * 6
+
+
+def test_sessions_outlive_a_reload(abc):
+    config = by_session(*abc)
+    with proxy(config) as p:
+        users = [TlsUser(p.address(), "1.2", tickets=n % 2 == 0) for n in range(6)]
+        for user in users:
+            user.visit()
+        assert p.reload(changed(config, "pools.web.nodes", abc[::-1])).returncode == 0
+        for user in users:
+            user.visit()
+    assert [user.reused for user in users] == [[False, True]] * 6
+
+
+def test_a_reload_keeps_running_connections(abc):
+    config = by_session(*abc)
+    with proxy(config) as p, TlsClient(p.address()) as client:
+        home = client.ask().node
+        assert p.reload(changed(config, "pools.web.algorithm", "random-of-two")).returncode == 0
+        assert {client.ask().node for _ in range(3)} == {home}
+
+
+def test_sessions_outlive_a_stop_and_a_start(abc, tmp_path):
+    config = changed(by_session(*abc), "proxy.state_dir", str(tmp_path / "state"))
+    with proxy(config) as p:
+        users = [TlsUser(p.address(), "1.2", tickets=n % 2 == 0) for n in range(6)]
+        for user in users:
+            user.visit()
+    with proxy(config) as p:
+        for user in users[::-1]:
+            user.address = p.address()
+            user.visit()
+    assert [user.reused for user in users] == [[False, True]] * 6
+
+
+# ---- many ----
+
+
+def all_visit(users):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda user: user.visit(), users))
+
+
+def test_1_000_clients_are_all_resumed(abc):
+    """Ids and tickets, two workers, eight at a time."""
+    with proxy(by_session(*abc, workers=2)) as p:
+        users = [TlsUser(p.address(), "1.2", tickets=n % 2 == 0) for n in range(1000)]
+        all_visit(users)
+        random.Random(4).shuffle(users)
+        all_visit(users)
+        assert entries(p) == 1000
+    assert [user for user in users if user.reused != [False, True]] == []
+    assert handshakes(abc) == (1000, 1000)
+
+
+def test_without_persistence_about_a_third_is_resumed(abc):
+    with proxy(settings(*abc, server={"protocol": "tls"})) as p:
+        users = [TlsUser(p.address(), "1.2", tickets=n % 2 == 0) for n in range(300)]
+        all_visit(users)
+        random.Random(4).shuffle(users)
+        all_visit(users)
+    assert 60 <= sum(user.reused[1] for user in users) <= 140
