@@ -63,6 +63,11 @@ def entries(p):
     return status_of(p)["persistence"]["shop"]["entries"]
 
 
+def outcomes(p, count):
+    """A line is written when its connection has ended, so the order tells nothing."""
+    return Counter(p.outcomes(count))
+
+
 def handshakes(nodes):
     """(full, resumed) of all nodes together."""
     return sum(node.full for node in nodes), sum(node.reused for node in nodes)
@@ -81,11 +86,11 @@ def test_a_session_is_resumed_at_its_node(abc, tickets):
         assert [user.reused for user in users] == [[False, True, True, True]] * 6
         assert sorted(Counter(user.nodes[0] for user in users).values()) == [2, 2, 2]
         assert [len(set(user.nodes)) for user in users] == [1] * 6
-        assert p.outcomes(24) == ["no-key"] * 6 + ["hit"] * 18
-        assert {line["found_in"] for line in p.log_lines()[6:]} == {"cache"}
-        assert {(line["sni"], line["tls"]) for line in p.log_lines()} == {
-            ("www.example.com", "1.2")
-        }
+        lines = p.log(24)
+        assert Counter((line["outcome"], line["found_in"]) for line in lines) == {
+            ("no-key", "none"): 6, ("hit", "cache"): 18,
+        }  # fmt: skip
+        assert {(line["sni"], line["tls"]) for line in lines} == {("www.example.com", "1.2")}
         # One map for each session: the id that a server echoes beside a ticket makes none.
         assert entries(p) == 6
     assert handshakes(abc) == (6, 18)
@@ -223,7 +228,7 @@ def test_a_refused_resumption_makes_a_new_session_at_the_same_node(abc, tickets)
                 user.visit()
         assert [user.reused for user in users] == [[False, False, True, True]] * 3
         assert [len(set(user.nodes)) for user in users] == [1] * 3
-        assert p.outcomes(12) == ["no-key"] * 3 + ["hit"] * 9
+        assert outcomes(p, 12) == {"no-key": 3, "hit": 9}
         assert entries(p) == 6
 
 
@@ -235,7 +240,7 @@ def test_a_map_expires_and_the_session_begins_anew(abc, tickets):
         user.visit()
         until(lambda: oldest(p) >= 2, "the map is too old")
         user.visit()
-        assert p.outcomes(3) == ["no-key", "hit", "expired"]
+        assert outcomes(p, 3) == {"no-key": 1, "hit": 1, "expired": 1}
     assert user.reused == [False, True, False]
 
 
@@ -256,7 +261,7 @@ def test_ids_that_a_client_made_up_find_nothing_and_leave_nothing(abc):
         for _ in range(2):
             for number in range(10):
                 one(p, number)
-        assert p.outcomes(20) == ["new"] * 20
+        assert outcomes(p, 20) == {"new": 20}
         assert entries(p) <= 20
 
 
@@ -287,7 +292,7 @@ def test_tls_1_3_is_recognised_and_nothing_learned(abc13):
         for _ in range(3):
             for user in users:
                 user.visit()
-        assert p.outcomes(12) == ["tls13"] * 12
+        assert outcomes(p, 12) == {"tls13": 12}
         assert entries(p) == 0
         assert status_of(p)["persistence"]["shop"]["outcomes"]["tls13"] == 12
     assert {name for user in users for name in user.nodes} == {"a", "b", "c"}
@@ -303,9 +308,8 @@ def test_tls_1_3_resumes_where_the_fallback_finds_the_node(abc13):
         for _ in range(3):
             for user in users:
                 user.visit()
-        lines = p.log(18)
-        assert [line["outcome"] for line in lines[6:]] == ["hit"] * 12
-        assert {line["found_class"] for line in lines[6:]} == {"by-ip"}
+        found = Counter((line["outcome"], line["found_class"]) for line in p.log(18))
+        assert found == {("tls13", None): 6, ("hit", "by-ip"): 12}
         assert entries(p) == 0
     assert [user.reused for user in users] == [[False, True, True]] * 6
     assert set(Counter(user.nodes[0] for user in users).values()) == {2}
@@ -337,14 +341,14 @@ def test_a_hello_retry_request(tmp_path):
             assert each.text.count(", ClientHello") == 2, each.text
         assert [each.reused for each in said] == [[False], [True], [True]]
         assert entries(p) == 0
-        assert [line["outcome"] for line in p.log(3)[1:]] == ["hit", "hit"]
+        assert outcomes(p, 3) == {"tls13": 1, "hit": 2}
 
 
 def test_a_hello_retry_request_without_a_fallback():
     with three(version="1.3", curve="secp384r1") as nodes, proxy(by_session(*nodes)) as p:
         for _ in range(3):
             assert TlsUser(p.address()).visit()
-        assert p.outcomes(3) == ["tls13"] * 3
+        assert outcomes(p, 3) == {"tls13": 3}
         assert entries(p) == 0
 
 
@@ -361,7 +365,7 @@ def test_a_client_of_tls_1_3_at_nodes_of_1_2(abc, tickets, tmp_path):
         options = [] if tickets else ["-no_ticket"]
         said = [openssl(p.address(), *options, *kept.options()) for _ in range(3)]
         assert [each.reused for each in said] == [[False], [True], [True]]
-        assert p.outcomes(12) == ["new"] * 3 + ["hit"] * 6 + ["new", "hit", "hit"]
+        assert outcomes(p, 12) == {"new": 4, "hit": 8}
         assert entries(p) == 4
 
 
@@ -394,8 +398,9 @@ def test_a_session_whose_node_died_begins_anew_elsewhere(abc, tickets):
             user.visit()
         gone.start()
         user.visit()
-        assert p.outcomes(5) == ["no-key", "connect-failed", "hit", "hit", "hit"]
-        assert p.log_lines()[1]["previous_node"] == gone.address
+        assert outcomes(p, 5) == {"no-key": 1, "connect-failed": 1, "hit": 3}
+        (moved,) = [line for line in p.log_lines() if line["outcome"] == "connect-failed"]
+        assert moved["previous_node"] == gone.address
     assert user.reused == [False, False, True, True, True]
     assert home not in user.nodes[1:]
     assert len(set(user.nodes[1:])) == 1
@@ -422,13 +427,13 @@ def test_a_session_whose_node_died_is_closed(abc, mode, delete):
                 return None
 
         until(back, "the session is served again")
-        assert p.log(2)[1]["cause"] == "session-closed"
+        assert "session-closed" in {line.get("cause") for line in p.log(2)}
 
         def served():
             return [line["outcome"] for line in p.log_lines() if line["bytes_out"]]
 
         until(lambda: len(served()) >= 2, "the visit served is in the log")
-        assert served()[:2] == ["no-key", "new" if delete else "hit"]
+        assert sorted(served())[:2] == (["new", "no-key"] if delete else ["hit", "no-key"])
 
 
 def test_a_draining_node_keeps_its_sessions(abc):
