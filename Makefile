@@ -35,6 +35,10 @@ bench: build ## measure beside HAProxy, nginx and Envoy; renews docs/performance
 	@ci/install-bench-peers
 	@$(PYTHON) -m benchmarks --markdown docs/performance.md --svg docs/performance.svg $(ARGS)
 
+bench-tls: build ## the same for TLS and TCP, with all aims at the end
+	@ci/install-bench-peers
+	@$(PYTHON) -m benchmarks.secure --markdown docs/performance.md $(ARGS)
+
 wheel: $(BASE) ## a wheel in dist/
 	@rm -rf build/wheel/lib
 	@$(PYTHON) -m pip wheel -q --no-deps --no-build-isolation -w dist .
@@ -51,4 +55,4 @@ $(TOOLS): $(BASE) pyproject.toml ci/install-test-tools
 	@ci/install-test-tools
 	@touch $@
 
-.PHONY: help run build debug sanitize lint types test test-deep bench wheel clean
+.PHONY: help run build debug sanitize lint types test test-deep bench bench-tls wheel clean

@@ -322,11 +322,13 @@ def _rows(case: Case, results: Results, peers: Sequence[str]) -> list[report.Row
     return rows
 
 
-def verdict(case: Case, results: Results) -> tuple[str, bool | None]:
+def verdict(case: Case, results: Results, name: str = "") -> tuple[str, bool | None]:
     """The line about the case's aim, and whether it is met; None: it was not measured."""
     assert case.aim
     best = results.best(case, case.aim.against)
-    wanted = f"aim {case.name} ≤ {case.aim.factor:g} × {best or ' or '.join(case.aim.against)}"
+    wanted = (
+        f"aim {name or case.name} ≤ {case.aim.factor:g} × {best or ' or '.join(case.aim.against)}"
+    )
     if best is None or "fastlb" not in results.names(case):
         return f"{wanted}: not measured", None
     ratio = results.ratio(case, "fastlb", best)
@@ -420,11 +422,16 @@ def add_options(parser: argparse.ArgumentParser, rounds: str, json: str = "FILE"
 class Outcome:
     """A topic that was measured."""
 
+    topic: Topic
     cases: list[Case]
     results: Results
 
     def verdicts(self) -> list[tuple[str, bool | None]]:
-        return [verdict(case, self.results) for case in self.cases if case.aim]
+        return [
+            verdict(case, self.results, f"{self.topic.name} {case.name}")
+            for case in self.cases
+            if case.aim
+        ]
 
 
 def installed(topic: Topic, wanted: Sequence[str]) -> dict[Contestant, str]:
@@ -475,7 +482,7 @@ def run(topic: Topic, arguments: argparse.Namespace) -> Outcome:
     if arguments.markdown:
         page = markdown(topic, cases, results, about)
         report.markdown_write(arguments.markdown, page, topic.name)
-    return Outcome(cases, results)
+    return Outcome(topic, cases, results)
 
 
 def main(topic: Topic, argv: Sequence[str] | None = None) -> int:

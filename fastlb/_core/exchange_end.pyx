@@ -148,7 +148,8 @@ cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
     if n != NULL:
         x.node = NULL
         if x.node_persists and request_sent and not dirty and not x.up.ended \
-                and not x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) and not n.stream.ready & (STREAM_HUP | STREAM_ERROR) \
+                and not x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) \
+                and not n.stream.ready & (STREAM_HUP | STREAM_ERROR) \
                 and stream_is_quiet(&n.stream):
             upstream_return(w, n)
         else:

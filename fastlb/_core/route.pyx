@@ -1,7 +1,7 @@
-# Routes (`routes` in docs/configuration.md). A host, or a server name, is exact or "*.name", which matches every
-# name below; case does not count (RFC 9110 4.2.3), nor does the dot of a fully qualified name
-# (RFC 1034 3.1). A path is a prefix, compared byte for byte; so is the name of a protocol (RFC
-# 7301 6), which may be any of those that the client offers.
+# Routes (`routes` in docs/configuration.md). A host, or a server name, is exact or "*.name", which
+# matches every name below; case does not count (RFC 9110 4.2.3), nor does the dot of a fully
+# qualified name (RFC 1034 3.1). A path is a prefix, compared byte for byte. So is the name of a
+# protocol (RFC 7301 6), which may be any of those that the client offers.
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp

@@ -1,30 +1,10 @@
 """One try to reach a node: what is tried next when it fails, and the PROXY header ahead of it."""
 
-import ipaddress
-
 import pytest
 
 from tests.harness import HttpNode, RawNode, reply, settings
-from tests.harness.tcp import Peer, TcpNode, nodes
+from tests.harness.tcp import Peer, TcpNode, nodes, proxy_v2
 from tests.harness.worker import worker
-
-SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-
-
-def v2(data: bytes) -> tuple[tuple[str, int], tuple[str, int], dict[int, bytes], bytes]:
-    """Source, destination, TLVs and what follows the header."""
-    assert data[:12] == SIGNATURE
-    assert data[12:14] == b"\x21\x11"  # version 2, PROXY; TCP over IPv4
-    end = 16 + int.from_bytes(data[14:16], "big")
-    addresses, tlvs = data[16:28], data[28:end]
-    ips = [str(ipaddress.IPv4Address(addresses[i : i + 4])) for i in (0, 4)]
-    ports = [int.from_bytes(addresses[i : i + 2], "big") for i in (8, 10)]
-    found = {}
-    while tlvs:
-        size = int.from_bytes(tlvs[1:3], "big")
-        found[tlvs[0]] = tlvs[3 : 3 + size]
-        tlvs = tlvs[3 + size :]
-    return (ips[0], ports[0]), (ips[1], ports[1]), found, data[end:]
 
 
 def v1(source: tuple[str, int], destination: tuple[str, int]) -> bytes:
@@ -106,7 +86,7 @@ def test_version_2_is_ahead_of_the_clients_bytes() -> None:
         with Peer.connect(w.address()) as client:
             client.send(b"hello")
             client.half_close()
-            read = v2(a.accept().rest())
+            read = proxy_v2(a.accept().rest())
             assert read == (client.name, client.peer, {}, b"hello")
 
 

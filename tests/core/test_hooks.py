@@ -2,11 +2,27 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL, crypto
 
+from fastlb._core._testing_contexts import Contexts, peer_subject
 from fastlb._core._testing_sealed import acquisitions, count_nowhere, decrypt, encrypt, prepare
+from fastlb.certificates import der_of, der_of_key
+from fastlb.ticket_keys import TicketKeys
+from fastlb.tls_material import (
+    CertificateMaterial,
+    Material,
+    PoolMaterial,
+    ServerMaterial,
+    encode,
+)
+from tests.harness.certificates import Authority
 from tests.harness.proxy import environment
+from tests.harness.tls_meeting import client, meet
 
 KEY = bytes(range(64))
 OTHER = bytes(range(1, 65))
@@ -88,3 +104,108 @@ def test_a_failure_is_reported_once_and_never_raised(code: str, lines: int) -> N
         assert line.startswith("fastlb: error: ")
         assert "encryption of cookies" in line
         assert line.endswith("[FLB-S098]")
+
+
+# --- contexts of TLS ---
+
+
+def material(authority: Authority, *names: str) -> tuple[bytes, int]:
+    """Of certificates for these names, and how many contexts it makes."""
+    pairs = [authority.certificate(name) for name in names]
+    found = tuple(
+        CertificateMaterial(0, (der_of(pair.made),), der_of_key(pair.key)) for pair in pairs
+    )
+    keys = TicketKeys().keys
+    made = Material((ServerMaterial("shop"),), found, (PoolMaterial(False),))
+    return encode(made, keys), len(names) * len(keys) + 1
+
+
+def test_contexts_are_made_of_material(tmp_path: Path) -> None:
+    data, count = material(Authority(tmp_path), "a.test", "b.test")
+    before = acquisitions()
+    contexts = Contexts(data, count)
+    assert acquisitions() == before + 1
+    assert contexts.addresses is not None
+    assert len(set(contexts.addresses)) == count
+    again = Contexts(data, count)
+    assert again.addresses == contexts.addresses
+    again.release()
+    contexts.release()
+    assert acquisitions() == before + 4
+    assert not set(_addresses_in_use()) & set(again.addresses or ())
+
+
+def _addresses_in_use() -> list[int]:
+    from fastlb import tls_contexts
+
+    return [one.address for one in tls_contexts._known.values()]
+
+
+@pytest.mark.parametrize("change", ["empty", "cut", "garbage", "one less", "one more"])
+def test_contexts_that_cannot_be_made_are_none_and_say_why(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], change: str
+) -> None:
+    data, count = material(Authority(tmp_path), "a.test")
+    before = _addresses_in_use()
+    data = {"empty": b"", "cut": data[:-1], "garbage": b"\xc1" + data}.get(change, data)
+    count += {"one less": -1, "one more": 1}.get(change, 0)
+    assert Contexts(data, count).addresses is None
+    assert _addresses_in_use() == before
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("fastlb: error: TLS cannot be set up: ")
+    assert lines[0].endswith("[FLB-S111]")
+
+
+def test_each_failure_of_contexts_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert Contexts(b"", 1).addresses is None
+    assert len(capfd.readouterr().err.splitlines()) == 2
+
+
+# --- the subject of a client's certificate ---
+
+
+def subject_of(tmp_path: Path, *attributes: tuple[x509.ObjectIdentifier, str]) -> bytes:
+    authority = Authority(tmp_path)
+    name = x509.Name([x509.NameAttribute(kind, value) for kind, value in attributes])
+    pair = authority.certificate("nobody", client=True, subject=name)
+    server = authority.certificate("shop.test")
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate(server.made)
+    context.use_privatekey(server.key)
+    context.set_verify(SSL.VERIFY_PEER)
+    context.get_cert_store().add_cert(crypto.X509.from_cryptography(authority.made))
+    met = meet(context, client(pair=pair))
+    before = acquisitions()
+    whole = peer_subject(met.address)
+    assert peer_subject(met.address, len(whole)) == whole
+    assert peer_subject(met.address, len(whole) - 1) == b""
+    assert acquisitions() == before + 3
+    return whole
+
+
+def test_the_subject_is_that_of_rfc_4514(tmp_path: Path) -> None:
+    found = subject_of(
+        tmp_path,
+        (NameOID.COUNTRY_NAME, "NL"),
+        (NameOID.ORGANIZATION_NAME, "Foo, Bar"),
+        (NameOID.COMMON_NAME, "alice"),
+    )
+    assert found == b"CN=alice,O=Foo\\, Bar,C=NL"
+
+
+def test_a_subject_is_no_line_end_and_all_ascii(tmp_path: Path) -> None:
+    """Whoever signs certificates must not be able to add fields to requests."""
+    found = subject_of(tmp_path, (NameOID.COMMON_NAME, "a\r\nX-Admin: b\x7f\u00fc"))
+    assert found == b"CN=a\\0D\\0AX-Admin: b\\7F\\C3\\BC"
+
+
+def test_no_certificate_is_no_subject(tmp_path: Path) -> None:
+    server = Authority(tmp_path).certificate("shop.test")
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate(server.made)
+    context.use_privatekey(server.key)
+    assert peer_subject(meet(context, client()).address) == b""

@@ -27,7 +27,7 @@ _numbers = itertools.count(1)
 
 
 @cache
-def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
+def rsa_key(bits: int) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 

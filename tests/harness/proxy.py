@@ -210,7 +210,7 @@ class Proxy:
         """The line of the only request for `target`, once it is written."""
 
         def look() -> list[dict[str, Any]]:
-            return [line for line in self.log_lines() if line["target"] == target]
+            return [line for line in self.log_lines() if line.get("target") == target]
 
         (line,) = until(look, f"a line for {target} in the access log")
         return line

@@ -6,6 +6,7 @@ with TcpNode() as node, proxy(settings(node.address, server={"protocol": "tcp"})
 """
 
 import contextlib
+import ipaddress
 import select
 import socket
 import struct
@@ -159,3 +160,22 @@ def served_by(among: list[TcpNode], client: Peer, word: bytes = b"?") -> tuple[T
     there = node.accept()
     assert there.exactly(len(word)) == word
     return node, there
+
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+def proxy_v2(data: bytes) -> tuple[tuple[str, int], tuple[str, int], dict[int, bytes], bytes]:
+    """Source, destination, TLVs and what follows the header."""
+    assert data[:12] == SIGNATURE
+    assert data[12:14] == b"\x21\x11"  # version 2, PROXY; TCP over IPv4
+    end = 16 + int.from_bytes(data[14:16], "big")
+    addresses, tlvs = data[16:28], data[28:end]
+    ips = [str(ipaddress.IPv4Address(addresses[i : i + 4])) for i in (0, 4)]
+    ports = [int.from_bytes(addresses[i : i + 2], "big") for i in (8, 10)]
+    found = {}
+    while tlvs:
+        size = int.from_bytes(tlvs[1:3], "big")
+        found[tlvs[0]] = tlvs[3 : 3 + size]
+        tlvs = tlvs[3 + size :]
+    return (ips[0], ports[0]), (ips[1], ports[1]), found, data[end:]
