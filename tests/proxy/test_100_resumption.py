@@ -3,6 +3,7 @@
 No two nodes share keys: "reused" is only said by the node that began the session.
 """
 
+import json
 import random
 import ssl
 from collections import Counter
@@ -12,8 +13,10 @@ import pytest
 
 from tests.core.handshakes import certificate, client_hello, records, sni
 from tests.harness import RawNode, changed, proxy, settings, until
+from tests.harness.browser import Chromium, trusting
+from tests.harness.certificates import Authority
 from tests.harness.nginx import Nginx
-from tests.harness.openssl_server import OpensslServer, page_says_reused
+from tests.harness.openssl_server import GnutlsServer, OpensslServer, page_says_reused
 from tests.harness.operator import here, status_of
 from tests.harness.tls_client import Kept, TlsClient, TlsUser, gnutls, openssl
 from tests.harness.tls_client import curl_https as curl
@@ -134,10 +137,29 @@ def test_curl_resumes_in_one_process(tickets):
     assert handshakes(nodes) == (3, 9)
 
 
+def test_chromium_stays_at_the_node_of_its_session(abc, authority):
+    pair = authority.certificate("shop.test")
+    for node in abc:
+        node.pem = pair.key_path.read_bytes() + pair.certificate_path.read_bytes()
+        node.forget()
+    parallel = "Promise.all([...Array(12)].map((_, n) => fetch('/n' + n).then(r => r.json())))"
+    with proxy(by_session(*abc)) as p, Chromium(*trusting("shop.test", pair.made)) as browser:
+        home = json.loads(browser.open(f"https://shop.test:{p.address()[1]}/"))["node"]
+        answers = browser.run(parallel)
+        assert {answer["node"] for answer in answers} == {home}
+        assert sum(node.full for node in abc) == 1
+        assert sum(node.reused for node in abc) >= 3
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path)
+
+
 # ---- servers that somebody else wrote ----
 
 
-def nginx(tickets, keys=("one",), **more):
+def nginx(tickets, keys=("one",), blob=b"", **more):
     """Tells in each answer whether its handshake resumed a session; `keys` for its tickets, of
     which the first encrypts."""
     lines = "".join(f"ssl_session_ticket_key {name}.key;\n" for name in keys)
@@ -148,9 +170,10 @@ def nginx(tickets, keys=("one",), **more):
     set $reused false;
     if ($ssl_session_reused = r) {{ set $reused true; }}
     location / {{ return 200 '{{"node": "$server_addr", "reused": $reused}}'; }}
+    location /blob {{ }}
     """
     files = {f"{name}.key": random.randbytes(80) for name in ("one", "two")}
-    return Nginx(locations, {"both.pem": PEM, **files}, listen="ssl", **more)
+    return Nginx(locations, {"both.pem": PEM, "blob": blob, **files}, listen="ssl", **more)
 
 
 @KINDS
@@ -174,6 +197,52 @@ def test_openssl_servers(tickets):
     for each in said:
         assert each.reused[:6] == [False, *[True] * 5]
         assert page_says_reused(each.text)
+
+
+@KINDS
+def test_gnutls_servers(tickets, tmp_path):
+    options = [] if tickets else ["--noticket"]
+    with GnutlsServer(PEM, *options) as a, GnutlsServer(PEM, *options) as b:
+        with proxy(by_session(a.address, b.address)) as p:
+            for client in "12":
+                (tmp_path / client).mkdir()
+                kept = Kept(tmp_path / client)
+                said = [
+                    openssl(p.address(), *tls12(tickets), *kept.options(), sent=OLD)
+                    for _ in range(4)
+                ]
+                assert [each.reused for each in said] == [[False], [True], [True], [True]]
+            only12 = "NORMAL:-VERS-TLS1.3"
+            said = gnutls(p.address(), "--resume", "--priority", only12, sent=OLD)
+            assert said.reused == [False, True]
+
+
+OLD = b"GET / HTTP/1.0\r\n\r\n"  # gnutls-serv closes after it
+
+
+@KINDS
+def test_large_bodies_through_a_resumed_session(tickets):
+    """What comes behind the handshake is not looked at, and nothing of it is lost."""
+    blob = random.Random(1).randbytes(5_000_000)
+    with nginx(tickets, blob=blob) as a, nginx(tickets, blob=blob) as b:
+        with proxy(by_session(a.address, b.address)) as p:
+            user = TlsUser(p.address(), "1.2", tickets)
+            for turn in range(2):
+                with TlsClient(p.address(), user.context, user.session) as client:
+                    assert client.ask("/blob").body == blob
+                    user.session = client.session
+                    assert client.reused == (turn == 1)
+
+
+def test_large_bodies_towards_a_node(abc):
+    blob = random.Random(1).randbytes(5_000_000)
+    with proxy(by_session(*abc)) as p:
+        user = TlsUser(p.address(), "1.2")
+        for turn in range(2):
+            with TlsClient(p.address(), user.context, user.session) as client:
+                assert client.ask("/", method="POST", body=blob).json()["body"] == len(blob)
+                user.session = client.session
+                assert client.reused == (turn == 1)
 
 
 def test_a_renewed_ticket_leads_to_the_node_too():
@@ -495,6 +564,21 @@ def test_a_reload_keeps_running_connections(abc):
         home = client.ask().node
         assert p.reload(changed(config, "pools.web.algorithm", "random-of-two")).returncode == 0
         assert {client.ask().node for _ in range(3)} == {home}
+
+
+def test_reloads_under_load_break_no_session(abc):
+    config = by_session(*abc, workers=2)
+    other = changed(config, "pools.web.nodes", abc[::-1])
+    with proxy(config) as p, ThreadPoolExecutor(4) as pool:
+        users = [TlsUser(p.address(), "1.2", tickets=n % 2 == 0) for n in range(8)]
+        for user in users:
+            user.visit()
+        running = [pool.submit(lambda u=user: [u.visit() for _ in range(40)]) for user in users]
+        for turn in range(4):
+            assert p.reload(config if turn % 2 else other).returncode == 0
+        for each in running:
+            each.result()
+    assert [user.reused for user in users] == [[False, *[True] * 40]] * 8
 
 
 def test_sessions_outlive_a_stop_and_a_start(abc, tmp_path):
