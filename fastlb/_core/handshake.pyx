@@ -22,7 +22,7 @@ from fastlb._core.stream cimport STREAM_AGAIN, STREAM_END
 from fastlb._core.timer cimport timer_set
 from fastlb._core.tls_hello cimport TlsClientHello
 from fastlb._core.tls_library cimport tls
-from fastlb._core.tls_stream cimport tls_feed, tls_handshake, tls_open
+from fastlb._core.tls_stream cimport tls_feed, tls_flush, tls_handshake, tls_open
 
 cdef enum:
     TURN_US = 2000                   # for all handshakes of one turn of the loop
@@ -252,6 +252,9 @@ cdef int handshake_run(Worker* w, ClientConn* c) noexcept nogil:
         return 0
     if result > 0:
         _over(w, c)
+        if not c.stream.tls.holds:
+            # Else tickets go with the answer to the request that has come with the handshake.
+            tls_flush(c.stream.tls, &c.stream)
         return _count(w, c)
     handshake_leave(w, c)
     return -CAUSE_CLIENT_CLOSED if result == STREAM_END else -CAUSE_HANDSHAKE_FAILED

@@ -242,9 +242,6 @@ cdef int _established(TlsStream* t, Stream* s) noexcept nogil:
     t.version = <uint16_t> tls.SSL_version(t.ssl)
     t.fruitless = 0
     t.holds = tls.BIO_get_mem_data(t.incoming, &data) > 0
-    if not t.holds:
-        # Else the server's tickets go with the answer to what has come with the handshake.
-        tls_flush(t, s)
     _set_readable(t, s)
     return 1
 
