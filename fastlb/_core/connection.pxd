@@ -225,6 +225,7 @@ ctypedef struct Exchange:
     uint8_t alpn_bytes               # of `alpn`; 0: none
     uint8_t offers_ticket            # the client's hello has a ticket that is not empty
     uint8_t flight_seen              # `flight` is valid
+    uint8_t asked                    # passages: the node had bytes as soon as it was connected
     uint8_t interims                 # 1xx responses passed on
     uint8_t expect_continue
     uint8_t body_sent                # bytes of the body have left the first buffer

@@ -85,6 +85,7 @@ cdef int64_t stream_recv(Stream* s, char* into, uint32_t room) noexcept nogil:
     if unlikely(s.tls != NULL):
         return tls_recv(s.tls, s, into, room)
     if s.ready & STREAM_EOF:
+        s.ready &= ~STREAM_READABLE
         return STREAM_END
     while True:
         got = system.recv(s.fd, into, room, 0)
@@ -136,6 +137,7 @@ cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept no
     cdef ssize_t got
     BUG_ON(s.tls != NULL)
     if s.ready & STREAM_EOF:
+        s.ready &= ~STREAM_READABLE
         return STREAM_END
     while True:
         got = system.splice(s.fd, NULL, pipe.out_fd, NULL, count,
