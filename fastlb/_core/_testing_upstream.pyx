@@ -82,7 +82,7 @@ def connect(Rig rig, uint32_t slot, node):
     """A Link, or the error number."""
     cdef Address address
     _address(&address, node)
-    cdef NodeConn* n = upstream_connect(rig.w, slot, &address)
+    cdef NodeConn* n = upstream_connect(rig.w, slot, &address, False)
     return rig.w.connect_errno if n == NULL else _link(rig, n)
 
 

@@ -152,6 +152,12 @@ cdef NodeConn* _borrow(Worker* w, Exchange* x, const PlanNode* node) noexcept no
                            node_tls_name(x, &node.address, room))
 
 
+# Whether the node hears something of us at once.
+cdef inline bint _speaks(const Exchange* x) noexcept nogil:
+    return (not x.passage or x.up.run_bytes != 0
+            or x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) != 0)
+
+
 cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
                        attempt_events_t on_events) noexcept nogil:
     cdef const PlanNode* node = decision_node(x.snapshot.plan, x.pool, &x.decision)
@@ -163,7 +169,7 @@ cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
         n = _borrow(w, x, node)
     x.fresh = n == NULL
     if n == NULL:
-        n = upstream_connect(w, node.slot, &node.address)
+        n = upstream_connect(w, node.slot, &node.address, _speaks(x))
         if n == NULL:
             return ATTEMPT_FAILED
     x.node = n

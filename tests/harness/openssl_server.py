@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .client import tool_environment
+from .client import Client, tool_environment
 from .node import next_host
 from .proxy import free_port
 from .wait import TIMEOUT, until
@@ -58,3 +58,40 @@ def page_says_reused(text: str) -> bool:
     page = text[text.index("HTTP/1.0 200") :]
     (word,) = re.findall(r"^(New|Reused), ", page, re.MULTILINE)
     return word == "Reused"
+
+
+class GnutlsServer:
+    """`gnutls-serv` as a TLS node; it listens at every address. A context manager."""
+
+    def __init__(self, pem: bytes, *options: str):
+        self.host = "127.0.0.1"
+        self.port = free_port()
+        self.address = f"{self.host}:{self.port}"
+        self.pem = pem
+        self.options = options
+
+    def __enter__(self) -> "GnutlsServer":
+        self._folder = tempfile.TemporaryDirectory(prefix="fastlb-gnutls-")
+        file = Path(self._folder.name, "both.pem")
+        file.write_bytes(self.pem)
+        self._process = subprocess.Popen(
+            ["gnutls-serv", "--http", "--quiet", "--port", str(self.port),
+             "--x509certfile", str(file), "--x509keyfile", str(file), *self.options],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=tool_environment(),
+        )  # fmt: skip
+        until(self._accepting, "gnutls-serv accepting")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.terminate()
+        self._process.wait(TIMEOUT)
+        self._folder.cleanup()
+
+    def _accepting(self) -> bool:
+        assert self._process.poll() is None, "gnutls-serv ended"
+        try:
+            Client((self.host, self.port)).sock.close()
+        except ConnectionRefusedError:
+            return False
+        return True

@@ -12,8 +12,10 @@ import pytest
 
 from tests.core.handshakes import certificate, client_hello, records, sni
 from tests.harness import RawNode, changed, proxy, settings, until
+from tests.harness.browser import Chromium, trusting
+from tests.harness.certificates import Authority
 from tests.harness.nginx import Nginx
-from tests.harness.openssl_server import OpensslServer, page_says_reused
+from tests.harness.openssl_server import GnutlsServer, OpensslServer, page_says_reused
 from tests.harness.operator import here, status_of
 from tests.harness.tls_client import Kept, TlsClient, TlsUser, gnutls, openssl
 from tests.harness.tls_client import curl_https as curl
@@ -63,6 +65,11 @@ def entries(p):
     return status_of(p)["persistence"]["shop"]["entries"]
 
 
+def outcomes(p, count):
+    """A line is written when its connection has ended, so the order tells nothing."""
+    return Counter(p.outcomes(count))
+
+
 def handshakes(nodes):
     """(full, resumed) of all nodes together."""
     return sum(node.full for node in nodes), sum(node.reused for node in nodes)
@@ -81,11 +88,11 @@ def test_a_session_is_resumed_at_its_node(abc, tickets):
         assert [user.reused for user in users] == [[False, True, True, True]] * 6
         assert sorted(Counter(user.nodes[0] for user in users).values()) == [2, 2, 2]
         assert [len(set(user.nodes)) for user in users] == [1] * 6
-        assert p.outcomes(24) == ["no-key"] * 6 + ["hit"] * 18
-        assert {line["found_in"] for line in p.log_lines()[6:]} == {"cache"}
-        assert {(line["sni"], line["tls"]) for line in p.log_lines()} == {
-            ("www.example.com", "1.2")
-        }
+        lines = p.log(24)
+        assert Counter((line["outcome"], line["found_in"]) for line in lines) == {
+            ("no-key", "none"): 6, ("hit", "cache"): 18,
+        }  # fmt: skip
+        assert {(line["sni"], line["tls"]) for line in lines} == {("www.example.com", "1.2")}
         # One map for each session: the id that a server echoes beside a ticket makes none.
         assert entries(p) == 6
     assert handshakes(abc) == (6, 18)
@@ -129,10 +136,34 @@ def test_curl_resumes_in_one_process(tickets):
     assert handshakes(nodes) == (3, 9)
 
 
+def test_each_session_that_chromium_comes_back_with_is_resumed(abc, authority):
+    """It opens connections at once, so it may begin more than one session."""
+    pair = authority.certificate("shop.test")
+    for node in abc:
+        node.pem = pair.key_path.read_bytes() + pair.certificate_path.read_bytes()
+        node.extra = (("Connection", "close"),)
+        node.forget()
+    one_by_one = "(async () => { for (let n = 0; n < 9; n++) await fetch('/n' + n) })()"
+    with proxy(by_session(*abc)) as p:
+        with Chromium(*trusting("shop.test", pair.made)) as browser:
+            browser.open(f"https://shop.test:{p.address()[1]}/")
+            browser.run(one_by_one)
+        full, reused = handshakes(abc)
+        assert reused >= 5
+        found = outcomes(p, full + reused)
+        assert found["hit"] == reused
+        assert found["hit"] + found["new"] + found["no-key"] == full + reused
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path)
+
+
 # ---- servers that somebody else wrote ----
 
 
-def nginx(tickets, keys=("one",), **more):
+def nginx(tickets, keys=("one",), blob=b"", **more):
     """Tells in each answer whether its handshake resumed a session; `keys` for its tickets, of
     which the first encrypts."""
     lines = "".join(f"ssl_session_ticket_key {name}.key;\n" for name in keys)
@@ -143,9 +174,10 @@ def nginx(tickets, keys=("one",), **more):
     set $reused false;
     if ($ssl_session_reused = r) {{ set $reused true; }}
     location / {{ return 200 '{{"node": "$server_addr", "reused": $reused}}'; }}
+    location /blob {{ }}
     """
     files = {f"{name}.key": random.randbytes(80) for name in ("one", "two")}
-    return Nginx(locations, {"both.pem": PEM, **files}, listen="ssl", **more)
+    return Nginx(locations, {"both.pem": PEM, "blob": blob, **files}, listen="ssl", **more)
 
 
 @KINDS
@@ -169,6 +201,52 @@ def test_openssl_servers(tickets):
     for each in said:
         assert each.reused[:6] == [False, *[True] * 5]
         assert page_says_reused(each.text)
+
+
+@KINDS
+def test_gnutls_servers(tickets, tmp_path):
+    options = [] if tickets else ["--noticket"]
+    with GnutlsServer(PEM, *options) as a, GnutlsServer(PEM, *options) as b:
+        with proxy(by_session(a.address, b.address)) as p:
+            for client in "12":
+                (tmp_path / client).mkdir()
+                kept = Kept(tmp_path / client)
+                said = [
+                    openssl(p.address(), *tls12(tickets), *kept.options(), sent=OLD)
+                    for _ in range(4)
+                ]
+                assert [each.reused for each in said] == [[False], [True], [True], [True]]
+            only12 = "NORMAL:-VERS-TLS1.3"
+            said = gnutls(p.address(), "--resume", "--priority", only12, sent=OLD)
+            assert said.reused == [False, True]
+
+
+OLD = b"GET / HTTP/1.0\r\n\r\n"  # gnutls-serv closes after it
+
+
+@KINDS
+def test_large_bodies_through_a_resumed_session(tickets):
+    """What comes behind the handshake is not looked at, and nothing of it is lost."""
+    blob = random.Random(1).randbytes(5_000_000)
+    with nginx(tickets, blob=blob) as a, nginx(tickets, blob=blob) as b:
+        with proxy(by_session(a.address, b.address)) as p:
+            user = TlsUser(p.address(), "1.2", tickets)
+            for turn in range(2):
+                with TlsClient(p.address(), user.context, user.session) as client:
+                    assert client.ask("/blob").body == blob
+                    user.session = client.session
+                    assert client.reused == (turn == 1)
+
+
+def test_large_bodies_towards_a_node(abc):
+    blob = random.Random(1).randbytes(5_000_000)
+    with proxy(by_session(*abc)) as p:
+        user = TlsUser(p.address(), "1.2")
+        for turn in range(2):
+            with TlsClient(p.address(), user.context, user.session) as client:
+                assert client.ask("/", method="POST", body=blob).json()["body"] == len(blob)
+                user.session = client.session
+                assert client.reused == (turn == 1)
 
 
 def test_a_renewed_ticket_leads_to_the_node_too():
@@ -223,7 +301,7 @@ def test_a_refused_resumption_makes_a_new_session_at_the_same_node(abc, tickets)
                 user.visit()
         assert [user.reused for user in users] == [[False, False, True, True]] * 3
         assert [len(set(user.nodes)) for user in users] == [1] * 3
-        assert p.outcomes(12) == ["no-key"] * 3 + ["hit"] * 9
+        assert outcomes(p, 12) == {"no-key": 3, "hit": 9}
         assert entries(p) == 6
 
 
@@ -235,7 +313,7 @@ def test_a_map_expires_and_the_session_begins_anew(abc, tickets):
         user.visit()
         until(lambda: oldest(p) >= 2, "the map is too old")
         user.visit()
-        assert p.outcomes(3) == ["no-key", "hit", "expired"]
+        assert outcomes(p, 3) == {"no-key": 1, "hit": 1, "expired": 1}
     assert user.reused == [False, True, False]
 
 
@@ -256,7 +334,7 @@ def test_ids_that_a_client_made_up_find_nothing_and_leave_nothing(abc):
         for _ in range(2):
             for number in range(10):
                 one(p, number)
-        assert p.outcomes(20) == ["new"] * 20
+        assert outcomes(p, 20) == {"new": 20}
         assert entries(p) <= 20
 
 
@@ -287,7 +365,7 @@ def test_tls_1_3_is_recognised_and_nothing_learned(abc13):
         for _ in range(3):
             for user in users:
                 user.visit()
-        assert p.outcomes(12) == ["tls13"] * 12
+        assert outcomes(p, 12) == {"tls13": 12}
         assert entries(p) == 0
         assert status_of(p)["persistence"]["shop"]["outcomes"]["tls13"] == 12
     assert {name for user in users for name in user.nodes} == {"a", "b", "c"}
@@ -303,9 +381,8 @@ def test_tls_1_3_resumes_where_the_fallback_finds_the_node(abc13):
         for _ in range(3):
             for user in users:
                 user.visit()
-        lines = p.log(18)
-        assert [line["outcome"] for line in lines[6:]] == ["hit"] * 12
-        assert {line["found_class"] for line in lines[6:]} == {"by-ip"}
+        found = Counter((line["outcome"], line["found_class"]) for line in p.log(18))
+        assert found == {("tls13", None): 6, ("hit", "by-ip"): 12}
         assert entries(p) == 0
     assert [user.reused for user in users] == [[False, True, True]] * 6
     assert set(Counter(user.nodes[0] for user in users).values()) == {2}
@@ -337,14 +414,14 @@ def test_a_hello_retry_request(tmp_path):
             assert each.text.count(", ClientHello") == 2, each.text
         assert [each.reused for each in said] == [[False], [True], [True]]
         assert entries(p) == 0
-        assert [line["outcome"] for line in p.log(3)[1:]] == ["hit", "hit"]
+        assert outcomes(p, 3) == {"tls13": 1, "hit": 2}
 
 
 def test_a_hello_retry_request_without_a_fallback():
     with three(version="1.3", curve="secp384r1") as nodes, proxy(by_session(*nodes)) as p:
         for _ in range(3):
             assert TlsUser(p.address()).visit()
-        assert p.outcomes(3) == ["tls13"] * 3
+        assert outcomes(p, 3) == {"tls13": 3}
         assert entries(p) == 0
 
 
@@ -361,7 +438,7 @@ def test_a_client_of_tls_1_3_at_nodes_of_1_2(abc, tickets, tmp_path):
         options = [] if tickets else ["-no_ticket"]
         said = [openssl(p.address(), *options, *kept.options()) for _ in range(3)]
         assert [each.reused for each in said] == [[False], [True], [True]]
-        assert p.outcomes(12) == ["new"] * 3 + ["hit"] * 6 + ["new", "hit", "hit"]
+        assert outcomes(p, 12) == {"new": 4, "hit": 8}
         assert entries(p) == 4
 
 
@@ -394,8 +471,9 @@ def test_a_session_whose_node_died_begins_anew_elsewhere(abc, tickets):
             user.visit()
         gone.start()
         user.visit()
-        assert p.outcomes(5) == ["no-key", "connect-failed", "hit", "hit", "hit"]
-        assert p.log_lines()[1]["previous_node"] == gone.address
+        assert outcomes(p, 5) == {"no-key": 1, "connect-failed": 1, "hit": 3}
+        (moved,) = [line for line in p.log_lines() if line["outcome"] == "connect-failed"]
+        assert moved["previous_node"] == gone.address
     assert user.reused == [False, False, True, True, True]
     assert home not in user.nodes[1:]
     assert len(set(user.nodes[1:])) == 1
@@ -422,13 +500,13 @@ def test_a_session_whose_node_died_is_closed(abc, mode, delete):
                 return None
 
         until(back, "the session is served again")
-        assert p.log(2)[1]["cause"] == "session-closed"
+        assert "session-closed" in {line.get("cause") for line in p.log(2)}
 
         def served():
             return [line["outcome"] for line in p.log_lines() if line["bytes_out"]]
 
         until(lambda: len(served()) >= 2, "the visit served is in the log")
-        assert served()[:2] == ["no-key", "new" if delete else "hit"]
+        assert sorted(served())[:2] == (["new", "no-key"] if delete else ["hit", "no-key"])
 
 
 def test_a_draining_node_keeps_its_sessions(abc):
@@ -490,6 +568,21 @@ def test_a_reload_keeps_running_connections(abc):
         home = client.ask().node
         assert p.reload(changed(config, "pools.web.algorithm", "random-of-two")).returncode == 0
         assert {client.ask().node for _ in range(3)} == {home}
+
+
+def test_reloads_under_load_break_no_session(abc):
+    config = by_session(*abc, workers=2)
+    other = changed(config, "pools.web.nodes", abc[::-1])
+    with proxy(config) as p, ThreadPoolExecutor(4) as pool:
+        users = [TlsUser(p.address(), "1.2", tickets=n % 2 == 0) for n in range(8)]
+        for user in users:
+            user.visit()
+        running = [pool.submit(lambda u=user: [u.visit() for _ in range(40)]) for user in users]
+        for turn in range(4):
+            assert p.reload(config if turn % 2 else other).returncode == 0
+        for each in running:
+            each.result()
+    assert [user.reused for user in users] == [[False, *[True] * 40]] * 8
 
 
 def test_sessions_outlive_a_stop_and_a_start(abc, tmp_path):

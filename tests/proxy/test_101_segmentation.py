@@ -4,6 +4,7 @@ read as it passes, in any pieces."""
 import contextlib
 import itertools
 import random
+from collections import Counter
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_sessions_are_learned_from_a_handshake_in_any_pieces(tickets, pieces, fr
                 for _ in range(3):
                     for user in users:
                         user.visit()
-                assert p.outcomes(12) == ["no-key"] * 4 + ["hit"] * 8
+                assert Counter(p.outcomes(12)) == {"no-key": 4, "hit": 8}
     assert [user.reused for user in users] == [[False, True, True]] * 4
     assert {user.nodes[0] for user in users} == {"a", "b"}
 
