@@ -49,6 +49,8 @@ ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     uint8_t closing                  # ours is sent, or waits, and the socket's end behind it
     uint8_t holds                    # the library or `incoming` may have more to be read
     uint8_t drained                  # the last recv emptied the socket, and no event since
+    char* subject                    # of the client's certificate, which was verified; NULL: none
+    uint32_t subject_bytes
     uint8_t kept                     # towards a node: its session is kept already
     const void* context              # towards a node: SSL_CTX that it is by
     uint64_t generation              # towards a node: of the plan that it is by
@@ -226,6 +228,7 @@ ctypedef struct Exchange:
     uint8_t alpn_bytes               # of `alpn`; 0: none
     uint8_t offers_ticket            # the client's hello has a ticket that is not empty
     uint8_t flight_seen              # `flight` is valid
+    uint8_t asked                    # passages: the node had bytes as soon as it was connected
     uint8_t interims                 # 1xx responses passed on
     uint8_t expect_continue
     uint8_t body_sent                # bytes of the body have left the first buffer

@@ -100,6 +100,7 @@ cdef void tls_close(TlsStream* t) noexcept nogil:
         tls.SSL_set_shutdown(t.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
     tls.SSL_free(t.ssl)
     t.ssl = NULL
+    free(t.subject)
     t.next = free_streams
     free_streams = t
     open_streams -= 1

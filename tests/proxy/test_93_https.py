@@ -687,10 +687,78 @@ def test_a_proxy_header_ahead_of_tls(pairs: dict[str, Pair], node: HttpNode) -> 
         with TlsClient(p.address(), first=header) as c:
             assert dict(c.ask("/seen").json()["fields"])["X-Forwarded-For"] == "192.0.2.7"
         assert p.log_of("/seen")["client"] == "192.0.2.7"
-        with pytest.raises(OSError):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
             TlsClient(p.address())
 
 
 def test_files_are_not_left_open(p: Proxy) -> None:
     assert Path(f"/proc/{p.worker_pids()[0]}/fd").exists()
     until(lambda: p.status()["workers"][0]["connections"] == 0, "all closed")
+
+
+# --- certificates of clients --------------------------------------------------------------
+
+
+def with_certificate(pair: Pair | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if pair is not None:
+        context.load_cert_chain(pair.certificate_path, pair.key_path)
+    return context
+
+
+SPOOFED = [
+    ("X-Client-Certificate", "verified"),
+    ("x_client_certificate", "verified"),
+    ("X-CLIENT-CERTIFICATE-SUBJECT", "CN=admin"),
+    ("X-Client-Certificate_Subject", "CN=admin"),
+]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nodes_are_told_who_a_client_is(
+    authority: Authority, pairs: dict[str, Pair], node: HttpNode, version: str
+) -> None:
+    demands = {"client_certificates": "optional", "client_ca": str(authority.file)}
+    alice = with_certificate(authority.certificate("alice", client=True))
+    nobody = with_certificate(None)
+    for context in (alice, nobody):
+        if version == "1.2":
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with proxy(https(pairs, node, tls=demands)) as p:
+
+        def told(context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> Any:
+            with TlsClient(p.address(), context, session) as c:
+                fields = c.ask("/", *SPOOFED).json()["fields"]
+                return c.session, c.reused, [f for f in fields if "ertificate" in f[0].lower()]
+
+        session, _, fields = told(alice)
+        known = [
+            ["X-Client-Certificate", "verified"],
+            ["X-Client-Certificate-Subject", "CN=alice"],
+        ]
+        assert fields == known
+        _, reused, fields = told(alice, session)
+        assert reused
+        assert fields == known, "a resumed session is the same client's"
+        assert told(nobody)[2] == [["X-Client-Certificate", "none"]]
+
+
+def test_a_client_without_the_certificate_that_is_required(
+    authority: Authority, pairs: dict[str, Pair], node: HttpNode, tmp_path: Path
+) -> None:
+    demands = {"client_certificates": "required", "client_ca": str(authority.file)}
+    stranger = Authority(tmp_path, "somebody else").certificate("mallory", client=True)
+    before = len(node.requests)
+    with proxy(https(pairs, node, tls=demands)) as p:
+        for number, pair in enumerate((None, stranger)):
+            with pytest.raises((ssl.SSLError, ConnectionError, Closed)):
+                with TlsClient(p.address(), with_certificate(pair)) as c:
+                    c.ask("/")
+            assert p.log(number + 1)[-1]["cause"] == "handshake-failed"
+        with TlsClient(
+            p.address(), with_certificate(authority.certificate("bob", client=True))
+        ) as c:
+            assert c.ask("/").status == 200
+    assert len(node.requests) == before + 1

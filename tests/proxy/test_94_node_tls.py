@@ -139,7 +139,6 @@ def test_an_address_as_name(authority: Authority) -> None:
             with p.client() as c:
                 c.send(request("/", host="127.0.3.3"))
                 answer = c.response()
-                print(p.log(1))
                 assert answer.json()["sni"] is None
 
 
