@@ -240,6 +240,15 @@ TLS_INSIDE_TLS = _error(
     "it would be inside another TLS; expected no tls, or another pool",
 )
 HALF_A_CERTIFICATE = _error(107, "needs {expected} beside it")
+TLS_FILE = _error(120, "{file}: {reason}")
+KEY_OF_ANOTHER = _error(
+    121, "{file} is not the key of the certificate in {certificate}; expected the two that belong"
+)
+UNKNOWN_CIPHERS = _error(122, '"{found}" is nothing that {library} knows')
+CERTIFICATE_REFUSED = _error(123, "the TLS library refuses it: {reason}")
+NO_SYSTEM_AUTHORITIES = _error(
+    124, "this machine has no list of authorities; expected ca, a file with the nodes' authority"
+)
 
 # What will work, but perhaps not as meant
 UNUSED = _warning(60, "not used by any {by}")
@@ -289,17 +298,6 @@ HASH_BEHIND_COOKIE = _warning(
     "cookie for more than a minute gets a new one, which may name another node; a class with a "
     "session cache between them remembers the session; reissue = true says that it is meant so",
 )
-
-
-TLS_FILE = _error(120, "{file}: {reason}")
-KEY_OF_ANOTHER = _error(
-    121, "{file} is not the key of the certificate in {certificate}; expected the two that belong"
-)
-UNKNOWN_CIPHERS = _error(122, '"{found}" is nothing that {library} knows')
-CERTIFICATE_REFUSED = _error(123, "the TLS library refuses it: {reason}")
-NO_SYSTEM_AUTHORITIES = _error(
-    124, "this machine has no list of authorities; expected ca, a file with the nodes' authority"
-)
 TRUST_WITHOUT_PROXY = _warning(
     110, 'without proxy_protocol = true, protocol "{protocol}" has nobody to believe'
 )
@@ -325,6 +323,17 @@ PLAIN_AND_TLS = _warning(
     '[virtual_servers.{tls}] (protocol "tls") passes TLS to its nodes, [virtual_servers.{plain}] '
     "speaks plain HTTP to them: one of the two will fail",
 )
+NO_RESPONSES = _warning(
+    117,
+    'no responses are seen through protocol "{protocol}" of [virtual_servers.{name}]: there it '
+    'chooses as "least-connections" does',
+)
+CLIENT_CERTIFICATE_FORGED = _warning(
+    118,
+    "its nodes are told of client certificates by [virtual_servers.{asking}], and whoever comes "
+    "through [virtual_servers.{other}] may write X-Client-Certificate himself; expected a pool of "
+    "other nodes there",
+)
 SERVER_NAME_TWICE = _warning(
     130, "{names} {verb} in {other} too, which is listed before it and is the one that is shown"
 )
@@ -337,12 +346,6 @@ WEAK_KEY = _warning(133, "{file}: its key {doubt}")
 CHAIN_DOUBTFUL = _warning(134, "{file}: {doubt}")
 NOT_STAPLED = _warning(135, "{file} is not stapled: {reason}")
 KEY_FILE_OPEN = _warning(136, "everybody on this machine may read {file}: chmod o= {file}")
-
-NO_RESPONSES = _warning(
-    117,
-    'no responses are seen through protocol "{protocol}" of [virtual_servers.{name}]: there it '
-    'chooses as "least-connections" does',
-)
 
 
 def _start(number: int, text: str) -> Message:

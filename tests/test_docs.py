@@ -61,6 +61,17 @@ def test_every_word_of_the_access_log_is_explained(title: str, names: list[str])
     assert sorted(explained) == sorted(names)
 
 
+def test_every_field_of_the_access_log_is_explained() -> None:
+    source = (ROOT / "fastlb/_core/access_log.pyx").read_text()
+    written = set(re.findall(r'[,{]"([a-z_]+)":', source.replace("\\", "")))
+    text = (ROOT / "docs/operations.md").read_text()
+    section = text.partition("\n## Access log\n")[2].partition("\n## ")[0]
+    rows = [row.split(" | ")[0] for row in section.splitlines() if row.startswith("| `")]
+    explained = [name for row in rows for name in re.findall(r"`([a-z_]+)`", row)]
+    assert len(written) > 20
+    assert sorted(explained) == sorted(written)
+
+
 LINKS = [
     (page.relative_to(ROOT), link)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))

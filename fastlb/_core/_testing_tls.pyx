@@ -196,6 +196,8 @@ cdef class TlsEnd:
     def handshake(self):
         """True when it is done, else "again", "end", "failed"."""
         cdef int result = tls_handshake(self.t, &self.s)
+        if result > 0:
+            tls_flush(self.t, &self.s)
         return True if result > 0 else RESULTS[result]
 
     def rest(self):

@@ -9,6 +9,7 @@ from fastlb._core.connection cimport (
     Worker,
 )
 from fastlb._core.limits cimport NODE_IDLE_MAX
+from fastlb._core.slice cimport slice_of
 from fastlb._core.stream cimport stream_note
 from fastlb._core.upstream cimport (
     upstream_borrow, upstream_bury, upstream_close, upstream_connect, upstream_connected,
@@ -81,7 +82,7 @@ def connect(Rig rig, uint32_t slot, node):
     """A Link, or the error number."""
     cdef Address address
     _address(&address, node)
-    cdef NodeConn* n = upstream_connect(rig.w, slot, &address)
+    cdef NodeConn* n = upstream_connect(rig.w, slot, &address, False)
     return rig.w.connect_errno if n == NULL else _link(rig, n)
 
 
@@ -89,7 +90,7 @@ def borrow(Rig rig, uint32_t slot, node):
     """A Link, or None."""
     cdef Address address
     _address(&address, node)
-    cdef NodeConn* n = upstream_borrow(rig.w, slot, &address)
+    cdef NodeConn* n = upstream_borrow(rig.w, slot, &address, NULL, slice_of(NULL, 0))
     return None if n == NULL else _link(rig, n)
 
 

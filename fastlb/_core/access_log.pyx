@@ -16,10 +16,11 @@ from fastlb._core.address cimport (
 from fastlb._core.connection cimport AccessLog, Exchange, TlsStream, Worker
 from fastlb._core.decision cimport decision_node_name
 from fastlb._core.head cimport head_error_name
-from fastlb._core.outcome cimport cause_name, found_in_name, outcome_name
+from fastlb._core.outcome cimport CAUSE_NODE_HANDSHAKE, cause_name, found_in_name, outcome_name
 from fastlb._core.plan cimport LOG_COMBINED, Plan, Text, plan_class, plan_text
 from fastlb._core.request cimport request_head_at
 from fastlb._core.slice cimport Slice, slice_of
+from fastlb._core.tls_library cimport tls
 
 cdef extern from * nogil:
     """
@@ -329,6 +330,9 @@ cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
         if x.head_error:
             _add(log, ":", 1)
             _add_text(log, head_error_name(-<int> x.head_error))
+        if x.verify_error and x.cause == CAUSE_NODE_HANDSHAKE:
+            _add(log, ":", 1)
+            _add_text(log, tls.X509_verify_cert_error_string(x.verify_error))
         _add(log, "\"", 1)
     _add(log, "}\n", 2)
 

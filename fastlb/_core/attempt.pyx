@@ -19,8 +19,15 @@ from fastlb._core.decision cimport (
     ACTION_FORWARD, ACTION_NO_NODE, DecideInput, decision_node,
 )
 from fastlb._core.exchange_end cimport exchange_count_load, exchange_uncount_load
-from fastlb._core.outcome cimport CAUSE_NO_DESCRIPTOR, CAUSE_NONE
-from fastlb._core.plan cimport POOL_PROXY_V1, POOL_PROXY_V2, PlanNode, plan_virtual_server
+from fastlb._core.node_tls cimport (
+    NODE_NAME_BYTES, node_tls_context, node_tls_name, node_tls_open, node_tls_shake,
+)
+from fastlb._core.outcome cimport (
+    CAUSE_CONNECT_FAILED, CAUSE_NODE_HANDSHAKE, CAUSE_NONE, CAUSE_NO_DESCRIPTOR,
+)
+from fastlb._core.plan cimport (
+    POOL_PROXY_V1, POOL_PROXY_V2, POOL_TLS, PlanNode, plan_virtual_server,
+)
 from fastlb._core.proxy_protocol cimport (
     PROXY_WRITE_BYTES_MAX, proxy_v1_write, proxy_v2_write,
 )
@@ -105,17 +112,50 @@ cdef bint _send_proxy_header(Worker* w, Exchange* x) noexcept nogil:
     else:
         count = proxy_v2_write(out, &c.peer, _local_address(c), slice_of(x.sni, x.sni_bytes),
                                slice_of(x.alpn, x.alpn_bytes))
-    if not x.passage or x.up.run_bytes:
+    if not x.passage or x.up.run_bytes or x.pool.flags & POOL_TLS:
         flags |= system.MSG_MORE
     # A new connection has room for it.
     return system.send(x.node.stream.fd, out, count, flags) == <ssize_t> count
 
 
 cdef int _connected(Worker* w, Exchange* x) noexcept nogil:
-    if x.fresh and x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) \
-            and not _send_proxy_header(w, x):
+    if not x.fresh:
+        return ATTEMPT_READY
+    if x.node.stream.tls != NULL:
+        return _shaken(w, x)
+    if x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) and not _send_proxy_header(w, x):
         return ATTEMPT_FAILED
-    return ATTEMPT_READY
+    if not x.pool.flags & POOL_TLS:
+        return ATTEMPT_READY
+    return _shaken(w, x) if node_tls_open(w, x) else ATTEMPT_FAILED
+
+
+cdef int _shaken(Worker* w, Exchange* x) noexcept nogil:
+    # The time to connect is that of the handshake, too.
+    cdef int result = node_tls_shake(w, x)
+    if result == 0:
+        x.stage = STAGE_CONNECT
+        if x.node.timer.deadline_ms == 0:
+            timer_set(&w.timers, &x.node.timer, w.now_ms + x.snapshot.plan.timeouts.connect)
+        return ATTEMPT_WAITS
+    return ATTEMPT_READY if result > 0 else ATTEMPT_FAILED
+
+
+# One that rests, and is what this exchange needs.
+cdef NodeConn* _borrow(Worker* w, Exchange* x, const PlanNode* node) noexcept nogil:
+    cdef char[NODE_NAME_BYTES] room
+    if x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2):
+        return NULL
+    if likely(not x.pool.flags & POOL_TLS):
+        return upstream_borrow(w, node.slot, &node.address, NULL, slice_of(NULL, 0))
+    return upstream_borrow(w, node.slot, &node.address, node_tls_context(x),
+                           node_tls_name(x, &node.address, room))
+
+
+# Whether the node hears something of us at once.
+cdef inline bint _speaks(const Exchange* x) noexcept nogil:
+    return (not x.passage or x.up.run_bytes != 0
+            or x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) != 0)
 
 
 cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
@@ -125,11 +165,11 @@ cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
     x.slot = node.slot
     exchange_count_load(w, x)
     w.nodes.slots[node.slot].used_at_ms = w.boot_ms
-    if pooled and not x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2):
-        n = upstream_borrow(w, node.slot, &node.address)
+    if pooled:
+        n = _borrow(w, x, node)
     x.fresh = n == NULL
     if n == NULL:
-        n = upstream_connect(w, node.slot, &node.address)
+        n = upstream_connect(w, node.slot, &node.address, _speaks(x))
         if n == NULL:
             return ATTEMPT_FAILED
     x.node = n
@@ -144,6 +184,8 @@ cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
 
 cdef int attempt_connected(Worker* w, Exchange* x) noexcept nogil:
     cdef NodeConn* n = x.node
+    if n.stream.tls != NULL:
+        return _shaken(w, x)
     # A connection that failed never reports room alone.
     if n.stream.ready & (STREAM_HUP | STREAM_ERROR) and upstream_connected(n) != 0:
         return ATTEMPT_FAILED
@@ -159,6 +201,8 @@ cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil:
     cdef int error = w.connect_errno
     if x.node != NULL:
         error = 0
+        if x.node.stream.tls != NULL and cause == CAUSE_CONNECT_FAILED:
+            cause = CAUSE_NODE_HANDSHAKE
         upstream_close(w, x.node, False)
         x.node = NULL
     exchange_uncount_load(w, x)

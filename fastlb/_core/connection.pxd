@@ -48,8 +48,13 @@ ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     uint8_t closing                  # ours is sent, or waits, and the socket's end behind it
     uint8_t holds                    # the library or `incoming` may have more to be read
     uint8_t drained                  # the last recv emptied the socket, and no event since
+    char* subject                    # of the client's certificate, which was verified; NULL: none
+    uint32_t subject_bytes
+    uint8_t kept                     # towards a node: its session is kept already
+    const void* context              # towards a node: SSL_CTX that it is by
+    uint64_t generation              # towards a node: of the plan that it is by
     uint8_t sni_bytes                # of `sni`; 0: none
-    char sni[255]                    # server name that the client asked for
+    char sni[255]                    # server name that the client asked for, or we of a node
 
 ctypedef struct Stream:              # first member of whatever epoll reports
     void (*on_events)(Worker* w, Stream* s, uint32_t events) noexcept nogil
@@ -92,6 +97,7 @@ ctypedef struct Flow:
     BodyReader body
     uint8_t decode                   # chunked is decoded for an HTTP/1.0 client
     uint8_t large                    # the last read filled a small buffer: take large ones
+    uint8_t last                     # what ends with the connection, and the last of it is here
     uint8_t more                     # the last splice took all it asked for: more will follow
     uint8_t ended                    # tunnels: the source's end was passed on; else: target broken
     # Shown all that was received before it is sent on, while it is set; nothing is spliced then.
@@ -136,6 +142,12 @@ ctypedef struct ClientConn:
     ClientConn* queue_prev
     uint32_t hello_walked            # of a ClientHello that has not arrived whole:
     uint32_t hello_payload           # TlsClientHello's progress
+
+ctypedef struct NodeSession:         # TLS session with a node, for the next connection
+    void* session                    # SSL_SESSION; NULL: none
+    uint64_t generation              # of the plan that it was made by
+    uint32_t name_bytes
+    char name[255]                   # whom the node has proven to be
 
 cdef enum NodeConnState:
     NODE_CONN_CONNECTING = 0
@@ -215,6 +227,7 @@ ctypedef struct Exchange:
     uint8_t alpn_bytes               # of `alpn`; 0: none
     uint8_t offers_ticket            # the client's hello has a ticket that is not empty
     uint8_t flight_seen              # `flight` is valid
+    uint8_t asked                    # passages: the node had bytes as soon as it was connected
     uint8_t interims                 # 1xx responses passed on
     uint8_t expect_continue
     uint8_t body_sent                # bytes of the body have left the first buffer
@@ -222,6 +235,7 @@ ctypedef struct Exchange:
     uint8_t cause                    # Cause
     uint8_t head_error               # with CAUSE_BAD_REQUEST and CAUSE_BAD_RESPONSE: -HeadError
     uint16_t status
+    uint16_t verify_error            # with CAUSE_NODE_HANDSHAKE: X509_V_ERR_*; 0: not that
     uint64_t started_us
     uint64_t connected_us
     uint64_t sent_us                 # the request's head went out
@@ -304,6 +318,7 @@ ctypedef struct Worker:
     ClientConn* posted               # have bytes of a next request; served at the end of the turn
     NodeConn* idle[NODES_MAX]        # pooled node connections by slot, last used first
     uint32_t idle_count[NODES_MAX]
+    NodeSession* node_sessions[NODES_MAX]  # by slot; NULL: none yet
     # upward calls, set at start: exchange and tunnel are below the client's module
     void (*request_done)(Worker* w, ClientConn* c, int how) noexcept nogil
     # scratch of the message in work

@@ -1,6 +1,7 @@
 # Handshakes (contract in handshake.pxd).
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memcpy
 
 from fastlb._core cimport system
@@ -10,11 +11,13 @@ from fastlb._core.connection cimport (
     Handshakes, TlsStream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON
+from fastlb._core.hooks cimport hooks_peer_subject
 from fastlb._core.outcome cimport (
     CAUSE_CLIENT_CLOSED, CAUSE_HANDSHAKE_FAILED, CAUSE_NO_BUFFER,
 )
 from fastlb._core.plan cimport (
-    TICKET_NAME_BYTES, Plan, PlanServerName, PlanVirtualServer, plan_server_names, plan_text,
+    SERVER_CLIENT_SUBJECT, TICKET_NAME_BYTES, Plan, PlanServerName, PlanVirtualServer,
+    plan_server_names, plan_text, plan_virtual_server,
 )
 from fastlb._core.slice cimport Slice, ascii_lower, slice_of
 from fastlb._core.stats cimport VirtualServerStats
@@ -22,11 +25,12 @@ from fastlb._core.stream cimport STREAM_AGAIN, STREAM_END
 from fastlb._core.timer cimport timer_set
 from fastlb._core.tls_hello cimport TlsClientHello
 from fastlb._core.tls_library cimport tls
-from fastlb._core.tls_stream cimport tls_feed, tls_handshake, tls_open
+from fastlb._core.tls_stream cimport tls_feed, tls_flush, tls_handshake, tls_open
 
 cdef enum:
     TURN_US = 2000                   # for all handshakes of one turn of the loop
     SNI_BYTES_MAX = 255
+    SUBJECT_BYTES_MAX = 2048         # a longer one is told to nobody
     TLS13 = 0x0304
     PER_SECOND = 1000000             # a token: what one handshake costs, filled per microsecond
 
@@ -229,6 +233,22 @@ cdef int handshake_open(Worker* w, ClientConn* c, const PlanVirtualServer* serve
     return 0
 
 
+cdef void _note_subject(Worker* w, ClientConn* c) noexcept nogil:
+    # A certificate that was shown has been verified, or there would be no connection.
+    cdef int index = w.server_index[c.virtual_server_slot]
+    cdef char[SUBJECT_BYTES_MAX] subject
+    cdef TlsStream* t = c.stream.tls
+    cdef uint32_t count
+    if index < 0 or not SERVER_CLIENT_SUBJECT & plan_virtual_server(
+            w.snapshot.plan, <uint32_t> index).flags:
+        return
+    count = hooks_peer_subject(t.ssl, subject, SUBJECT_BYTES_MAX)
+    t.subject = <char*> malloc(count) if count else NULL
+    if t.subject != NULL:
+        memcpy(t.subject, subject, count)
+        t.subject_bytes = count
+
+
 cdef int _count(Worker* w, ClientConn* c) noexcept nogil:
     cdef VirtualServerStats* server = &w.stats.virtual_servers[c.virtual_server_slot]
     server.handshakes += 1
@@ -252,6 +272,10 @@ cdef int handshake_run(Worker* w, ClientConn* c) noexcept nogil:
         return 0
     if result > 0:
         _over(w, c)
+        if not c.stream.tls.holds:
+            # Else tickets go with the answer to the request that has come with the handshake.
+            tls_flush(c.stream.tls, &c.stream)
+        _note_subject(w, c)
         return _count(w, c)
     handshake_leave(w, c)
     return -CAUSE_CLIENT_CLOSED if result == STREAM_END else -CAUSE_HANDSHAKE_FAILED

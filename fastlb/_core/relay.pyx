@@ -14,14 +14,14 @@ from fastlb._core.buffer cimport (
     BUFFER_SMALL_BYTES, Buffer, buffer_borrow, buffer_return,
 )
 from fastlb._core.connection cimport (
-    JOIN_BYTES, STREAM_READABLE, STREAM_WRITABLE, WORKER_IOVECS, Flow, Stream, Worker,
+    JOIN_BYTES, STREAM_EOF, STREAM_READABLE, STREAM_WRITABLE, WORKER_IOVECS, Flow, Stream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.edit cimport iovec
-from fastlb._core.head cimport BODY_LENGTH
+from fastlb._core.head cimport BODY_LENGTH, BODY_UNTIL_CLOSE
 from fastlb._core.stream cimport (
     PIPE_BYTES, STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_recv,
-    stream_send, stream_splice_in, stream_splice_out,
+    stream_send, stream_send_more, stream_splice_in, stream_splice_out,
 )
 
 cdef enum:
@@ -66,7 +66,7 @@ cdef int flow_flush(Worker* w, Stream* target, Flow* flow) noexcept nogil:
         iov[count].iov_base = flow.data.data + flow.run
         iov[count].iov_len = flow.run_bytes
         count += 1
-    sent = stream_send(target, iov, count)
+    sent = stream_send_more(target, iov, count, flow.last)
     if sent == STREAM_FAILED:
         return FLOW_TARGET_FAILED
     flow.bytes += <uint64_t> sent
@@ -242,6 +242,7 @@ cdef int _pull(Worker* w, Stream* source, Stream* target, Flow* flow) noexcept n
         return _pull_failed(got)
     flow.large = got == room and room >= BUFFER_SMALL_BYTES // 2
     flow.data.end = flow.keep + <uint32_t> got
+    flow.last = flow.body.kind == BODY_UNTIL_CLOSE and source.ready & STREAM_EOF != 0
     if flow.inspect != NULL:
         flow.inspect(w, flow.inspected, flow.data.data + flow.keep, <uint32_t> got)
     return flow_frame(flow, flow.keep, <uint32_t> got)

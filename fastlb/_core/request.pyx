@@ -6,6 +6,7 @@
 #   Cookie          fastlb's own cookies are cut (hide_cookie)
 #   X-Forwarded-For the peer is appended, as the last entry
 #   X-Forwarded-Proto   ours, unless a trusted proxy said something
+#   X-Client-Certificate, X-Client-Certificate-Subject   ours, where clients are asked for one
 #
 # Everything else goes through byte for byte.
 
@@ -14,7 +15,7 @@ from libc.stdint cimport int32_t, uint32_t
 from fastlb._core.address cimport (
     ADDRESS_TEXT_BYTES_MAX, address_ip_text, address_is_unset,
 )
-from fastlb._core.connection cimport WORKER_IOVECS, Exchange, Worker
+from fastlb._core.connection cimport WORKER_IOVECS, Exchange, TlsStream, Worker
 from fastlb._core.cookie cimport cookie_cut
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.decision cimport decision_node_name
@@ -29,11 +30,11 @@ from fastlb._core.head cimport (
 )
 from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX
 from fastlb._core.plan cimport (
-    CLASS_HIDE_COOKIE, PROTOCOL_HTTPS, Plan, PlanClass, PlanCookieName, plan_class,
-    plan_cookie_names, plan_text,
+    CLASS_HIDE_COOKIE, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT, Plan, PlanClass, PlanCookieName,
+    plan_class, plan_cookie_names, plan_text,
 )
 from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at
-from fastlb._core.slice cimport Slice, slice_of
+from fastlb._core.slice cimport Slice, ascii_lower, slice_of
 
 
 cdef enum:
@@ -182,6 +183,37 @@ cdef int _set_forwarded_proto(Worker* w, Exchange* x) noexcept nogil:
     return 0 if scratch_add(w, "X-Forwarded-Proto: http\r\n", 25) else EDIT_FULL
 
 
+# Whether a field's name is that of one of ours, however a node may fold it (CGI makes "_" of "-").
+cdef bint _is_client_certificate(Slice name) noexcept nogil:
+    cdef const char* OURS = "x-client-certificate-subject"
+    cdef uint32_t i
+    if name.bytes != 20 and name.bytes != 28:
+        return False
+    for i in range(name.bytes):
+        if ascii_lower(name.at[i]) != OURS[i] and not (name.at[i] == c'_' and OURS[i] == c'-'):
+            return False
+    return True
+
+
+cdef int _set_client_certificate(Worker* w, Exchange* x, const char* buf) noexcept nogil:
+    # What a client says of itself there goes; what its handshake has shown comes.
+    cdef const Head* head = &w.request
+    cdef const TlsStream* t = x.client.stream.tls
+    cdef uint32_t i
+    if not x.server.flags & SERVER_CLIENT_SUBJECT or t == NULL:
+        return 0
+    for i in range(head.field_count):
+        if _is_client_certificate(slice_of(buf + head.fields[i].start, head.fields[i].name_bytes)) \
+                and edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
+            return EDIT_FULL
+    if t.subject == NULL:
+        return 0 if scratch_add(w, "X-Client-Certificate: none\r\n", 28) else EDIT_FULL
+    if (scratch_add(w, "X-Client-Certificate: verified\r\nX-Client-Certificate-Subject: ", 62)
+            and scratch_add(w, t.subject, t.subject_bytes) and scratch_add(w, "\r\n", 2)):
+        return 0
+    return EDIT_FULL
+
+
 cdef int request_edit(Worker* w, Exchange* x) noexcept nogil:
     cdef const char* buf = request_head_at(x)
     cdef char* tail
@@ -194,7 +226,8 @@ cdef int request_edit(Worker* w, Exchange* x) noexcept nogil:
     tail = scratch_at(w)
     if _cut_hop_by_hop(w) < 0 or _hide_cookies(w, x, buf) < 0:
         return EDIT_FULL
-    if _add_forwarded_for(w, x) < 0 or _set_forwarded_proto(w, x) < 0:
+    if _add_forwarded_for(w, x) < 0 or _set_forwarded_proto(w, x) < 0 \
+            or _set_client_certificate(w, x, buf) < 0:
         return EDIT_FULL
     if edit_insert(&w.edit, w.request.bytes - 2, tail, <uint32_t> (scratch_at(w) - tail)) < 0:
         return EDIT_FULL

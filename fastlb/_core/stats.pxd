@@ -32,6 +32,9 @@ ctypedef struct NodeStats:
     uint64_t connect_failures
     uint64_t reuses                  # requests sent on a pooled connection
     uint64_t idle                    # pooled connections now
+    uint64_t handshakes              # TLS: done
+    uint64_t handshakes_resumed      # of them
+    uint64_t handshake_failures
 
 ctypedef struct ClassStats:
     uint64_t outcomes[STATS_OUTCOMES]

@@ -111,6 +111,9 @@ def read_node(size_t address, int slot) -> dict:
         "connect_failures": one.connect_failures,
         "reuses": one.reuses,
         "idle": one.idle,
+        "handshakes": one.handshakes,
+        "handshakes_resumed": one.handshakes_resumed,
+        "handshake_failures": one.handshake_failures,
     }
 
 

@@ -3,7 +3,7 @@
 # Descriptors are registered once with all events; `Stream.ready` remembers the edges.
 # A read that returns less than it asked for has emptied the socket, so no further read
 # is needed to see EAGAIN (epoll(7)); only when the peer has finished sending (EPOLLRDHUP)
-# is the socket read until its end.
+# is the socket read until its end, which a read that returns less then has seen too.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -28,7 +28,15 @@ cdef int64_t stream_recv(Stream* s, char* into, uint32_t room) noexcept nogil
 # Whether nothing has come that was not read; asks the kernel only if there was no short read.
 cdef bint stream_is_quiet(Stream* s) noexcept nogil
 # >= 0: bytes sent, fewer than all when the socket is full; STREAM_AGAIN is 0 bytes.
-cdef int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noexcept nogil
+# With `more`, the end of our side follows at once, and goes out with the last of these bytes.
+cdef int64_t stream_send_more(Stream* s, const iovec* iov, uint32_t count,
+                              bint more) noexcept nogil
+
+
+cdef inline int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noexcept nogil:
+    return stream_send_more(s, iov, count, False)
+
+
 # Through a pipe, without copying; same results as recv and send.
 cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept nogil
 cdef int64_t stream_splice_out(Stream* s, Pipe* pipe, bint more) noexcept nogil

@@ -71,8 +71,11 @@ cdef inline int64_t _read_done(Stream* s, ssize_t got, uint64_t wanted) noexcept
         s.ready |= STREAM_EOF
         s.ready &= ~STREAM_READABLE
         return STREAM_FAILED if s.ready & STREAM_RESET else STREAM_END
-    if <uint64_t> got < wanted and not s.ready & STREAM_HUP:
-        s.ready &= ~STREAM_READABLE
+    if <uint64_t> got < wanted:
+        if not s.ready & STREAM_HUP:
+            s.ready &= ~STREAM_READABLE
+        elif not s.ready & (STREAM_ERROR | STREAM_RESET):
+            s.ready |= STREAM_EOF    # it stood behind these bytes
     return got
 
 
@@ -82,6 +85,7 @@ cdef int64_t stream_recv(Stream* s, char* into, uint32_t room) noexcept nogil:
     if unlikely(s.tls != NULL):
         return tls_recv(s.tls, s, into, room)
     if s.ready & STREAM_EOF:
+        s.ready &= ~STREAM_READABLE
         return STREAM_END
     while True:
         got = system.recv(s.fd, into, room, 0)
@@ -101,7 +105,9 @@ cdef int64_t _write_failed(Stream* s) noexcept nogil:
     return STREAM_FAILED
 
 
-cdef int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noexcept nogil:
+cdef int64_t stream_send_more(Stream* s, const iovec* iov, uint32_t count,
+                              bint more) noexcept nogil:
+    cdef int flags = system.MSG_NOSIGNAL | system.MSG_MORE if more else system.MSG_NOSIGNAL
     cdef system.msghdr message
     cdef ssize_t sent
     cdef uint64_t total = 0
@@ -112,12 +118,12 @@ cdef int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noexcept n
         total += iov[i].iov_len
     while True:
         if count == 1:
-            sent = system.send(s.fd, iov[0].iov_base, iov[0].iov_len, system.MSG_NOSIGNAL)
+            sent = system.send(s.fd, iov[0].iov_base, iov[0].iov_len, flags)
         else:
             memset(&message, 0, sizeof(message))
             message.msg_iov = <system.iovec*> iov
             message.msg_iovlen = count
-            sent = system.sendmsg(s.fd, &message, system.MSG_NOSIGNAL)
+            sent = system.sendmsg(s.fd, &message, flags)
         if likely(sent >= 0):
             break
         if system.errno != system.EINTR:
@@ -131,6 +137,7 @@ cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept no
     cdef ssize_t got
     BUG_ON(s.tls != NULL)
     if s.ready & STREAM_EOF:
+        s.ready &= ~STREAM_READABLE
         return STREAM_END
     while True:
         got = system.splice(s.fd, NULL, pipe.out_fd, NULL, count,

@@ -31,6 +31,16 @@ ctypedef struct TlsLibrary:
     void (*SSL_set_shutdown)(void* ssl, int mode) noexcept nogil
     int (*SSL_get_error)(const void* ssl, int result) noexcept nogil
     long (*SSL_session_reused)(const void* ssl) noexcept nogil
+    long (*SSL_get_verify_result)(const void* ssl) noexcept nogil
+    void* (*SSL_get0_param)(void* ssl) noexcept nogil
+    long (*SSL_set_tlsext_host_name)(void* ssl, const char* name) noexcept nogil
+    int (*X509_VERIFY_PARAM_set1_host)(void* param, const char* name, size_t count) noexcept nogil
+    int (*X509_VERIFY_PARAM_set1_ip)(void* param, const unsigned char* ip,
+                                     size_t count) noexcept nogil
+    const char* (*X509_verify_cert_error_string)(long error) noexcept nogil
+    int (*SSL_set_session)(void* ssl, void* session) noexcept nogil
+    void* (*SSL_get1_session)(void* ssl) noexcept nogil
+    void (*SSL_SESSION_free)(void* session) noexcept nogil
     int (*SSL_version)(const void* ssl) noexcept nogil
     void (*SSL_get0_alpn_selected)(const void* ssl, const unsigned char** data,
                                    unsigned int* count) noexcept nogil

@@ -17,7 +17,8 @@ cdef TlsStream* tls_open(void* context, bint server) noexcept nogil
 cdef void tls_close(TlsStream* t) noexcept nogil
 # Cipher text that was received before the stream became a TLS one. False: no memory.
 cdef bint tls_feed(TlsStream* t, const char* data, uint32_t count) noexcept nogil
-# The handshake as far as it goes: > 0 when it is done; STREAM_AGAIN; STREAM_END when the peer
+# The handshake as far as it goes: > 0 when it is done, and what it wrote last is to be flushed, or
+# goes with what is sent next; STREAM_AGAIN; STREAM_END when the peer
 # has left; STREAM_FAILED, with the alert sent that says why.
 cdef int tls_handshake(TlsStream* t, Stream* s) noexcept nogil
 # As stream_recv: > 0 bytes of plain text; STREAM_AGAIN; STREAM_END for close_notify; an end

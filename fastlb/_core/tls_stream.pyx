@@ -100,6 +100,7 @@ cdef void tls_close(TlsStream* t) noexcept nogil:
         tls.SSL_set_shutdown(t.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
     tls.SSL_free(t.ssl)
     t.ssl = NULL
+    free(t.subject)
     t.next = free_streams
     free_streams = t
     open_streams -= 1
@@ -242,9 +243,6 @@ cdef int _established(TlsStream* t, Stream* s) noexcept nogil:
     t.version = <uint16_t> tls.SSL_version(t.ssl)
     t.fruitless = 0
     t.holds = tls.BIO_get_mem_data(t.incoming, &data) > 0
-    if not t.holds:
-        # Else the server's tickets go with the answer to what has come with the handshake.
-        tls_flush(t, s)
     _set_readable(t, s)
     return 1
 

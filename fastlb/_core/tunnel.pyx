@@ -15,16 +15,13 @@ cdef void tunnel_start(Flow* flow) noexcept nogil:
     flow.ended = False
 
 
-cdef int _one_way(Worker* w, Stream* source, Stream* target, Flow* flow,
-                  bint last) noexcept nogil:
+cdef int _one_way(Worker* w, Stream* source, Stream* target, Flow* flow) noexcept nogil:
     cdef int result
     if flow.ended:
         return TUNNEL_ENDED
     result = flow_run(w, source, target, flow)
     if result == FLOW_SOURCE_END:
         flow.ended = True
-        if not last:                 # both sides are closed now
-            stream_shutdown(target)
         return TUNNEL_ENDED
     if result == FLOW_AGAIN:
         return TUNNEL_AGAIN
@@ -34,12 +31,15 @@ cdef int _one_way(Worker* w, Stream* source, Stream* target, Flow* flow,
 
 
 cdef int tunnel_run(Worker* w, Stream* client, Stream* node, Flow* up, Flow* down) noexcept nogil:
-    cdef int upward = _one_way(w, client, node, up, down.ended)
+    cdef bint up_ended = up.ended
+    cdef bint down_ended = down.ended
+    cdef int upward = _one_way(w, client, node, up)
     cdef int downward
+    cdef bint ended
     if upward == TUNNEL_BROKEN:
         # What the node said before its reset is still passed on; its event may come later.
         node.ready |= STREAM_READABLE
-    downward = _one_way(w, node, client, down, up.ended)
+    downward = _one_way(w, node, client, down)
     if client.ready & STREAM_ERROR:
         return TUNNEL_BROKEN         # nobody takes or sends anything any more
     if upward == TUNNEL_BROKEN and node.ready & STREAM_ERROR and flow_pending(down) \
@@ -49,7 +49,13 @@ cdef int tunnel_run(Worker* w, Stream* client, Stream* node, Flow* up, Flow* dow
         return TUNNEL_OPEN
     if upward == TUNNEL_BROKEN or downward == TUNNEL_BROKEN:
         return TUNNEL_BROKEN
-    if upward == TUNNEL_ENDED and downward == TUNNEL_ENDED:
+    ended = upward == TUNNEL_ENDED and downward == TUNNEL_ENDED
+    # Where both have ended now, closing says it; TLS has to say it itself.
+    if up.ended and not up_ended and (not ended or node.tls != NULL):
+        stream_shutdown(node)
+    if down.ended and not down_ended and (not ended or client.tls != NULL):
+        stream_shutdown(client)
+    if ended:
         # A node that would not take all of it did not end in order.
         return TUNNEL_BROKEN if node.ready & STREAM_ERROR else TUNNEL_ENDED
     if upward == TUNNEL_AGAIN or downward == TUNNEL_AGAIN:

@@ -7,13 +7,17 @@ from libc.stdint cimport uint32_t
 
 from fastlb._core.address cimport Address
 from fastlb._core.connection cimport NodeConn, Worker
+from fastlb._core.slice cimport Slice
 from fastlb._core.timer cimport Timer
 
 # An idle connection to the node, or NULL. The caller sets exchange and on_events.
-cdef NodeConn* upstream_borrow(Worker* w, uint32_t slot, const Address* node) noexcept nogil
+cdef NodeConn* upstream_borrow(Worker* w, uint32_t slot, const Address* node,
+                               const void* context, Slice name) noexcept nogil
 # A new one, NODE_CONN_BUSY if it is connected already, else NODE_CONN_CONNECTING; NULL when
-# the kernel refuses at once (no route, no descriptor).
-cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node) noexcept nogil
+# the kernel refuses at once (no route, no descriptor). `speaks`: something will be sent as soon as
+# it stands, so that the handshake's last segment may wait for that.
+cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node,
+                                bint speaks) noexcept nogil
 # After EPOLLOUT or an error on a connecting one: 0, or the error number.
 cdef int upstream_connected(NodeConn* n) noexcept nogil
 # Gives a clean connection back to the pool.

@@ -9,12 +9,20 @@ from fastlb._core.address cimport (
 )
 from fastlb._core.connection cimport (
     NODE_CONN_BUSY, NODE_CONN_CLOSED, NODE_CONN_CONNECTING, NODE_CONN_IDLE, STREAM_WRITABLE,
-    TIMER_NODE, NodeConn, Stream, Worker,
+    TIMER_NODE, NodeConn, Stream, TlsStream, Worker,
 )
-from fastlb._core.debug cimport BUG_ON
+from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.limits cimport NODES_MAX, NODE_IDLE_MAX
-from fastlb._core.stream cimport stream_close, stream_ignore, stream_register
+from fastlb._core.node_tls cimport node_tls_keep
+from fastlb._core.slice cimport Slice, slice_equal, slice_of
+from fastlb._core.stream cimport (
+    stream_close, stream_ignore, stream_is_quiet, stream_note, stream_register, stream_rest,
+)
 from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
+
+
+cdef enum:
+    LOOKED_AT_MAX = 32               # pooled connections, for one that is to the right name
 
 
 cdef NodeConn* _allocate(Worker* w) noexcept nogil:
@@ -31,6 +39,11 @@ cdef NodeConn* _allocate(Worker* w) noexcept nogil:
 
 cdef void _idle_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     # Room to write is no news; everything else means that the connection is of no more use.
+    # A TLS one may be told a ticket, or an update of keys.
+    if events & ~<uint32_t> (system.EPOLLOUT | system.EPOLLIN) == 0 and s.tls != NULL:
+        stream_note(s, events)
+        if stream_is_quiet(s):
+            return
     if events & ~<uint32_t> system.EPOLLOUT:
         upstream_close(w, <NodeConn*> s, False)
 
@@ -49,12 +62,25 @@ cdef void _unlink_idle(Worker* w, NodeConn* n) noexcept nogil:
     w.stats.nodes[n.slot].idle -= 1
 
 
-cdef NodeConn* upstream_borrow(Worker* w, uint32_t slot, const Address* node) noexcept nogil:
+# Whether the connection is by this context, and to this name.
+cdef inline bint _fits(const NodeConn* n, const void* context, Slice name) noexcept nogil:
+    cdef const TlsStream* t = n.stream.tls
+    if likely(t == NULL):
+        return context == NULL
+    return t.context == context and slice_equal(slice_of(t.sni, t.sni_bytes), name)
+
+
+cdef NodeConn* upstream_borrow(Worker* w, uint32_t slot, const Address* node,
+                               const void* context, Slice name) noexcept nogil:
     cdef NodeConn* n = w.idle[slot]
+    cdef uint32_t looked_at = 0
     while n != NULL and not address_equal(&n.address, node):
         # The slot was given to another node by a reload.
         upstream_close(w, n, False)
         n = w.idle[slot]
+    while n != NULL and not _fits(n, context, name):
+        looked_at += 1
+        n = n.next if looked_at < LOOKED_AT_MAX else NULL
     if n == NULL:
         return NULL
     _unlink_idle(w, n)
@@ -74,26 +100,31 @@ cdef bint _drop_one_idle(Worker* w) noexcept nogil:
     return False
 
 
-cdef int _open_socket(const Address* node) noexcept nogil:
+cdef int _open_socket(const Address* node, bint speaks) noexcept nogil:
     cdef int one = 1
+    cdef int zero = 0
     cdef int family = system.AF_INET if address_is_ipv4(node) else system.AF_INET6
     cdef int fd = system.socket(
         family, system.SOCK_STREAM | system.SOCK_NONBLOCK | system.SOCK_CLOEXEC, 0)
     if fd >= 0:
         system.setsockopt(fd, system.IPPROTO_TCP, system.TCP_NODELAY, &one, sizeof(one))
+    if fd >= 0 and speaks:
+        # One segment less, and the node is woken once, with the bytes (tcp(7), TCP_QUICKACK).
+        system.setsockopt(fd, system.IPPROTO_TCP, system.TCP_QUICKACK, &zero, sizeof(zero))
     return fd
 
 
-cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node) noexcept nogil:
+cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node,
+                                bint speaks) noexcept nogil:
     cdef char sockaddr[128]
     cdef NodeConn* n = _allocate(w)
     cdef int result
     if n == NULL:
         w.connect_errno = system.ENOMEM
         return NULL
-    n.stream.fd = _open_socket(node)
+    n.stream.fd = _open_socket(node, speaks)
     if n.stream.fd < 0 and system.errno == system.EMFILE and _drop_one_idle(w):
-        n.stream.fd = _open_socket(node)
+        n.stream.fd = _open_socket(node, speaks)
     if n.stream.fd < 0:
         w.connect_errno = system.errno
         n.next = w.free_node_conns
@@ -141,6 +172,9 @@ cdef void upstream_return(Worker* w, NodeConn* n) noexcept nogil:
         return
     n.state = NODE_CONN_IDLE
     n.exchange = NULL
+    if unlikely(n.stream.tls != NULL):
+        node_tls_keep(w, n)
+        stream_rest(&n.stream)
     n.stream.on_events = _idle_events
     n.prev = NULL
     n.next = w.idle[n.slot]
@@ -160,6 +194,8 @@ cdef void upstream_close(Worker* w, NodeConn* n, bint reset) noexcept nogil:
     n.exchange = NULL
     timer_clear(&n.timer)
     timer_unfile(&w.timers, &n.timer)
+    if unlikely(n.stream.tls != NULL):
+        node_tls_keep(w, n)
     stream_close(&n.stream, reset)
     n.stream.on_events = stream_ignore
     w.stats.node_connections -= 1

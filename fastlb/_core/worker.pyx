@@ -28,6 +28,7 @@ from fastlb._core.exchange cimport exchange_node_timeout
 from fastlb._core.head cimport Head
 from fastlb._core.hooks cimport hooks_open
 from fastlb._core.limits cimport TICK_MS
+from fastlb._core.node_tls cimport node_tls_forget_all
 from fastlb._core.opening cimport opening_run_queue
 from fastlb._core.passage cimport passage_node_timeout
 from fastlb._core.shm cimport Segment
@@ -169,6 +170,7 @@ cdef void _close_all(Worker* w) noexcept nogil:
     accept_bury(w)
     client_stop_all(w)
     upstream_drop_all_idle(w)
+    node_tls_forget_all(w)
     client_run_posted(w)
     client_bury(w)
     upstream_bury(w)

@@ -309,3 +309,39 @@ def test_reset_source_and_gone_target_fail(rig: Rig) -> None:
     assert pipe.fill(source, 1) == "failed"
     assert pipe.empty(target) == "failed"
     pipe.give_back()
+
+
+# --- the end of a stream ---
+
+
+def test_the_end_right_behind_the_bytes_is_seen_with_them(rig: Rig, ends) -> None:
+    end, peer = ends
+    peer.sendall(b"abc")
+    peer.shutdown(socket.SHUT_WR)
+    rig.settle()
+    assert core.recv(end, 100) == b"abc"
+    assert {"eof", "readable"} <= end.ready
+    assert core.recv(end, 100) == "end"
+
+
+def test_a_full_read_says_nothing_about_the_end(rig: Rig, ends) -> None:
+    end, peer = ends
+    peer.sendall(b"abcdef")
+    peer.shutdown(socket.SHUT_WR)
+    rig.settle()
+    assert core.recv(end, 3) == b"abc"
+    assert "eof" not in end.ready
+    assert core.recv(end, 3) == b"def"
+    assert "eof" not in end.ready
+    assert core.recv(end, 3) == "end"
+
+
+def test_a_reset_behind_the_bytes_is_no_end(rig: Rig) -> None:
+    ours, peer = connected()
+    end = End(rig, ours.detach())
+    peer.sendall(b"abc")
+    reset(peer)
+    rig.settle()
+    assert core.recv(end, 100) in (b"abc", "failed")
+    assert "eof" not in end.ready
+    assert core.recv(end, 100) == "failed"

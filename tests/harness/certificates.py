@@ -9,6 +9,7 @@ serves a whole session, unless `key` brings another; elliptic ones are always ne
 """
 
 import datetime
+import ipaddress
 import itertools
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,6 +30,13 @@ _numbers = itertools.count(1)
 @cache
 def rsa_key(bits: int) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def new_key(kind: str = "ec") -> PrivateKey:
@@ -125,7 +133,7 @@ class Authority:
         who = common_name if common_name is not None else (names[0] if names else "nobody")
         builder = _builder(who, self.name, private, days, -begins, subject)
         if names and not client:
-            sans = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+            sans = x509.SubjectAlternativeName([_general_name(name) for name in names])
             builder = builder.add_extension(sans, critical=False)
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         builder = builder.add_extension(x509.BasicConstraints(False, None), critical=True)

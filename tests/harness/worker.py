@@ -30,6 +30,8 @@ from fastlb.plan import compile_plan, seal
 from fastlb.plan_class import Place
 from fastlb.segment import SharedSegment
 from fastlb.slots import Slots, listener_keys
+from fastlb.ticket_keys import TicketKeys
+from fastlb.tls_files import load_tls
 
 from .client import Client
 from .proxy import OBJECTS, TROUBLE, debug_build, environment
@@ -57,6 +59,7 @@ class WorkerProcess:
         self.log = log
         self.generation = 0
         self.slots = Slots()
+        self.ticket_keys = TicketKeys()
         self.shared = SharedSegment(1)
         self.sockets: dict[str, socket.socket] = {}  # by the configuration's word for it
         self.given: set[int] = set()  # listener ids that the worker has
@@ -143,7 +146,10 @@ class WorkerProcess:
             {name: store.place for name, store in stores.reservations.items()},
         )  # fmt: skip
         self.keys = listener_keys(cfg)
-        return compile_plan(cfg, place, keys=KEYS, generation=self.generation, workers=1)
+        return compile_plan(
+            cfg, place, keys=KEYS, generation=self.generation, workers=1, tls=load_tls(cfg),
+            ticket_keys=self.ticket_keys.keys,
+        )  # fmt: skip
 
     def send_plan(self, config: Config) -> None:
         blob = self.blob(config)

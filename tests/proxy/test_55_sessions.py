@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from tests.core.handshakes import certificate
 from tests.harness import HttpNode, changed, proxy, settings, sticky, until
 from tests.harness.operator import here, status_of
+from tests.harness.tls_client import TlsUser
+from tests.harness.tls_node import TlsNode
 
 
 @pytest.fixture
@@ -231,3 +234,25 @@ def test_a_key_of_each_type_finds_the_session_that_a_request_made(
         assert row["node"] == {"a": ab[0], "b": ab[1]}[home].address
         assert ask(p, "delete", *words)["deleted"] == 1
         assert ask(p, "count")["count"] == 0
+
+
+def test_a_tls_session_is_found_by_the_id_that_its_client_shows():
+    pem = certificate()
+    with (
+        TlsNode("a", pem, version="1.2", tickets=False) as a,
+        TlsNode("b", pem, version="1.2", tickets=False) as b,
+        proxy(settings(a, b, server={"protocol": "tls"}, persistence={"type": "ssl"})) as p,
+    ):
+        user, other = (TlsUser(p.address(), "1.2", tickets=False) for _ in range(2))
+        homes = [user.visit(), other.visit()]
+        assert homes == ["a", "b"]
+        shown = user.session.id.hex().upper()
+        for key in (shown, shown.lower(), ":".join(shown[i : i + 2] for i in range(0, 64, 2))):
+            (row,) = ask(p, "list", "--key", key)["sessions"]
+            assert row["node"] == a.address
+        assert ask(p, "delete", "--key", shown)["deleted"] == 1
+        assert ask(p, "list", "--key", shown)["sessions"] == []
+        TlsUser(p.address(), "1.2", tickets=False).visit()  # node a, whose turn it is
+        assert [user.visit(), other.visit()] == ["b", "b"]
+        assert (user.reused, other.reused) == ([False, False], [False, True])
+        assert "[FLB-S084]" in failed(p, "list", "--class", "shop", "--key", "no digits")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import HttpNode, Proxy, RawNode, proxy, settings
+from tests.harness import HttpNode, Proxy, proxy, settings
 from tests.harness.chop import ByteNode
 from tests.harness.wait import TIMEOUT, until
 from tests.harness.wire import Closed, Message, Reader, read_response
@@ -34,7 +34,9 @@ def v2(
     target = "2001:db8::1" if ipv6 else "192.0.2.1"
     addresses = socket.inet_pton(family, source) + socket.inet_pton(family, target)
     body = addresses + struct.pack("!HH", port, 443) + tlvs
-    return SIGNATURE + bytes((command, 0x21 if ipv6 else 0x11)) + struct.pack("!H", len(body)) + body
+    return (
+        SIGNATURE + bytes((command, 0x21 if ipv6 else 0x11)) + struct.pack("!H", len(body)) + body
+    )
 
 
 def tlv(kind: int, value: bytes) -> bytes:
