@@ -42,6 +42,11 @@ cdef void _inspect(Worker* w, Exchange* x, const char* data, uint32_t count) noe
     _shown_bytes += count
 
 
+cdef void _forget() noexcept nogil:
+    global _shown_bytes
+    _shown_bytes = 0
+
+
 cdef class Way:
     """One flow."""
 
@@ -93,10 +98,10 @@ cdef class Way:
 
     def inspect(self, bint on=True):
         """Have all that is received shown first; what was shown before is forgotten."""
-        global _shown_bytes
+        self.flow.inspect = NULL
         if on:
-            _shown_bytes = 0
-        self.flow.inspect = _inspect if on else NULL
+            _forget()
+            self.flow.inspect = _inspect
 
     @staticmethod
     def shown():
