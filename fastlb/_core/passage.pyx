@@ -229,9 +229,13 @@ cdef bint _relay(Worker* w, Exchange* x) noexcept nogil:
 
 
 cdef int _broken_by(const Exchange* x) noexcept nogil:
+    # Who ended before has nothing more to say, and resets what comes too late: with TLS mostly a
+    # close_notify that answers its own. That is no failure.
     if x.node.stream.ready & STREAM_ERROR:
-        return CAUSE_NODE_CLOSED
-    return CAUSE_CLIENT_CLOSED if x.client.stream.ready & STREAM_ERROR else CAUSE_NO_BUFFER
+        return CAUSE_NONE if x.down.ended else CAUSE_NODE_CLOSED
+    if x.client.stream.ready & STREAM_ERROR:
+        return CAUSE_NONE if x.up.ended else CAUSE_CLIENT_CLOSED
+    return CAUSE_NO_BUFFER
 
 
 cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
