@@ -315,7 +315,7 @@ def test_client_certificates(abc, authority, certificates, tmp_path, version, as
     )
     ours = context(authority, version)
     if signer is not None:
-        pair = signer.certificate("alice", client=True)
+        pair = signer.certificate("alice" if shown == "ours" else "mallory", client=True)
         ours.load_cert_chain(pair.certificate_path, pair.key_path)
     refused = (asked == "required" and shown != "ours") or (
         asked == "optional" and shown == "strange"
@@ -323,13 +323,17 @@ def test_client_certificates(abc, authority, certificates, tmp_path, version, as
     with proxy(config) as p:
         if not refused:
             with TlsClient(p.address(), ours, name="shop.test") as client:
-                assert client.ask().status == 200
+                forged = ("X-Client-Certificate-Subject", "CN=root")
+                told = client.ask("/", forged).json()["fields"]
+            subjects = [v for k, v in told if k.lower() == "x-client-certificate-subject"]
+            ours_only = ["CN=alice"] if shown == "ours" else []
+            assert subjects == (["CN=root"] if asked == "off" else ours_only)
             return
         with pytest.raises((ssl.SSLError, ConnectionError)):
             with TlsClient(p.address(), ours, name="shop.test") as client:
                 client.ask()
         assert p.log(1)[0]["cause"] == "handshake-failed"
-    assert not [request for node in abc for request in node.requests if b"alice" in request.head]
+    assert not [request for node in abc for request in node.requests if b"mallory" in request.head]
 
 
 # ---- OCSP, and new certificates ----
