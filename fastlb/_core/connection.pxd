@@ -30,6 +30,7 @@ cdef enum StreamReady:               # Stream.ready: what the kernel said and we
     STREAM_EOF = 8                   # and we have read all of it
     STREAM_ERROR = 16                # reset, or another error: nothing more goes either way
     STREAM_RESET = 32                # a write met a reset: the end that a read sees is none
+    STREAM_URGENT = 64               # urgent data came: reads stop short of it with more behind
 
 ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     void* ssl                        # SSL of the TLS library; owner of both BIOs

@@ -59,7 +59,7 @@ def test_every_counter_has_its_own_place(block: ctypes.Array) -> None:
     assert len(set(seen)) == len(seen)
     assert max(seen) == len(block) - 1
     assert servers[1]["connections"] - servers[0]["connections"] == 16
-    assert nodes[1]["requests"] - nodes[0]["requests"] == 6
+    assert nodes[1]["requests"] - nodes[0]["requests"] == 9
     assert list(classes[0]["outcomes"]) == outcome_names()
     assert sum(block[i] for i in range(15)) not in seen
 
