@@ -18,7 +18,7 @@ def authority(tmp_path_factory):
 
 def with_tls(*nodes, ca=None, **tls):
     more = {"ca": str(ca)} if ca else {}
-    return settings(*nodes, pool={"tls": {**more, **tls}}, persistence={"type": "transparent"})
+    return settings(*nodes, pool={"tls": {**more, **tls}})
 
 
 def pem_of(pair):
@@ -82,7 +82,7 @@ def test_nginx_that_cannot_show_who_it_is_gets_no_request(authority, nginx, tmp_
     name = "other.internal" if wrong == "name" else "web.internal"
     with proxy(with_tls(nginx.address, ca=ca, server_name=name)) as p:
         assert p.get("/said").status in (502, 503)
-        assert p.log(1)[0]["cause"] == "node-handshake-failed"
+        assert p.log(1)[0]["cause"].startswith("node-handshake-failed:")
     with proxy(with_tls(nginx.address, verify=False)) as p:
         assert p.get("/said").status == 200
 
@@ -110,7 +110,6 @@ def test_tcp_is_carried_over_tls(authority, pem):
     with TlsNode("a", pem) as a:
         config = with_tls(a, ca=authority.file, server_name="web.internal")
         config["virtual_servers"]["shop"]["protocol"] = "tcp"
-        config["persistence"]["shop"] = {"type": "ip"}
         with proxy(config) as p, p.client() as client:
             said = client.ask().json()
             assert (said["node"], said["sni"], said["reused"]) == ("a", "web.internal", False)
