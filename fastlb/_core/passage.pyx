@@ -9,8 +9,8 @@ from fastlb._core.attempt cimport (
 )
 from fastlb._core.buffer cimport buffer_pending
 from fastlb._core.connection cimport (
-    CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_LINGER, DONE_RESET, Exchange, NodeConn, STAGE_CONNECT,
-    STAGE_TUNNEL, STREAM_ERROR, Stream, Worker, post_client,
+    CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_LINGER, DONE_RESET, Exchange, NodeConn,
+    STAGE_CONNECT, STAGE_TUNNEL, STREAM_ERROR, Stream, Worker, post_client,
 )
 from fastlb._core.decide cimport decide, decide_learn
 from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, DecideInput
