@@ -1,14 +1,14 @@
 /* The floor of a passage: what the kernel alone asks for relaying a connection.
  *
- * It connects to a node for each client (in turn) and moves bytes both ways with one recv
- * and one send each, descriptors registered once; the end of one side ends the
+ * It connects to the node that follows from a client's address, and moves bytes both ways
+ * with one recv and one send each, descriptors registered once; the end of one side ends the
  * other, with whatever a full receiver had not taken: enough for this directory's clients, who
  * end when they have all. It reads nothing of what it moves. What a proxy costs above it is its
  * own work.
  *
  *   mover -l PORT -p 9001,9002 [-s]
  *
- *   -s  what the nodes send goes through a pipe of 1 MiB (splice), after a first recv */
+ *   -s  what the nodes send goes through a pipe of 1 MiB (splice) */
 #define _GNU_SOURCE
 #include "net.h"
 #include <fcntl.h>
@@ -19,6 +19,7 @@ enum { PIPE_BYTES = 1 << 20, PIPES_MAX = 4096 };
 /* One descriptor. Sides are found by their number and never freed. */
 struct side {
     int peer;                      /* the other side; of a client without a node yet -1 */
+    int node;                      /* of a client: which one */
     int pipe;                      /* index into `pipes` while bytes are in it, or -1 */
     uint32_t generation;           /* against events of a closed descriptor in the same turn */
     uint32_t in_pipe;
@@ -30,7 +31,7 @@ struct side {
 static struct side sides[FDS_MAX];
 static int pipes[PIPES_MAX][2], pipes_free[PIPES_MAX], pipes_free_count, pipes_made;
 static uint16_t ports[NODES_MAX];
-static int nodes_count, poller, listener, next_node;
+static int nodes_count, poller, listener;
 static bool splicing;
 static char buffer[BUFFER];
 
@@ -66,7 +67,7 @@ static void both_close(int fd)
 /* On loopback a connection is made within the call, so it may block. */
 static void node_connect(int client)
 {
-    struct sockaddr_in where = loopback(INADDR_LOOPBACK, ports[next_node++ % nodes_count]);
+    struct sockaddr_in where = loopback(INADDR_LOOPBACK, ports[sides[client].node]);
     int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || fd >= FDS_MAX || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one)
         || connect(fd, (struct sockaddr *)&where, sizeof where)
@@ -185,10 +186,14 @@ static void handle(uint64_t data, uint32_t events)
 static void clients_accept(void)
 {
     int fd;
-    while ((fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
+    struct sockaddr_in from;
+    socklen_t size = sizeof from;
+    while ((fd = accept4(listener, (struct sockaddr *)&from, &size,
+                         SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
         if (fd >= FDS_MAX)
             die("too many connections");
         side_register(fd, -1, false);
+        sides[fd].node = (int)(ntohl(from.sin_addr.s_addr) % (uint32_t)nodes_count);
     }
 }
 

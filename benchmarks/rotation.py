@@ -318,7 +318,7 @@ def _rows(case: Case, results: Results, peers: Sequence[str]) -> list[report.Row
             format(results.median(case, name, "per_second"), ".2f" if case.per_gb else ".0f"),
         ]
         kept = f"{results.median(case, name, 'reused'):.0%}"
-        rows.append([*row, kept if name != "floor" else "–"] if case.kept else row)
+        rows.append([*row, kept] if case.kept else row)
     return rows
 
 

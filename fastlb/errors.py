@@ -328,6 +328,12 @@ NO_RESPONSES = _warning(
     'no responses are seen through protocol "{protocol}" of [virtual_servers.{name}]: there it '
     'chooses as "least-connections" does',
 )
+CLIENT_CERTIFICATE_FORGED = _warning(
+    118,
+    "its nodes are told of client certificates by [virtual_servers.{asking}], and whoever comes "
+    "through [virtual_servers.{other}] may write X-Client-Certificate himself; expected a pool of "
+    "other nodes there",
+)
 SERVER_NAME_TWICE = _warning(
     130, "{names} {verb} in {other} too, which is listed before it and is the one that is shown"
 )

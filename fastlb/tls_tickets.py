@@ -95,11 +95,12 @@ class Heap:
 
 
 def _writable_ranges() -> list[tuple[int, int]]:
+    """Memory of no file and no stack: an allocator's, or nobody's."""
     found = []
     with open("/proc/self/maps") as maps:
         for line in maps:
-            span, access = line.split()[:2]
-            if access.startswith("rw"):
+            span, access, *_, last = line.split()
+            if access.startswith("rw") and last in ("0", "[heap]"):  # its inode, where no name is
                 start, end = span.split("-")
                 found.append((int(start, 16), int(end, 16)))
     return found

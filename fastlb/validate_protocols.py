@@ -45,6 +45,7 @@ def check_protocols(cfg: Config, document: Tables, report: Report) -> None:
     _tls_classes(cfg, report)
     _pools_tls(cfg, document, report)
     _shared_pools(cfg, report)
+    _forged_certificates(cfg, report)
 
 
 def _table(document: Tables, *names: str) -> Tables:
@@ -225,3 +226,18 @@ def _tls_of_nodes(
         report(errors.TLS_INSIDE_TLS, (*path, "tls"), name=passed)
     elif plain is not None:
         report(errors.PLAIN_AND_TLS, path, tls=passed, plain=plain)
+
+
+def _forged_certificates(cfg: Config, report: Report) -> None:
+    """Pools whose nodes hear of client certificates from one side, and from anybody on another."""
+    asking: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for name, server in cfg.virtual_servers.items():
+        asks = server.tls is not None and server.tls.client_certificates != "off"
+        if server.protocol in HTTP:
+            for pool in pools_of(server):
+                (asking if asks else others).setdefault(pool, name)
+    for pool in cfg.pools:
+        if pool in asking and pool in others:
+            values = {"asking": asking[pool], "other": others[pool]}
+            report(errors.CLIENT_CERTIFICATE_FORGED, ("pools", pool), **values)

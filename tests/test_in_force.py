@@ -14,7 +14,9 @@ from fastlb.config import Config
 from fastlb.errors import StartError
 from fastlb.in_force import Changes, InForce
 from fastlb.slots import NodeKey
+from fastlb.ticket_keys import LIFETIME_S
 from tests.control.running import free_port
+from tests.harness.certificates import Authority, Pair
 
 
 class Workers:
@@ -195,3 +197,87 @@ def test_waiting_for_a_change() -> None:
     begin = time.monotonic()
     assert asyncio.run(main()) == (True, True, False)
     assert time.monotonic() - begin < 2
+
+
+# --- TLS ---
+
+
+def https(pair: Pair) -> Config:
+    table = f'{{ certificate = "{pair.certificate_path}", key = "{pair.key_path}" }}'
+    text = f'[virtual_servers.a]\nlisten = "127.0.0.1:{free_port()}"\npool = "web"\n'
+    text += f'protocol = "https"\ntls = {{ certificates = [{table}] }}\n'
+    found = check_text(text + '[pools.web]\nnodes = ["10.0.0.1:80"]\n', Path("x")).config
+    assert found is not None
+    return found
+
+
+def rotation_is_due(force: InForce) -> None:
+    force.ticket_keys._rotated -= LIFETIME_S
+
+
+def test_ticket_keys_change_by_a_plan_of_their_own(force: InForce, tmp_path: Path) -> None:
+    put(force, https(Authority(tmp_path).certificate("shop.test")))
+    workers: Workers = force.workers  # type: ignore[assignment]
+    names = force.ticket_keys.names()
+    workers.acknowledged = 1
+    force.rotate_ticket_keys()
+    assert (workers.plans, force.ticket_keys.names()) == ([1], names)
+    rotation_is_due(force)
+    force.rotate_ticket_keys()
+    force.rotate_ticket_keys()
+    assert workers.plans == [1, 2]
+    assert force.ticket_keys.names()[0] == names[1]
+
+
+def test_a_rotation_waits_for_workers_that_lag_behind(force: InForce, tmp_path: Path) -> None:
+    """A second one would take away the keys that they still encrypt with."""
+    put(force, https(Authority(tmp_path).certificate("shop.test")))
+    rotation_is_due(force)
+    names = force.ticket_keys.names()
+    force.rotate_ticket_keys()
+    assert force.ticket_keys.names() == names
+    force.workers.acknowledged = 1  # type: ignore[attr-defined]
+    force.rotate_ticket_keys()
+    rotation_is_due(force)
+    force.rotate_ticket_keys()
+    assert force.workers.plans == [1, 2]  # type: ignore[attr-defined]
+
+
+def test_without_certificates_keys_change_and_nobody_is_told(force: InForce) -> None:
+    force.rotate_ticket_keys()
+    put(force, config())
+    force.workers.acknowledged = 1  # type: ignore[attr-defined]
+    rotation_is_due(force)
+    names = force.ticket_keys.names()
+    force.rotate_ticket_keys()
+    assert force.ticket_keys.names() != names
+    assert force.workers.plans == [1]  # type: ignore[attr-defined]
+
+
+def test_a_reload_keeps_the_ticket_keys(force: InForce, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    put(force, https(authority.certificate("shop.test")))
+    names = force.ticket_keys.names()
+    put(force, https(authority.certificate("other.test")))
+    assert force.ticket_keys.names() == names
+
+
+def test_files_that_vanish_refuse_the_preparation(force: InForce, tmp_path: Path) -> None:
+    pair = Authority(tmp_path).certificate("shop.test")
+    cfg = https(pair)
+    put(force, cfg)
+    before = regions(force), dict(force.slots.nodes.used), set(force.listeners.open)
+    material = force.tls
+    pair.key_path.unlink()
+    with pytest.raises(StartError) as caught:
+        force.prepare(cfg)
+    assert "FLB-S112" in caught.value.lines[0]
+    assert (regions(force), dict(force.slots.nodes.used), set(force.listeners.open)) == before
+    assert force.tls is material
+
+
+def test_ticket_keys_are_wiped_at_the_end(tmp_path: Path) -> None:
+    one = InForce(1, tmp_path)
+    keys = list(one.ticket_keys.keys)
+    one.close()
+    assert not any(any(key) for key in keys)

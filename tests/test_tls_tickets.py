@@ -159,7 +159,7 @@ def test_a_context_that_is_another_thing_keeps_its_memory(
     layout: Layout, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ffi = tls_tickets.ffi
-    small = ffi.new("char[]", 64)
+    small = tls_tickets.lib.OPENSSL_malloc(64)
     large = tls_tickets.lib.OPENSSL_malloc(layout.context_bytes)
     ffi.memmove(large, bytes(layout.context_bytes), layout.context_bytes)
     key = os.urandom(KEY_BYTES)
@@ -167,7 +167,8 @@ def test_a_context_that_is_another_thing_keeps_its_memory(
         address = int(ffi.cast("uintptr_t", memory))
         assert not share_key(address, layout, key)
     assert not any(bytes(ffi.buffer(ffi.cast("char *", large), layout.context_bytes)))
-    tls_tickets.lib.OPENSSL_free(large)
+    for memory in (small, large):
+        tls_tickets.lib.OPENSSL_free(memory)
     assert len(capfd.readouterr().err.splitlines()) == 2
 
 
@@ -178,6 +179,11 @@ def test_addresses_where_no_memory_is_are_not_looked_at() -> None:
     read_only = tls_tickets.ffi.cast("uintptr_t", tls_tickets.ffi.addressof(
         tls_tickets.lib, "SSL_new"))  # fmt: skip
     assert heap.bytes_at(int(read_only) & ~7) == 0
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            span, access, *_, last = line.split()
+            if access.startswith("rw") and last.startswith(("/", "[stack")):
+                assert heap.bytes_at(int(span.split("-")[0], 16) + 64) == 0
 
 
 def test_a_ticket_proves_its_key_and_nothing_else_does(layout: Layout) -> None:

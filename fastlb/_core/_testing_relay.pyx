@@ -6,7 +6,8 @@ from libc.string cimport memcpy, memset
 from fastlb._core._testing_rig cimport End, Rig
 from fastlb._core.body cimport body_start
 from fastlb._core.buffer cimport buffer_borrow
-from fastlb._core.connection cimport WORKER_IOVECS, Flow, Stream
+from fastlb._core.connection cimport WORKER_IOVECS, Exchange, Flow, Stream, Worker
+from fastlb._core.debug cimport BUG_ON
 from fastlb._core.edit cimport iovec
 from fastlb._core.head cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE
 from fastlb._core.relay cimport (
@@ -25,6 +26,25 @@ RESULTS = {
     FLOW_TARGET_FAILED: "target-failed", FLOW_BAD_BODY: "bad-body",
     FLOW_NO_BUFFER: "no-buffer", FLOW_TOO_LARGE: "too-large",
 }
+
+
+cdef enum:
+    SHOWN_BYTES = 1 << 20
+
+cdef char[SHOWN_BYTES] _shown        # what was shown to the inspector
+cdef uint32_t _shown_bytes = 0
+
+
+cdef void _inspect(Worker* w, Exchange* x, const char* data, uint32_t count) noexcept nogil:
+    global _shown_bytes
+    BUG_ON(count > SHOWN_BYTES - _shown_bytes)
+    memcpy(_shown + _shown_bytes, data, count)
+    _shown_bytes += count
+
+
+cdef void _forget() noexcept nogil:
+    global _shown_bytes
+    _shown_bytes = 0
 
 
 cdef class Way:
@@ -75,6 +95,17 @@ cdef class Way:
     def run(self, End source, End target):
         cdef Stream* of = NULL if source is None else &source.stream
         return RESULTS[flow_run(self.rig.w, of, &target.stream, &self.flow)]
+
+    def inspect(self, bint on=True):
+        """Have all that is received shown first; what was shown before is forgotten."""
+        self.flow.inspect = NULL
+        if on:
+            _forget()
+            self.flow.inspect = _inspect
+
+    @staticmethod
+    def shown():
+        return _shown[:_shown_bytes]
 
     def end(self):
         flow_end(self.rig.w, &self.flow)

@@ -14,8 +14,8 @@ from fastlb._core.stream cimport (
 
 RESULTS = {STREAM_AGAIN: "again", STREAM_END: "end", STREAM_FAILED: "failed"}
 EVENTS = {
-    "in": system.EPOLLIN, "out": system.EPOLLOUT, "rdhup": system.EPOLLRDHUP,
-    "hup": system.EPOLLHUP, "err": system.EPOLLERR,
+    "in": system.EPOLLIN, "pri": system.EPOLLPRI, "out": system.EPOLLOUT,
+    "rdhup": system.EPOLLRDHUP, "hup": system.EPOLLHUP, "err": system.EPOLLERR,
 }
 cdef enum:
     VECTORS_MAX = 16

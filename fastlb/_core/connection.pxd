@@ -30,6 +30,7 @@ cdef enum StreamReady:               # Stream.ready: what the kernel said and we
     STREAM_EOF = 8                   # and we have read all of it
     STREAM_ERROR = 16                # reset, or another error: nothing more goes either way
     STREAM_RESET = 32                # a write met a reset: the end that a read sees is none
+    STREAM_URGENT = 64               # urgent data came: reads stop short of it with more behind
 
 ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     void* ssl                        # SSL of the TLS library; owner of both BIOs
@@ -227,6 +228,7 @@ ctypedef struct Exchange:
     uint8_t alpn_bytes               # of `alpn`; 0: none
     uint8_t offers_ticket            # the client's hello has a ticket that is not empty
     uint8_t flight_seen              # `flight` is valid
+    uint8_t asked                    # passages: the node had bytes as soon as it was connected
     uint8_t interims                 # 1xx responses passed on
     uint8_t expect_continue
     uint8_t body_sent                # bytes of the body have left the first buffer

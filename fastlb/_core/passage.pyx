@@ -15,6 +15,7 @@ from fastlb._core.connection cimport (
 from fastlb._core.decide cimport decide, decide_learn
 from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, DecideInput
 from fastlb._core.exchange_end cimport exchange_abort, exchange_answered, exchange_end
+from fastlb._core.node cimport node_feed_response
 from fastlb._core.outcome cimport (
     CAUSE_CLIENT_CLOSED, CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT, CAUSE_NODE_CLOSED,
     CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_NO_NODE, CAUSE_SESSION_CLOSED, CAUSE_STOPPED,
@@ -62,8 +63,10 @@ cdef void _note_hello(Exchange* x, const TlsClientHello* hello) noexcept nogil:
         x.sni_bytes = <unsigned char> hello.sni.bytes
         memcpy(x.sni, hello.sni.at, hello.sni.bytes)
     # The first name of the list; one that is longer than all known ones is left out.
-    if hello.alpn.bytes and 0 < <unsigned char> hello.alpn.at[0] <= sizeof(x.alpn):
+    if hello.alpn.bytes:
         x.alpn_bytes = <unsigned char> hello.alpn.at[0]
+        if x.alpn_bytes > sizeof(x.alpn):
+            x.alpn_bytes = 0
         memcpy(x.alpn, hello.alpn.at + 1, x.alpn_bytes)
 
 
@@ -127,7 +130,7 @@ cdef bint _act(Worker* w, Exchange* x) noexcept nogil:
     # One decision after the other, until a node is there or being connected to.
     cdef int result, cause
     while x.decision.action == ACTION_FORWARD:
-        # Until the connection stands; then the time of the node's first byte counts from there.
+        # How fast a node is: what it takes to answer a hello, or just to be connected to.
         x.sent_us = w.now_us
         result = attempt_begin(w, x, False, _node_events)
         if result == ATTEMPT_WAITS:
@@ -154,6 +157,9 @@ cdef void _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
 cdef bint _connected(Worker* w, Exchange* x) noexcept nogil:
     x.stage = STAGE_TUNNEL
     x.connected_us = w.now_us
+    x.asked = x.up.run_bytes != 0
+    if not x.asked:
+        node_feed_response(&w.nodes.slots[x.slot], w.now_us - x.sent_us, w.boot_ms)
     x.sent_us = w.now_us
     w.stats.nodes[x.slot].requests += 1
     timer_clear(&x.node.timer)
@@ -207,6 +213,8 @@ cdef bint _relay(Worker* w, Exchange* x) noexcept nogil:
     cdef uint64_t moved = x.up.bytes + x.down.bytes - before
     if x.first_byte_us == 0 and x.down.bytes:
         x.first_byte_us = w.now_us
+        if x.asked:
+            node_feed_response(&w.nodes.slots[x.slot], x.first_byte_us - x.sent_us, w.boot_ms)
     if result == TUNNEL_OPEN or result == TUNNEL_AGAIN:
         timer_await(&w.timers, &x.node.timer, w.now_ms + x.snapshot.plan.timeouts.tunnel,
                     moved != 0)
@@ -221,9 +229,13 @@ cdef bint _relay(Worker* w, Exchange* x) noexcept nogil:
 
 
 cdef int _broken_by(const Exchange* x) noexcept nogil:
+    # Who ended before has nothing more to say, and resets what comes too late: with TLS mostly a
+    # close_notify that answers its own. That is no failure.
     if x.node.stream.ready & STREAM_ERROR:
-        return CAUSE_NODE_CLOSED
-    return CAUSE_CLIENT_CLOSED if x.client.stream.ready & STREAM_ERROR else CAUSE_NO_BUFFER
+        return CAUSE_NONE if x.down.ended else CAUSE_NODE_CLOSED
+    if x.client.stream.ready & STREAM_ERROR:
+        return CAUSE_NONE if x.up.ended else CAUSE_CLIENT_CLOSED
+    return CAUSE_NO_BUFFER
 
 
 cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:

@@ -14,7 +14,8 @@ from fastlb._core.buffer cimport (
     BUFFER_SMALL_BYTES, Buffer, buffer_borrow, buffer_return,
 )
 from fastlb._core.connection cimport (
-    JOIN_BYTES, STREAM_EOF, STREAM_READABLE, STREAM_WRITABLE, WORKER_IOVECS, Flow, Stream, Worker,
+    JOIN_BYTES, STREAM_EOF, STREAM_READABLE, STREAM_URGENT, STREAM_WRITABLE, WORKER_IOVECS, Flow,
+    Stream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.edit cimport iovec
@@ -228,7 +229,8 @@ cdef int _pull(Worker* w, Stream* source, Stream* target, Flow* flow) noexcept n
     cdef int64_t got
     if expected >= SPLICE_MIN_BYTES and not flow.decode and flow.inspect == NULL \
             and (flow.large or flow.body.kind == BODY_LENGTH) \
-            and source.tls == NULL and target.tls == NULL and _splice_ready(w, flow):
+            and source.tls == NULL and target.tls == NULL \
+            and not source.ready & STREAM_URGENT and _splice_ready(w, flow):
         return _pull_spliced(w, source, flow, expected)
     if not _room(w, flow):
         return FLOW_NO_BUFFER

@@ -5,8 +5,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastlb._core.connection cimport (
-    STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_RESET, STREAM_WRITABLE, Pipe,
-    Stream, Worker,
+    STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_RESET, STREAM_URGENT,
+    STREAM_WRITABLE, Pipe, Stream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.edit cimport iovec
@@ -22,7 +22,7 @@ cdef enum:
 
 cdef bint stream_register(Worker* w, Stream* s) noexcept nogil:
     cdef system.epoll_event event
-    event.events = (system.EPOLLIN | system.EPOLLOUT | system.EPOLLRDHUP
+    event.events = (system.EPOLLIN | system.EPOLLPRI | system.EPOLLOUT | system.EPOLLRDHUP
                     | <uint32_t> system.EPOLLET)
     event.data.ptr = s
     return system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_ADD, s.fd, &event) == 0
@@ -33,6 +33,8 @@ cdef void stream_note(Stream* s, uint32_t events) noexcept nogil:
         s.ready |= STREAM_READABLE
     if events & system.EPOLLOUT and likely(s.tls == NULL):
         s.ready |= STREAM_WRITABLE
+    if unlikely(events & system.EPOLLPRI):
+        s.ready |= STREAM_URGENT | STREAM_READABLE
     if events & system.EPOLLRDHUP:
         s.ready |= STREAM_HUP | STREAM_READABLE
     if events & (system.EPOLLERR | system.EPOLLHUP):
@@ -71,7 +73,8 @@ cdef inline int64_t _read_done(Stream* s, ssize_t got, uint64_t wanted) noexcept
         s.ready |= STREAM_EOF
         s.ready &= ~STREAM_READABLE
         return STREAM_FAILED if s.ready & STREAM_RESET else STREAM_END
-    if <uint64_t> got < wanted:
+    # Urgent data ends a read, too, whatever is behind it (tcp(7)).
+    if <uint64_t> got < wanted and not s.ready & STREAM_URGENT:
         if not s.ready & STREAM_HUP:
             s.ready &= ~STREAM_READABLE
         elif not s.ready & (STREAM_ERROR | STREAM_RESET):
@@ -85,6 +88,7 @@ cdef int64_t stream_recv(Stream* s, char* into, uint32_t room) noexcept nogil:
     if unlikely(s.tls != NULL):
         return tls_recv(s.tls, s, into, room)
     if s.ready & STREAM_EOF:
+        s.ready &= ~STREAM_READABLE
         return STREAM_END
     while True:
         got = system.recv(s.fd, into, room, 0)
@@ -136,6 +140,7 @@ cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept no
     cdef ssize_t got
     BUG_ON(s.tls != NULL)
     if s.ready & STREAM_EOF:
+        s.ready &= ~STREAM_READABLE
         return STREAM_END
     while True:
         got = system.splice(s.fd, NULL, pipe.out_fd, NULL, count,

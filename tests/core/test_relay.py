@@ -507,3 +507,50 @@ def test_own_answer_needs_no_source(rig: Rig, line: Line) -> None:
     way.frame(0, 0)
     assert way.run(None, line.target) == "done"
     way.end()
+
+
+# --- inspected ---
+
+
+def test_an_inspector_is_shown_all_that_comes_before_it_is_sent(rig: Rig, line: Line) -> None:
+    data = pattern(500 * KIB)
+    way = Way(rig, "until-close")
+    way.inspect()
+    line.writer.setblocking(False)
+    line.reader.setblocking(False)
+    heard, said = bytearray(), 0
+    while len(heard) < len(data):
+        with contextlib.suppress(BlockingIOError):
+            said += line.writer.send(data[said:])
+        rig.turn(10)
+        way.run(line.source, line.target)
+        assert not way.spliced
+        with contextlib.suppress(BlockingIOError):
+            heard += line.reader.recv(1 << 20)
+        assert len(Way.shown()) >= way.sent
+    assert bytes(heard) == data == Way.shown()
+    assert rig.free_pipes == 0  # nothing that has to be looked at is spliced
+    way.end()
+
+
+def test_without_one_nothing_is_shown(rig: Rig, line: Line) -> None:
+    way = Way(rig, "until-close")
+    way.inspect()
+    line.say(b"seen")
+    way.run(line.source, line.target)
+    way.inspect(False)
+    line.say(b"unseen")
+    way.run(line.source, line.target)
+    assert (Way.shown(), line.hear(10)) == (b"seen", b"seenunseen")
+    way.end()
+
+
+def test_the_last_bytes_do_not_wait_for_ever_where_nobody_ends(rig: Rig, line: Line) -> None:
+    # Cork or not, what was sent arrives; the end that follows makes it do so at once.
+    way = Way(rig, "until-close")
+    line.writer.sendall(b"last")
+    line.writer.shutdown(socket.SHUT_WR)
+    rig.settle()
+    assert way.run(line.source, line.target) == "source-end"
+    assert line.hear(4) == b"last"
+    way.end()

@@ -70,6 +70,7 @@ def test_bytes_make_it_readable_once(rig: Rig, ends) -> None:
     [
         ("in", {"readable"}),
         ("out", {"writable"}),
+        ("pri", {"readable", "urgent"}),
         ("rdhup", {"readable", "hup"}),
         ("hup", {"readable", "hup"}),
         ("err", {"readable", "hup", "error"}),
@@ -107,18 +108,57 @@ def test_full_read_may_have_left_something(rig: Rig, ends) -> None:
     assert "readable" not in end.ready
 
 
-def test_short_read_before_an_end_leaves_it_to_be_read(rig: Rig, ends) -> None:
+def test_short_read_before_an_end_has_read_it_too(rig: Rig, ends) -> None:
     end, peer = ends
     peer.sendall(b"last")
     peer.shutdown(socket.SHUT_WR)
     rig.settle()
     assert {"readable", "hup"} <= end.ready
     assert core.recv(end, 100) == b"last"
-    assert "readable" in end.ready
+    assert {"readable", "eof"} <= end.ready  # to be told, but no call is needed for it
     assert core.recv(end, 100) == "end"
     assert "readable" not in end.ready
     assert "eof" in end.ready
     assert core.recv(end, 100) == "end"
+
+
+def test_full_read_before_an_end_leaves_it_to_be_read(rig: Rig, ends) -> None:
+    end, peer = ends
+    peer.sendall(b"last")
+    peer.shutdown(socket.SHUT_WR)
+    rig.settle()
+    assert core.recv(end, 4) == b"last"
+    assert "eof" not in end.ready
+    assert core.recv(end, 4) == "end"
+
+
+def test_short_read_before_a_reset_is_no_end(rig: Rig) -> None:
+    ours, peer = connected()
+    end = End(rig, ours.detach())
+    peer.sendall(b"last")
+    reset(peer)
+    rig.settle()
+    assert core.recv(end, 100) == b"last"
+    assert "eof" not in end.ready
+    assert core.recv(end, 100) == "failed"
+
+
+@pytest.mark.parametrize("ends", ["tcp"], indirect=True)
+@pytest.mark.parametrize("finished", [False, True])
+def test_urgent_data_hides_nothing_behind_it(rig: Rig, ends, finished: bool) -> None:
+    end, peer = ends
+    peer.sendall(b"before")
+    peer.send(b"!", socket.MSG_OOB)
+    peer.sendall(b"behind")
+    if finished:
+        peer.shutdown(socket.SHUT_WR)
+    rig.settle()
+    found = b""
+    while "readable" in end.ready:
+        got = core.recv(end, 100)
+        found += got if isinstance(got, bytes) else b""
+    assert found == b"beforebehind"
+    assert ("eof" in end.ready) == finished
 
 
 def test_reset_is_a_failure_after_an_edge(rig: Rig) -> None:
@@ -309,3 +349,39 @@ def test_reset_source_and_gone_target_fail(rig: Rig) -> None:
     assert pipe.fill(source, 1) == "failed"
     assert pipe.empty(target) == "failed"
     pipe.give_back()
+
+
+# --- the end of a stream ---
+
+
+def test_the_end_right_behind_the_bytes_is_seen_with_them(rig: Rig, ends) -> None:
+    end, peer = ends
+    peer.sendall(b"abc")
+    peer.shutdown(socket.SHUT_WR)
+    rig.settle()
+    assert core.recv(end, 100) == b"abc"
+    assert {"eof", "readable"} <= end.ready
+    assert core.recv(end, 100) == "end"
+
+
+def test_a_full_read_says_nothing_about_the_end(rig: Rig, ends) -> None:
+    end, peer = ends
+    peer.sendall(b"abcdef")
+    peer.shutdown(socket.SHUT_WR)
+    rig.settle()
+    assert core.recv(end, 3) == b"abc"
+    assert "eof" not in end.ready
+    assert core.recv(end, 3) == b"def"
+    assert "eof" not in end.ready
+    assert core.recv(end, 3) == "end"
+
+
+def test_a_reset_behind_the_bytes_is_no_end(rig: Rig) -> None:
+    ours, peer = connected()
+    end = End(rig, ours.detach())
+    peer.sendall(b"abc")
+    reset(peer)
+    rig.settle()
+    assert core.recv(end, 100) in (b"abc", "failed")
+    assert "eof" not in end.ready
+    assert core.recv(end, 100) == "failed"

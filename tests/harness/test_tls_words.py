@@ -74,7 +74,7 @@ def test_a_failed_handshake_is_counted_and_no_error_of_the_node():
 @pytest.mark.parametrize(("version", "tickets"), KINDS)
 def test_openssl_resumes_six_times_with_reconnect(version, tickets):
     options = ["-tls" + version.replace(".", "_"), *([] if tickets else ["-no_ticket"])]
-    with TlsNode("a", PEM) as a:
+    with TlsNode("a", PEM, one_by_one=True) as a:
         said = openssl(address(a), *options, "-reconnect")
     # With TLS 1.3 no ticket comes before the first data, for which -reconnect does not wait.
     assert said.reused == [False, *[version == "1.2"] * 5]
@@ -94,7 +94,7 @@ def test_openssl_keeps_a_session_in_a_file(version, tickets, tmp_path):
 @pytest.mark.parametrize(("version", "tickets"), KINDS)
 def test_gnutls_resumes(version, tickets):
     priority = f"NORMAL:-VERS-ALL:+VERS-TLS{version}{'' if tickets else ':%NO_TICKETS'}"
-    with TlsNode("a", PEM) as a:
+    with TlsNode("a", PEM, one_by_one=True) as a:
         said = gnutls(address(a), "--resume", "--priority", priority, "--waitresumption")
     assert said.reused == [False, True], said.text
     assert (a.full, a.reused) == (1, 1)

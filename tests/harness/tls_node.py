@@ -36,7 +36,9 @@ class PoliteSocket(ssl.SSLSocket):
 
 class TlsNode(HttpNode):
     """`pem` is a private key and its certificate; `version` "1.2", "1.3" or "any"; `curve` the
-    only group that it takes (a TLS 1.3 client that guessed another one is asked again)."""
+    only group that it takes (a TLS 1.3 client that guessed another one is asked again).
+    `one_by_one`: a handshake begins when the one before is over, as in an event loop; else a client
+    may be back before the thread that made its session has stored it."""
 
     def __init__(
         self,
@@ -48,9 +50,11 @@ class TlsNode(HttpNode):
         alpn: tuple[str, ...] = (),
         curve: str | None = None,
         client_ca: bytes | None = None,
+        one_by_one: bool = False,
         host: str | None = None,
     ):
         super().__init__(name, *extra, host=host)
+        self._turn = threading.Lock() if one_by_one else contextlib.nullcontext()
         self.pem = pem
         self.version = version
         self.tickets = tickets
@@ -88,7 +92,8 @@ class TlsNode(HttpNode):
 
     def _serve(self, connection: Connection) -> None:
         try:
-            sock = self.context.wrap_socket(connection.sock, server_side=True)
+            with self._turn:
+                sock = self.context.wrap_socket(connection.sock, server_side=True)
         except (ssl.SSLError, OSError) as error:
             self.failed.append(error)
             connection.finish("reset")

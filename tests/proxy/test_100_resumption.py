@@ -28,7 +28,7 @@ KINDS = pytest.mark.parametrize("tickets", [False, True], ids=["ids", "tickets"]
 @pytest.fixture
 def abc():
     """Three nodes that speak TLS 1.2 and grant what the client wants: an id, or a ticket."""
-    with three(version="1.2") as nodes:
+    with three(version="1.2", one_by_one=True) as nodes:
         yield nodes
 
 

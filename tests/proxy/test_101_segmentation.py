@@ -4,13 +4,14 @@ read as it passes, in any pieces."""
 import contextlib
 import itertools
 import random
+import threading
 from collections import Counter
 
 import pytest
 
 from tests.core.handshakes import certificate, client_hello, extension, records, sni, vector
 from tests.core.test_tls_hello import flights, mutated
-from tests.harness import HttpNode, proxy, settings, until
+from tests.harness import TIMEOUT, HttpNode, proxy, settings, until
 from tests.harness.chop import ByteNode, Chopper, reframed
 from tests.harness.hellos import KINDS, hello_of
 from tests.harness.operator import status_of
@@ -199,6 +200,56 @@ def test_many_hellos_at_once_byte_by_byte(echo):
         assert client.reader.exactly(7)
         client.sock.close()
     assert {node.received(before + n) for n in range(50)} == {data}
+
+
+# ---- goodbyes ----
+
+
+class Parting(ByteNode):
+    """Ends as `how` says once its peer has begun."""
+
+    def __init__(self, how):
+        super().__init__("a")
+        self.how = how
+
+    def _serve(self, connection):
+        connection.reader.more()
+        self.how(connection)
+        connection.finish("node")
+
+
+def test_a_node_that_left_resets_what_comes_too_late_and_that_is_no_failure():
+    """So most connections of TLS end: a close_notify answers the other, and finds nobody."""
+    with Parting(lambda connection: connection.sock.sendall(b"last words")) as node:
+        with proxy(passed(node)) as p:
+            with p.client() as client:
+                client.send(hello_of("python"))
+                assert client.reader.rest() == b"last words"
+                client.send(b"goodbye")
+                with contextlib.suppress(ConnectionError):
+                    client.reader.rest()
+            assert "cause" not in p.log(1)[0]
+            assert causes(p) == {}
+
+
+def test_a_client_that_left_may_be_sent_what_it_does_not_want():
+    gone = threading.Event()
+
+    def late(connection):
+        assert connection.reader.rest().endswith(b"goodbye")
+        assert gone.wait(TIMEOUT)
+        with contextlib.suppress(OSError):
+            for _ in range(3):
+                connection.sock.sendall(b"goodbye to you")
+            connection.reader.more()
+
+    with Parting(late) as node, proxy(passed(node)) as p:
+        with p.client() as client:
+            client.send(hello_of("python"), b"goodbye")
+            client.half_close()
+        gone.set()
+        assert "cause" not in p.log(1)[0]
+        assert causes(p) == {}
 
 
 # ---- what an enemy sends ----

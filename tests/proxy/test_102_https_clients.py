@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import itertools
 import json
 import re
 import socket
@@ -303,33 +304,48 @@ def test_without_tickets_each_handshake_of_two_workers_works(abc, certificates, 
 # ---- client certificates ----
 
 
-@VERSIONS
-@pytest.mark.parametrize("asked", ["off", "optional", "required"])
-@pytest.mark.parametrize("shown", [None, "ours", "strange"])
-def test_client_certificates(abc, authority, certificates, tmp_path, version, asked, shown):
-    client_authority = Authority(tmp_path, "clients")
-    signer = {"ours": client_authority, "strange": Authority(tmp_path, "strangers")}.get(shown)
-    more = {} if asked == "off" else {"client_ca": str(client_authority.file)}
+@pytest.fixture(scope="module", params=["off", "optional", "required"])
+def asking(request, abc, certificates, client_authority):
+    """A proxy that asks for client certificates, or does not."""
+    more = {} if request.param == "off" else {"client_ca": str(client_authority.file)}
     config = https(
-        *abc, certificates=[certificates["shop.test"]], client_certificates=asked, **more
-    )
-    ours = context(authority, version)
-    if signer is not None:
-        pair = signer.certificate("alice", client=True)
-        ours.load_cert_chain(pair.certificate_path, pair.key_path)
-    refused = (asked == "required" and shown != "ours") or (
-        asked == "optional" and shown == "strange"
+        *abc, certificates=[certificates["shop.test"]], client_certificates=request.param, **more
     )
     with proxy(config) as p:
-        if not refused:
-            with TlsClient(p.address(), ours, name="shop.test") as client:
-                assert client.ask().status == 200
-            return
-        with pytest.raises((ssl.SSLError, ConnectionError)):
-            with TlsClient(p.address(), ours, name="shop.test") as client:
-                client.ask()
-        assert p.log(1)[0]["cause"] == "handshake-failed"
-    assert not [request for node in abc for request in node.requests if b"alice" in request.head]
+        yield request.param, p
+
+
+@pytest.fixture(scope="module")
+def client_authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("clients"), "clients")
+
+
+@VERSIONS
+@pytest.mark.parametrize("shown", [None, "ours", "strange"])
+def test_client_certificates(asking, abc, authority, client_authority, tmp_path, version, shown):
+    asked, p = asking
+    ours = context(authority, version)
+    if shown:
+        signer = client_authority if shown == "ours" else Authority(tmp_path, "strangers")
+        pair = signer.certificate("alice" if shown == "ours" else "mallory", client=True)
+        ours.load_cert_chain(pair.certificate_path, pair.key_path)
+    source = f"127.0.26.{next(SOURCES)}"
+    if asked == "off" or shown == "ours" or (asked == "optional" and shown is None):
+        with TlsClient(p.address(), ours, name="shop.test", source=source) as client:
+            forged = ("X-Client-Certificate-Subject", "CN=root")
+            told = client.ask("/", forged).json()["fields"]
+        subjects = [v for k, v in told if k.lower() == "x-client-certificate-subject"]
+        ours_only = ["CN=alice"] if shown == "ours" else []
+        assert subjects == (["CN=root"] if asked == "off" else ours_only)
+        return
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        with TlsClient(p.address(), ours, name="shop.test", source=source) as client:
+            client.ask()
+    assert line_of(p, source)["cause"].startswith("handshake-failed")
+    assert not [request for node in abc for request in node.requests if b"mallory" in request.head]
+
+
+SOURCES = itertools.count(1)
 
 
 # ---- OCSP, and new certificates ----

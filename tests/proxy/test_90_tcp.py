@@ -56,6 +56,26 @@ def test_sizes_around_those_of_the_buffers(size: int) -> None:
             writer.join()
 
 
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_urgent_data_holds_nothing_up(size: int) -> None:
+    # The urgent byte itself is lost: it is outside of the stream.
+    before, behind = os.urandom(size), os.urandom(size)
+    with TcpNode() as a, proxy(tcp(a)) as p, Peer.connect(p.address()) as client:
+        there = a.accept()
+        heard = []
+        reader = threading.Thread(target=lambda: heard.append(there.exactly(2 * size)))
+        reader.start()
+        client.send(before)
+        client.sock.send(b"!", socket.MSG_OOB)
+        client.send(behind)
+        reader.join()
+        assert heard == [before + behind]
+        client.sock.send(b"!", socket.MSG_OOB)
+        client.send(b"last")
+        client.half_close()
+        assert there.rest() == b"last"
+
+
 def test_a_slow_reader_slows_the_sender_and_loses_nothing() -> None:
     with TcpNode() as a, proxy(tcp(a)) as p, Peer.connect(p.address()) as client:
         there = a.accept()
