@@ -26,7 +26,7 @@ from fastlb._core.tls_hello cimport (
     tls_server_flight_begin, tls_session_id_hash, tls_ticket_hash,
 )
 from fastlb._core.tls_stream cimport (
-    tls_close, tls_count, tls_feed, tls_flush, tls_handshake, tls_note, tls_open,
+    tls_close, tls_count, tls_feed, tls_flush, tls_handshake, tls_open,
     tls_recv, tls_rest, tls_send, tls_shutdown,
 )
 

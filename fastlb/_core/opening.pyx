@@ -23,8 +23,8 @@ from fastlb._core.outcome cimport (
 )
 from fastlb._core.passage cimport passage_begin, passage_refuse
 from fastlb._core.plan cimport (
-    PROTOCOL_HTTP, PROTOCOL_HTTPS, PROTOCOL_TCP, SERVER_NOT_TLS_IS_TCP, SERVER_PROXY_PROTOCOL, PlanVirtualServer,
-    plan_virtual_server,
+    PROTOCOL_HTTP, PROTOCOL_HTTPS, PROTOCOL_TCP, SERVER_NOT_TLS_IS_TCP, SERVER_PROXY_PROTOCOL,
+    PlanVirtualServer, plan_virtual_server,
 )
 from fastlb._core.proxy_protocol cimport ProxyHeader, proxy_header_read
 from fastlb._core.stream cimport STREAM_AGAIN, stream_recv, stream_send
