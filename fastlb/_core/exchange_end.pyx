@@ -75,6 +75,8 @@ cdef void _count(Worker* w, Exchange* x) noexcept nogil:
     cls = &w.stats.classes[plan_class(x.snapshot.plan, <uint32_t> x.decision.persistence).slot]
     cls.outcomes[x.decision.outcome] += 1
     cls.duplicates += x.decision.duplicates
+    if x.flight_seen and x.flight.hello_seen:
+        cls.tls13 += x.flight.is_tls13
     if x.decision.found_class >= 0 and x.decision.found_class != x.decision.persistence:
         cls.found_by_fallback += 1
 

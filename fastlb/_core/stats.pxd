@@ -40,6 +40,7 @@ ctypedef struct ClassStats:
     uint64_t outcomes[STATS_OUTCOMES]
     uint64_t found_by_fallback       # sessions of this class's chain that a fallback found
     uint64_t duplicates              # requests with the class's cookie more than once
+    uint64_t tls13                   # passed-through handshakes of TLS 1.3: no id to learn
     uint64_t foreign_cookies         # Set-Cookie of our name from a node, removed
     uint64_t ended                   # sessions that the application ended
     uint64_t cookies_set

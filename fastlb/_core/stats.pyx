@@ -125,6 +125,7 @@ def read_class(size_t address, int slot) -> dict:
         "outcomes": {name: one.outcomes[i] for i, name in enumerate(outcome_names())},
         "found_by_fallback": one.found_by_fallback,
         "duplicates": one.duplicates,
+        "tls13": one.tls13,
         "foreign_cookies": one.foreign_cookies,
         "ended": one.ended,
         "cookies_set": one.cookies_set,

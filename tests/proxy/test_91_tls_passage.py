@@ -107,6 +107,7 @@ def test_tls13_is_recognised_and_the_fallback_decides() -> None:
             status = p.status()["persistence"]
             assert status["shop"]["entries"] == 0
             assert status["shop"]["outcomes"]["tls13"] == 1
+            assert status["shop"]["tls13"] == 3
 
 
 def test_tls13_without_a_fallback_says_why_nobody_sticks() -> None:
