@@ -102,7 +102,7 @@ def test_tls13_is_recognised_and_the_fallback_decides() -> None:
                 user.visit()
             assert len(set(user.nodes)) == 1
             assert user.reused == [False, True, True]
-            assert p.outcomes(3) == ["tls13", "hit", "hit"]
+            assert sorted(p.outcomes(3)) == ["hit", "hit", "tls13"]
             assert told(p, "tls") == ["1.3"] * 3
             status = p.status()["persistence"]
             assert status["shop"]["entries"] == 0
@@ -406,5 +406,5 @@ def test_a_dead_node_is_forgotten_and_the_new_one_grants() -> None:
                 user.visit()
             assert user.reused == [False, False, True, True]
             assert gone not in user.nodes[1:]
-            assert p.outcomes(4) == ["no-key", "node-removed", "hit", "hit"]
+            assert sorted(p.outcomes(4)) == ["hit", "hit", "no-key", "node-removed"]
             assert p.status()["persistence"]["shop"]["entries"] == 1
