@@ -11,7 +11,8 @@ NAMES = (
     "X509_VERIFY_PARAM_set1_ip", "X509_verify_cert_error_string", "SSL_set_session",
     "SSL_get1_session", "SSL_SESSION_free", "SSL_version",
     "SSL_get0_alpn_selected", "SSL_set_tlsext_status_ocsp_resp", "OPENSSL_malloc", "BIO_new",
-    "BIO_s_mem", "BIO_free", "BIO_read", "BIO_write", "BIO_get_mem_data", "ERR_clear_error", "ERR_get_error",
+    "BIO_s_mem", "BIO_free", "BIO_read", "BIO_write", "BIO_get_mem_data", "ERR_clear_error",
+    "ERR_get_error",
 )
 
 
