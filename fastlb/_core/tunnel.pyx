@@ -7,7 +7,7 @@ from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_END, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_pending,
     flow_run,
 )
-from fastlb._core.stream cimport stream_shutdown
+from fastlb._core.stream cimport stream_shutdown, stream_waits
 
 
 cdef void tunnel_start(Flow* flow) noexcept nogil:
@@ -57,7 +57,10 @@ cdef int tunnel_run(Worker* w, Stream* client, Stream* node, Flow* up, Flow* dow
         stream_shutdown(client)
     if ended:
         # A node that would not take all of it did not end in order.
-        return TUNNEL_BROKEN if node.ready & STREAM_ERROR else TUNNEL_ENDED
+        if node.ready & STREAM_ERROR:
+            return TUNNEL_BROKEN
+        # Nobody else waits until it has taken what is encrypted; a client lingers.
+        return TUNNEL_OPEN if stream_waits(node) else TUNNEL_ENDED
     if upward == TUNNEL_AGAIN or downward == TUNNEL_AGAIN:
         return TUNNEL_AGAIN
     return TUNNEL_OPEN
