@@ -3,7 +3,9 @@
 from libc.stdint cimport uint32_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
-from fastlb._core.hooks cimport hooks_peer_subject, hooks_tls_build, hooks_tls_release
+from fastlb._core.hooks cimport (
+    hooks_peer_subject, hooks_tls_build, hooks_tls_count, hooks_tls_release,
+)
 
 
 cdef class Contexts:
@@ -30,6 +32,10 @@ cdef class Contexts:
         with nogil:
             hooks_tls_release(self.pointers)
         self.pointers = NULL
+
+
+def in_use():
+    return hooks_tls_count()
 
 
 def peer_subject(uintptr_t ssl, uint32_t room=512):

@@ -27,6 +27,8 @@ cdef uint32_t hooks_siv_decrypt(const uint8_t* key, const uint8_t* cipher, uint3
 cdef void** hooks_tls_build(const char* material, uint32_t bytes, uint32_t count) noexcept nogil
 # Frees the pointers. Connections that were made of the contexts live on.
 cdef void hooks_tls_release(void** contexts) noexcept nogil
+# Plans whose contexts were built and not released in this process.
+cdef uint32_t hooks_tls_count() noexcept nogil
 # The subject of the peer's certificate on this SSL, as RFC 4514 writes it, in ASCII; 0 when it
 # showed none, or it does not fit.
 cdef uint32_t hooks_peer_subject(void* ssl, char* out, uint32_t room) noexcept nogil

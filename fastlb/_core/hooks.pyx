@@ -20,6 +20,7 @@ cdef object _wrong_tag = None        # the exception of a cipher text that is no
 cdef dict _ciphers = {}              # key: its cipher object
 cdef bint _reported = False
 cdef dict _contexts = {}             # address of the pointers: tls_contexts.Built
+cdef uint32_t _built = 0             # entries of it
 
 
 cdef void hooks_open(uint64_t* acquisitions) noexcept nogil:
@@ -100,6 +101,7 @@ cdef object _log_error(str name, object error):
 
 
 cdef int _tls_build(const char* material, uint32_t bytes, void** out, uint32_t count) except -1:
+    global _built
     cdef uint32_t i
     try:
         from fastlb import tls_addresses, tls_contexts
@@ -109,6 +111,7 @@ cdef int _tls_build(const char* material, uint32_t bytes, void** out, uint32_t c
         with PyMemoryView_FromMemory(<char*> material, bytes, PyBUF_READ) as view:
             built = tls_contexts.build(view)
         _contexts[<uintptr_t> out] = built
+        _built += 1
         if <uint32_t> len(built.addresses) != count:
             raise ValueError(f"{len(built.addresses)} contexts instead of {count}")
         for i in range(count):
@@ -120,8 +123,10 @@ cdef int _tls_build(const char* material, uint32_t bytes, void** out, uint32_t c
 
 
 cdef int _tls_release(void** contexts) except -1:
+    global _built
     built = _contexts.pop(<uintptr_t> contexts, None)
     if built is not None:
+        _built -= 1
         built.release()
     return 0
 
@@ -196,6 +201,10 @@ cdef void hooks_tls_release(void** contexts) noexcept nogil:
         finally:
             free(contexts)
             return
+
+
+cdef uint32_t hooks_tls_count() noexcept nogil:
+    return _built
 
 
 cdef uint32_t hooks_peer_subject(void* ssl, char* out, uint32_t room) noexcept nogil:

@@ -1,6 +1,8 @@
 # TLS towards nodes (a pool's `tls`): who the node has to be, its handshake, and the session that
 # shortens the next one. Knows pools, contexts and connections to nodes; nothing of decisions.
 
+from libc.stdint cimport uint64_t
+
 from fastlb._core.address cimport Address
 from fastlb._core.connection cimport Exchange, NodeConn, Worker
 from fastlb._core.slice cimport Slice
@@ -20,3 +22,5 @@ cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil
 # Before the connection rests, or is closed: its session is kept for the next one.
 cdef void node_tls_keep(Worker* w, NodeConn* n) noexcept nogil
 cdef void node_tls_forget_all(Worker* w) noexcept nogil
+# Sessions kept in this process.
+cdef uint64_t node_tls_count() noexcept nogil

@@ -4,7 +4,7 @@
 # that the request is for, else the node's address. A connection, and a session, serve the same
 # name only: what a node has proven for one says nothing of another.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
@@ -25,6 +25,8 @@ from fastlb._core.tls_stream cimport tls_flush, tls_handshake, tls_open
 cdef enum:
     IPV4_AT = 12                     # in Address.ip
     ADDRESS_BYTES = 16
+
+cdef uint64_t kept_sessions = 0
 
 
 cdef const void* node_tls_context(const Exchange* x) noexcept nogil:
@@ -124,12 +126,15 @@ cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil:
 # --- sessions -----------------------------------------------------------------------------
 
 cdef void _forget(NodeSession* known) noexcept nogil:
+    global kept_sessions
     if known != NULL and known.session != NULL:
         tls.SSL_SESSION_free(known.session)
         known.session = NULL
+        kept_sessions -= 1
 
 
 cdef void node_tls_keep(Worker* w, NodeConn* n) noexcept nogil:
+    global kept_sessions
     # Not before data has come: the tickets of TLS 1.3 come with it.
     cdef TlsStream* t = n.stream.tls
     cdef NodeSession* known = w.node_sessions[n.slot]
@@ -143,6 +148,9 @@ cdef void node_tls_keep(Worker* w, NodeConn* n) noexcept nogil:
     t.kept = True
     _forget(known)
     known.session = tls.SSL_get1_session(t.ssl)
+    if known.session == NULL:
+        return
+    kept_sessions += 1
     known.generation = t.generation
     known.name_bytes = t.sni_bytes
     memcpy(known.name, t.sni, t.sni_bytes)
@@ -154,3 +162,7 @@ cdef void node_tls_forget_all(Worker* w) noexcept nogil:
         _forget(w.node_sessions[slot])
         free(w.node_sessions[slot])
         w.node_sessions[slot] = NULL
+
+
+cdef uint64_t node_tls_count() noexcept nogil:
+    return kept_sessions

@@ -7,7 +7,7 @@ from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_END, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_pending,
     flow_run,
 )
-from fastlb._core.stream cimport stream_shutdown
+from fastlb._core.stream cimport stream_shutdown, stream_waits
 
 
 cdef void tunnel_start(Flow* flow) noexcept nogil:
@@ -55,6 +55,8 @@ cdef int tunnel_run(Worker* w, Stream* client, Stream* node, Flow* up, Flow* dow
         stream_shutdown(node)
     if down.ended and not down_ended and (not ended or client.tls != NULL):
         stream_shutdown(client)
+    if ended and stream_waits(node) and not node.ready & STREAM_ERROR:
+        return TUNNEL_OPEN           # what is encrypted already is still to be taken
     if ended:
         # A node that would not take all of it did not end in order.
         return TUNNEL_BROKEN if node.ready & STREAM_ERROR else TUNNEL_ENDED

@@ -26,9 +26,9 @@ from fastlb._core.connection cimport (
 from fastlb._core.debug cimport FASTLB_DEBUG_BUILD
 from fastlb._core.exchange cimport exchange_node_timeout
 from fastlb._core.head cimport Head
-from fastlb._core.hooks cimport hooks_open
+from fastlb._core.hooks cimport hooks_open, hooks_tls_count
 from fastlb._core.limits cimport TICK_MS
-from fastlb._core.node_tls cimport node_tls_forget_all
+from fastlb._core.node_tls cimport node_tls_count, node_tls_forget_all
 from fastlb._core.opening cimport opening_run_queue
 from fastlb._core.passage cimport passage_node_timeout
 from fastlb._core.shm cimport Segment
@@ -170,10 +170,10 @@ cdef void _close_all(Worker* w) noexcept nogil:
     accept_bury(w)
     client_stop_all(w)
     upstream_drop_all_idle(w)
-    node_tls_forget_all(w)
     client_run_posted(w)
     client_bury(w)
     upstream_bury(w)
+    node_tls_forget_all(w)           # connections that were closed just now have kept theirs
     access_log_flush(w)
     access_log_close(&w.log)
     pipe_free_all(w)
@@ -214,6 +214,7 @@ cdef object _objects(Worker* w):
     return (f"clients={w.stats.clients} node_connections={w.stats.node_connections} "
             f"exchanges={w.stats.exchanges} buffers={w.buffers.borrowed} "
             f"pipes={w.stats.pipes} tls_streams={tls_count()} "
+            f"node_sessions={node_tls_count()} contexts={hooks_tls_count()} "
             f"snapshots={0 if w.snapshots == NULL else 1}")
 
 

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
-from fastlb._core._testing_contexts import Contexts, peer_subject
+from fastlb._core._testing_contexts import Contexts, in_use, peer_subject
 from fastlb._core._testing_sealed import acquisitions, count_nowhere, decrypt, encrypt, prepare
 from fastlb.certificates import der_of, der_of_key
 from fastlb.ticket_keys import TicketKeys
@@ -129,8 +129,10 @@ def test_contexts_are_made_of_material(tmp_path: Path) -> None:
     assert len(set(contexts.addresses)) == count
     again = Contexts(data, count)
     assert again.addresses == contexts.addresses
+    assert in_use() == 2
     again.release()
     contexts.release()
+    assert in_use() == 0
     assert acquisitions() == before + 4
     assert not set(_addresses_in_use()) & set(again.addresses or ())
 
@@ -151,6 +153,7 @@ def test_contexts_that_cannot_be_made_are_none_and_say_why(
     count += {"one less": -1, "one more": 1}.get(change, 0)
     assert Contexts(data, count).addresses is None
     assert _addresses_in_use() == before
+    assert in_use() == 0
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("fastlb: error: TLS cannot be set up: ")

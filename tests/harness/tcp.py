@@ -5,11 +5,14 @@ with TcpNode() as node, proxy(settings(node.address, server={"protocol": "tcp"})
     there = node.accept()
 """
 
+import array
 import contextlib
+import fcntl
 import ipaddress
 import select
 import socket
 import struct
+import termios
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +60,12 @@ class Peer:
             assert piece, f"ended after {data!r}"
             data += piece
         return data
+
+    def unread(self) -> int:
+        """Bytes that have arrived and wait to be read."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self.sock, termios.FIONREAD, count)
+        return count[0]
 
     def rest(self) -> bytes:
         """All to the orderly end; a reset raises ConnectionResetError."""

@@ -191,11 +191,11 @@ def test_a_refused_resumption_makes_a_new_session_at_the_same_node(abc, tickets)
 
 @KINDS
 def test_a_map_expires_and_the_session_begins_anew(abc, tickets):
-    with proxy(by_session(*abc, expiry="1s")) as p:
+    with proxy(by_session(*abc, expiry="3s")) as p:
         user = TlsUser(p.address(), "1.2", tickets)
         user.visit()
         user.visit()
-        until(lambda: oldest(p) >= 2, "the map is too old")
+        until(lambda: oldest(p) >= 4, "the map is too old")
         user.visit()
         assert outcomes(p, 3) == {"no-key": 1, "hit": 1, "expired": 1}
     assert user.reused == [False, True, False]

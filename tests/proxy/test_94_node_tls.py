@@ -1,6 +1,10 @@
 """TLS towards nodes: verified by name, resumed, pooled by name, refused where it must be."""
 
+import contextlib
+import socket
+import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -294,3 +298,82 @@ def test_nothing_is_left(authority: Authority, node: TlsNode) -> None:
                 client.response()
                 client.sock.close()
         until(lambda: p.status()["workers"][0]["connections"] == 0, "all closed")
+
+
+# --- tcp in front -------------------------------------------------------------------------
+
+
+class EarlyEnd:
+    """A TLS node that says at once that it has nothing to say, and reads when it is told to."""
+
+    def __init__(self, pem: bytes, folder: Path):
+        file = folder / "early-end.pem"
+        file.write_bytes(pem)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(file)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(20)
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.may_read = threading.Event()
+        self.received = 0
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        with self.listener:
+            connection = self.listener.accept()[0]
+        connection.settimeout(20)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = self.context.wrap_bio(incoming, outgoing, server_side=True)
+        with connection:
+            self.until_done(tls.do_handshake, connection, incoming, outgoing)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.unwrap()
+            connection.sendall(outgoing.read())
+            assert self.may_read.wait(20)
+            with contextlib.suppress(ssl.SSLZeroReturnError):  # close_notify
+                while data := self.until_done(
+                    lambda: tls.read(65536), connection, incoming, outgoing
+                ):
+                    self.received += len(data)
+
+    @staticmethod
+    def until_done(call: Any, connection: Any, incoming: Any, outgoing: Any) -> Any:
+        while True:
+            try:
+                result = call()
+            except ssl.SSLWantReadError:
+                connection.sendall(outgoing.read())
+                data = connection.recv(65536)
+                if not data:
+                    return b""
+                incoming.write(data)
+            else:
+                connection.sendall(outgoing.read())
+                return result
+
+
+def test_the_last_bytes_reach_a_node_that_takes_its_time(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """Both sides have ended while cipher text still waits for the node's socket."""
+    node = EarlyEnd(pem(authority, "web.internal"), tmp_path)
+    with proxy(secured(authority, node.address, server={"protocol": "tcp"})) as p:
+        client = socket.create_connection(p.address())
+        client.settimeout(20)
+        assert client.recv(1) == b""
+        client.setblocking(False)
+        sent = 0
+        full = 0
+        while full < 3:  # all that fits on the way
+            try:
+                sent += client.send(bytes(65536))
+            except BlockingIOError:
+                full += 1
+                time.sleep(0.05)
+        client.shutdown(socket.SHUT_WR)
+        node.may_read.set()
+        node.thread.join()
+        client.close()
+        assert node.received == sent
+        assert p.log(1)[0].get("cause") is None
