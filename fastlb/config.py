@@ -277,7 +277,13 @@ class PoolTls(Table, frozen=True, kw_only=True):
     """Whether the node's certificate is verified."""
     ca: File | None = None
     """PEM file of the authorities; absent: the system's."""
-    server_name: str | None = None
+    server_name: Annotated[
+        str | None,
+        Pattern(
+            r"(?!.{254})[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f.:]*",
+            "a host name or an IP address",
+        ),
+    ] = None
     """The name that is asked for (SNI) and verified; absent: the request's host, or on `tcp` the
     node's address."""
     certificate: File | None = None

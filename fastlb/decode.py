@@ -226,11 +226,12 @@ def _empty(hint: Any) -> Any:
 
 
 def _choice(known: list[str], raw: object, noun: str) -> str:
-    expected = ", ".join(known)
     if not isinstance(raw, str):
+        quoted = ", ".join(f'"{word}"' for word in known)  # of 1.2 and "1.2" one is a number
         raise Invalid(
-            errors.WRONG_TYPE, found=found_kind(raw), expected=f"one of {expected}", suggestion=""
+            errors.WRONG_TYPE, found=found_kind(raw), expected=f"one of {quoted}", suggestion=""
         )
+    expected = ", ".join(known)
     if raw not in known:
         suggestion = errors.did_you_mean(raw, known)
         raise Invalid(

@@ -244,7 +244,7 @@ TLS_FILE = _error(120, "{file}: {reason}")
 KEY_OF_ANOTHER = _error(
     121, "{file} is not the key of the certificate in {certificate}; expected the two that belong"
 )
-UNKNOWN_CIPHERS = _error(122, '"{found}" is nothing that {library} knows')
+UNKNOWN_CIPHERS = _error(122, '"{found}" is nothing that {library} knows{hint}')
 CERTIFICATE_REFUSED = _error(123, "the TLS library refuses it: {reason}")
 NO_SYSTEM_AUTHORITIES = _error(
     124, "this machine has no list of authorities; expected ca, a file with the nodes' authority"

@@ -98,15 +98,15 @@ class _Reader:
 
     def _server(self, name: str, server: VirtualServer, tls: VirtualServerTls) -> dict[str, int]:
         place = ("virtual_servers", name, "tls")
-        self._ciphers(tls, place)
+        ciphers, ciphersuites = self._ciphers(tls, place)
         authorities: tuple[bytes, ...] = ()
         if tls.client_ca is not None and tls.client_certificates != "off":
             authorities = self._authorities(tls.client_ca, (*place, "client_ca"))
         material = ServerMaterial(
             name,
             tls.min_version,
-            tls.ciphers,
-            tls.ciphersuites,
+            ciphers,
+            ciphersuites,
             tls.tickets,
             tls.client_certificates,
             authorities,
@@ -130,7 +130,9 @@ class _Reader:
                 self.report(errors.SERVER_NAME_TWICE, (*at, "certificate"), **values)
         return taken
 
-    def _ciphers(self, tls: VirtualServerTls, place: Place) -> None:
+    def _ciphers(self, tls: VirtualServerTls, place: Place) -> list[str]:
+        """Both lists; instead of one that is of no use the library's own."""
+        known = []
         for key, text, take in (
             ("ciphers", tls.ciphers, lib.SSL_CTX_set_cipher_list),
             ("ciphersuites", tls.ciphersuites, lib.SSL_CTX_set_ciphersuites),
@@ -145,9 +147,13 @@ class _Reader:
             if not unknown and take(context._context, text.encode()) != 1:
                 unknown = [text]
             lib.ERR_clear_error()
+            known.append("" if unknown else text)
             if unknown:
-                found = ", ".join(unknown)
-                self.report(errors.UNKNOWN_CIPHERS, (*place, key), found=found, library=LIBRARY)
+                values = {"found": ", ".join(unknown), "library": LIBRARY, "hint": ""}
+                if key == "ciphers" and any(one.startswith("TLS_") for one in unknown):
+                    values["hint"] = "; cipher suites of TLS 1.3 belong into ciphersuites"
+                self.report(errors.UNKNOWN_CIPHERS, (*place, key), **values)
+        return known
 
     def _certificate(self, one: Certificate, place: Place) -> tuple[CertificateMaterial, list[str]]:
         """What the context is made of, empty where a file is of no use; its server names."""
@@ -160,6 +166,8 @@ class _Reader:
         if not chain or key is None:
             return CertificateMaterial(0, (), b""), []
         chain = self._in_order(chain, key, one, place)
+        if not chain:
+            return CertificateMaterial(0, (), b""), []
         names = read.server_names(chain[0])
         if not names or not read.has_alternative_names(chain[0]):
             more = f"; it is shown for its common name, {names[0]}" if names else ""
@@ -180,13 +188,13 @@ class _Reader:
         return CertificateMaterial(number, ders, read.der_of_key(key), ocsp, until), names
 
     def _in_order(self, chain: list[Any], key: Any, one: Certificate, place: Place) -> list[Any]:
-        """The chain with the key's certificate first."""
+        """The chain with the key's certificate first; empty where it is not there."""
         at = (*place, "certificate")
         own = next((each for each in chain if read.belongs(key, each)), None)
         if own is None:
             values = {"file": one.key, "certificate": one.certificate}
             self.report(errors.KEY_OF_ANOTHER, (*place, "key"), **values)
-            return chain
+            return []
         if own is not chain[0]:
             doubt = f"its own certificate is number {chain.index(own) + 1} in it; expected it first"
             self.report(errors.CHAIN_DOUBTFUL, at, file=one.certificate, doubt=doubt)
@@ -214,10 +222,10 @@ class _Reader:
         if passphrase == b"":
             return None  # there is one, and why it cannot be read has been said
         try:
-            data = self._bytes(file)
+            key = read.key_in(self._bytes(file), passphrase)
             if os.stat(file).st_mode & stat.S_IROTH:
                 self.report(errors.KEY_FILE_OPEN, place, file=file)
-            return read.key_in(data, passphrase)
+            return key
         except (Unusable, OSError) as error:
             self.report(errors.TLS_FILE, place, file=file, reason=error)
             return None

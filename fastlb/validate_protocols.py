@@ -37,7 +37,7 @@ def check_protocols(cfg: Config, document: Tables, report: Report) -> None:
         path = ("virtual_servers", name)
         written = _table(document, *path)
         _protocol_keys(server, written, path, report)
-        _routes(server, path, report)
+        _routes(server, written.get("routes"), path, report)
         _tls(server, _table(written, "tls"), (*path, "tls"), report)
     _class_protocols(cfg, report)
     _key_parts(cfg, report)
@@ -83,14 +83,19 @@ MEANING = {
 }
 
 
-def _routes(server: VirtualServer, path: Path, report: Report) -> None:
+CONDITIONS = ("host", "path", "sni", "alpn")
+
+
+def _routes(server: VirtualServer, written: Any, path: Path, report: Report) -> None:
     known = ROUTED_BY.get(server.protocol)
     if known is None:
         return  # the protocol is wrong, and that has been said
-    for index, route in enumerate(server.routes):
+    raw = enumerate(written if isinstance(written, list) else ())
+    tables = [(index, one) for index, one in raw if isinstance(one, dict)]
+    for (index, table), route in zip(tables, server.routes, strict=False):
         place = (*path, "routes", index)
-        given = [key for key in ("host", "path", "sni", "alpn") if getattr(route, key)]
-        if not given:
+        given = [key for key in CONDITIONS if getattr(route, key)]
+        if not given and not table.keys() & CONDITIONS:
             report(errors.ROUTE_WITHOUT_CONDITION, place)
         for key in given:
             if key not in known:
@@ -147,7 +152,8 @@ def _key_parts(cfg: Config, report: Report) -> None:
             if cfg.virtual_servers[server].rules:  # which may set a key of their own
                 report(errors.KEY_NEVER_FOUND, ("persistence", name, key), **found)
             else:
-                path, expected = ("persistence", name, key), EXPECTED_PARTS[protocol]
+                expected = "no learn" if key == "learn" else EXPECTED_PARTS[protocol]
+                path = ("persistence", name, key)
                 report(errors.KEY_FOR_PROTOCOL, path, **found, expected=expected)
 
 

@@ -209,8 +209,26 @@ def test_passphrases_that_do_not_fit(authority: Authority) -> None:
 def test_a_key_of_another_certificate(authority: Authority) -> None:
     pair, other = authority.certificate("shop.test"), authority.certificate("other.test")
     table = {"certificate": str(pair.certificate_path), "key": str(other.key_path)}
-    found = said(authority.folder, {"certificates": [table]})
-    assert found[0].startswith("FLB-C121 tls.certificates[0].key: ")
+    only(said(authority.folder, {"certificates": [table]}), 121, "tls.certificates[0].key: ")
+
+
+def test_a_file_without_a_key_is_not_said_to_be_open_to_all(authority: Authority) -> None:
+    pair = authority.certificate("shop.test")
+    pair.certificate_path.chmod(0o644)
+    table = pair.table() | {"key": str(pair.certificate_path)}
+    only(said(authority.folder, {"certificates": [table]}), 120, "[0].key: ", "no private key")
+
+
+@pytest.mark.parametrize("key", ["ciphers", "ciphersuites"])
+def test_ciphers_that_nobody_knows(authority: Authority, key: str) -> None:
+    pair = authority.certificate("shop.test")
+    only(said(authority.folder, of(pair, **{key: "NONE"})), 122, f"tls.{key}: ", '"NONE"')
+
+
+def test_suites_among_the_ciphers(authority: Authority) -> None:
+    pair = authority.certificate("shop.test")
+    found = said(authority.folder, of(pair, ciphers="TLS_AES_128_GCM_SHA256"))
+    only(found, 122, "tls.ciphers: ", "belong into ciphersuites")
 
 
 def test_what_the_library_refuses(authority: Authority) -> None:
@@ -445,7 +463,7 @@ def test_files_of_pools_that_are_of_no_use(authority: Authority) -> None:
     ca = {"ca": str(authority.file)}
     only(said(authority.folder, None, {"ca": "no.pem"}), 120, "tls.ca: ")
     table = own.table(**ca) | {"key": str(other.key_path)}
-    assert said(authority.folder, None, table)[0].startswith("FLB-C121 tls.key: ")
+    only(said(authority.folder, None, table), 121, "tls.key: ")
     table = own.table(**ca) | {"certificate": "no.pem"}
     only(said(authority.folder, None, table), 120, "tls.certificate: ", "No such file")
     weak = authority.certificate("lb", client=True, key="rsa1024")
