@@ -55,8 +55,6 @@ cdef int tunnel_run(Worker* w, Stream* client, Stream* node, Flow* up, Flow* dow
         stream_shutdown(node)
     if down.ended and not down_ended and (not ended or client.tls != NULL):
         stream_shutdown(client)
-    if ended and stream_waits(node) and not node.ready & STREAM_ERROR:
-        return TUNNEL_OPEN           # what is encrypted already is still to be taken
     if ended:
         # A node that would not take all of it did not end in order.
         if node.ready & STREAM_ERROR:
