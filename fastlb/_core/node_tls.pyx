@@ -112,6 +112,7 @@ cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil:
     if result < 0:
         stats.handshake_failures += 1
         x.verify_error = <unsigned short> tls.SSL_get_verify_result(t.ssl)
+        x.tls_error = t.error
         _forget(w.node_sessions[x.node.slot])
         return -1
     stats.handshakes += 1

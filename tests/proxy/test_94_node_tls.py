@@ -109,7 +109,7 @@ def test_a_node_without_tls(authority: Authority) -> None:
 
     with Plain() as plain, proxy(secured(authority, plain)) as p:
         assert visit(p).status == 503
-        assert p.log(1)[0]["cause"] == "node-handshake-failed"
+        assert p.log(1)[0]["cause"] == "node-handshake-failed:wrong version number"
 
 
 def test_a_node_that_does_not_answer_the_hello(authority: Authority) -> None:
