@@ -330,9 +330,9 @@ NO_RESPONSES = _warning(
 )
 CLIENT_CERTIFICATE_FORGED = _warning(
     118,
-    "its nodes are told of client certificates by [virtual_servers.{asking}], and whoever comes "
-    "through [virtual_servers.{other}] may write X-Client-Certificate himself; expected a pool of "
-    "other nodes there",
+    "its nodes are told of client certificates by [virtual_servers.{asking}], and through "
+    "[virtual_servers.{other}], which looks into no request, anybody may write "
+    "X-Client-Certificate; expected a pool of other nodes there",
 )
 SERVER_NAME_TWICE = _warning(
     130, "{names} {verb} in {other} too, which is listed before it and is the one that is shown"

@@ -17,6 +17,7 @@ from fastlb.slots import Slots, listener_keys, node_key
 from fastlb.ticket_keys import NAME_BYTES
 from fastlb.tls_material import NOTHING, TlsFiles, encode
 from fastlb.units import InetAddress, Network
+from fastlb.uses import asks_for_certificates, told_of_certificates
 
 SCHEDULE_MAX = 65535  # entries of one pool's weighted schedule
 EXACT_STEPS_MAX = 1_000_000  # additions that one schedule may cost
@@ -52,8 +53,9 @@ def compile_plan(
         context = first_context + tls.pools[name] if name in tls.pools else -1
         _pool(builder, cfg, name, classes, place.slots, context)
     servers = {name: index for index, name in enumerate(cfg.virtual_servers)}
+    told = told_of_certificates(cfg)
     for name, server in cfg.virtual_servers.items():
-        _virtual_server(builder, name, server, pools, place.slots, tls)
+        _virtual_server(builder, name, server, pools, place.slots, tls, told)
     for key in listener_keys(cfg):
         number = place.slots.listeners.used[key]
         builder.add_listener(id=number, virtual_server=servers[key.virtual_server])
@@ -203,6 +205,7 @@ def _virtual_server(
     pools: dict[str, int],
     slots: Slots,
     tls: TlsFiles,
+    told: set[str],
 ) -> None:
     first = 0
     for index, route in enumerate(server.routes):
@@ -224,7 +227,7 @@ def _virtual_server(
         decision=builder.add_networks(_networks(server.decision_header)),
         server_names=builder.add_server_names(tls.names.get(name, {})),
         certificate=tls.first.get(name, 0),
-        flags=server_flags(server),
+        flags=server_flags(server, name in told),
     )
 
 
@@ -232,12 +235,13 @@ def _host(name: str | None) -> str:
     return (name or "").lower().removesuffix(".")
 
 
-def server_flags(server: VirtualServer) -> set[str]:
-    """The names of its flags, of SERVER_FLAGS."""
+def server_flags(server: VirtualServer, told: bool = False) -> set[str]:
+    """The names of its flags, of SERVER_FLAGS; `told`: see told_of_certificates."""
     flags = {
         "proxy_protocol": server.proxy_protocol,
         "not_tls_is_tcp": server.protocol == "tls" and server.not_tls == "tcp",
-        "client_subject": server.tls is not None and server.tls.client_certificates != "off",
+        "client_subject": asks_for_certificates(server),
+        "no_subject_of_clients": told,
     }
     return {name for name, given in flags.items() if given}
 

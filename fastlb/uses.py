@@ -5,11 +5,32 @@ from collections.abc import Iterator
 from fastlb import config
 from fastlb.class_id import server_cookie_name
 from fastlb.config import Config, CookieClass
+from fastlb.units import InetAddress
 
 
 def pools_of(server: config.VirtualServer) -> list[str]:
     """The pools that a virtual server may use, its default first, each once."""
     return list(dict.fromkeys([server.pool, *(route.pool for route in server.routes)]))
+
+
+def asks_for_certificates(server: config.VirtualServer) -> bool:
+    """Whether its nodes are told of its clients' certificates."""
+    return server.tls is not None and server.tls.client_certificates != "off"
+
+
+def told_of_certificates(cfg: Config) -> set[str]:
+    """The virtual servers of whose nodes one is told of client certificates, by whichever."""
+
+    def nodes_of(name: str) -> set[InetAddress]:
+        pools = [cfg.pools[pool] for pool in pools_of(cfg.virtual_servers[name])]
+        return {node.address for pool in pools for node in pool.nodes}
+
+    servers = cfg.virtual_servers
+    told = set()
+    for name in servers:
+        if asks_for_certificates(servers[name]):
+            told |= nodes_of(name)
+    return {name for name in servers if told and not told.isdisjoint(nodes_of(name))}
 
 
 def classes_of(cfg: Config, pool: str) -> list[str]:

@@ -11,7 +11,7 @@ from fastlb import config, errors
 from fastlb.config import Config, VirtualServer
 from fastlb.decode import Report
 from fastlb.units import UnixAddress
-from fastlb.uses import pools_of, uses_of
+from fastlb.uses import asks_for_certificates, pools_of, uses_of
 
 Path = tuple[str | int, ...]
 Tables = dict[str, Any]
@@ -239,10 +239,10 @@ def _forged_certificates(cfg: Config, report: Report) -> None:
     asking: dict[str, str] = {}
     others: dict[str, str] = {}
     for name, server in cfg.virtual_servers.items():
-        asks = server.tls is not None and server.tls.client_certificates != "off"
-        if server.protocol in HTTP:
+        # On other http and https virtual servers such fields are cut.
+        if asks_for_certificates(server) or server.protocol not in HTTP:
             for pool in pools_of(server):
-                (asking if asks else others).setdefault(pool, name)
+                (asking if server.protocol in HTTP else others).setdefault(pool, name)
     for pool in cfg.pools:
         if pool in asking and pool in others:
             values = {"asking": asking[pool], "other": others[pool]}

@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections import Counter
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from fastlb.config import (
     CacheClass,
     Config,
     CookieClass,
+    Node,
+    Pool,
+    Route,
     TransparentClass,
     VirtualServer,
     VirtualServerTls,
@@ -28,6 +32,8 @@ from fastlb.cookie_tail import cookie_tail, follows
 from fastlb.plan import compile_plan, schedule, seal, server_flags
 from fastlb.plan_class import Place, seconds, ticks
 from fastlb.slots import NodeKey, Slots
+from fastlb.units import InetAddress
+from fastlb.uses import told_of_certificates
 
 ROOT = Path(__file__).parents[1]
 KEYS = [bytes([number] * 16) for number in range(4)]
@@ -204,6 +210,23 @@ def test_a_class_of_tls_sessions() -> None:
 )
 def test_flags_of_a_virtual_server(keys: dict[str, Any], flags: set[str]) -> None:
     assert server_flags(VirtualServer(listen=(), pool="a", **keys)) == flags
+
+
+def test_nobody_writes_what_nodes_are_told_elsewhere() -> None:
+    asking = VirtualServerTls(certificates=(), client_certificates="required")
+    near, far = (Node(address=InetAddress(ip_address(ip), 80)) for ip in ("10.0.0.1", "10.0.0.2"))
+    pools = {
+        "a": Pool(nodes=(near,)), "b": Pool(nodes=(far, near)), "c": Pool(nodes=(far,)),
+    }  # fmt: skip
+    servers = {
+        "asks": VirtualServer(listen=(), pool="a", protocol="https", tls=asking),
+        "same-pool": VirtualServer(listen=(), pool="a"),
+        "same-node": VirtualServer(listen=(), pool="c", routes=(Route(host="x", pool="b"),)),
+        "others": VirtualServer(listen=(), pool="c"),
+    }
+    cfg = Config(virtual_servers=servers, pools=pools)
+    assert told_of_certificates(cfg) == {"asks", "same-pool", "same-node"}
+    assert server_flags(servers["others"], told=True) == {"no_subject_of_clients"}
 
 
 def test_networks() -> None:

@@ -2,7 +2,7 @@
 # (RFC 4291 2.5.5.2), the port in host order. Equality is a memcmp.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 ctypedef struct Address:
     uint8_t ip[16]
@@ -19,7 +19,8 @@ cdef inline bint address_equal(const Address* a, const Address* b) noexcept nogi
 
 # The peer of a unix socket has no address: all bytes are zero ("::").
 cdef inline bint address_is_unset(const Address* a) noexcept nogil:
-    cdef const uint64_t* words = <const uint64_t*> a.ip
+    cdef uint64_t[2] words           # an Address is aligned for its port only
+    memcpy(words, a.ip, 16)
     return (words[0] | words[1]) == 0
 
 cdef enum:

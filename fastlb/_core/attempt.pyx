@@ -208,6 +208,9 @@ cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil:
     exchange_uncount_load(w, x)
     if error in (system.EMFILE, system.ENFILE, system.ENOMEM, system.ENOBUFS):
         return CAUSE_NO_DESCRIPTOR
+    if x.misnamed:
+        # Another node would hardly be it, and no session moves for what a client made up.
+        return CAUSE_NODE_HANDSHAKE
     w.stats.nodes[x.slot].connect_failures += 1
     if x.retries >= x.pool.retries and not established:
         # Its map must not move on to a node that nobody tries.

@@ -51,6 +51,7 @@ ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     uint8_t drained                  # the last recv emptied the socket, and no event since
     char* subject                    # of the client's certificate, which was verified; NULL: none
     uint32_t subject_bytes
+    uint16_t reason                  # why the handshake failed: SSL_R_* of the library
     uint8_t kept                     # towards a node: its session is kept already
     const void* context              # towards a node: SSL_CTX that it is by
     uint64_t generation              # towards a node: of the plan that it is by
@@ -237,6 +238,7 @@ ctypedef struct Exchange:
     uint8_t cause                    # Cause
     uint8_t head_error               # with CAUSE_BAD_REQUEST and CAUSE_BAD_RESPONSE: -HeadError
     uint16_t status
+    uint8_t misnamed                 # the node is not whom the client's Host names
     uint16_t verify_error            # of a handshake that failed: X509_V_ERR_*; 0: not that
     unsigned long tls_error          # and what the library says of it, which may be nothing: 0
     uint64_t started_us

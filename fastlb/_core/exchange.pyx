@@ -206,6 +206,8 @@ cdef bint _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
     cause = attempt_again(w, x, cause)
     if cause == CAUSE_NONE:
         return _act(w, x)
+    if x.misnamed:
+        return exchange_reply(w, x, 502, cause)
     return exchange_reply(w, x, 504 if cause == CAUSE_CONNECT_TIMEOUT else 503, cause)
 
 

@@ -197,7 +197,7 @@ cdef void _over(Worker* w, ClientConn* c) noexcept nogil:
 # --- the handshake ------------------------------------------------------------------------
 
 cdef void _note_name(TlsStream* t, Slice sni) noexcept nogil:
-    if sni.bytes <= SNI_BYTES_MAX:
+    if sni.bytes and sni.bytes <= SNI_BYTES_MAX:
         t.sni_bytes = <unsigned char> sni.bytes
         memcpy(t.sni, sni.at, sni.bytes)
 

@@ -22,6 +22,12 @@ from fastlb._core.stream cimport STREAM_AGAIN
 from fastlb._core.tls_library cimport tls
 from fastlb._core.tls_stream cimport tls_flush, tls_handshake, tls_open
 
+cdef enum:                           # of <openssl/sslerr.h> and <openssl/x509_vfy.h>
+    SSL_R_CERTIFICATE_VERIFY_FAILED = 134
+    SSL_R_TLSV1_UNRECOGNIZED_NAME = 1112
+    X509_V_ERR_HOSTNAME_MISMATCH = 62
+    X509_V_ERR_IP_ADDRESS_MISMATCH = 64
+
 cdef enum:
     IPV4_AT = 12                     # in Address.ip
     ADDRESS_BYTES = 16
@@ -35,6 +41,20 @@ cdef const void* node_tls_context(const Exchange* x) noexcept nogil:
     return x.snapshot.contexts[x.pool.tls_context]
 
 
+# The host that the request is for, as a certificate would name it; empty: none could.
+cdef Slice _host(const Exchange* x) noexcept nogil:
+    cdef Slice name = route_host(
+        slice_of(request_head_at(x) + (x.host - x.head_start), x.host_bytes))
+    cdef uint32_t i
+    if name.bytes > 2 and name.at[0] == c'[' and name.at[name.bytes - 1] == c']':
+        return slice_of(name.at + 1, name.bytes - 2)
+    for i in range(name.bytes):
+        if not (c'a' <= ascii_lower(name.at[i]) <= c'z' or c'0' <= name.at[i] <= c'9'
+                or name.at[i] in (c'.', c'-', c'_')):
+            return slice_of("", 0)
+    return name
+
+
 cdef Slice node_tls_name(const Exchange* x, const Address* node, char* room) noexcept nogil:
     cdef Slice name = slice_of("", 0)
     cdef uint32_t i
@@ -42,7 +62,7 @@ cdef Slice node_tls_name(const Exchange* x, const Address* node, char* room) noe
         name = slice_of(plan_text(x.snapshot.plan, x.pool.tls_server_name),
                         x.pool.tls_server_name.bytes)
     elif not x.passage and x.host_bytes:
-        name = route_host(slice_of(request_head_at(x) + (x.host - x.head_start), x.host_bytes))
+        name = _host(x)
     if name.bytes >= NODE_NAME_BYTES:
         name.bytes = 0
     for i in range(name.bytes):
@@ -103,6 +123,15 @@ cdef bint node_tls_open(Worker* w, Exchange* x) noexcept nogil:
 
 # --- the handshake ------------------------------------------------------------------------
 
+# The client chose the name, so it tells nothing of the node that it has none for it.
+cdef bint _is_misnamed(const Exchange* x, const TlsStream* t) noexcept nogil:
+    if x.passage or x.pool.tls_server_name.bytes or not x.host_bytes:
+        return False
+    if t.reason == SSL_R_CERTIFICATE_VERIFY_FAILED:
+        return x.verify_error in (X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH)
+    return t.reason == SSL_R_TLSV1_UNRECOGNIZED_NAME
+
+
 cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil:
     cdef NodeStats* stats = &w.stats.nodes[x.node.slot]
     cdef TlsStream* t = x.node.stream.tls
@@ -110,9 +139,12 @@ cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil:
     if result == STREAM_AGAIN:
         return 0
     if result < 0:
-        stats.handshake_failures += 1
         x.verify_error = <unsigned short> tls.SSL_get_verify_result(t.ssl)
         x.tls_error = t.error
+        x.misnamed = _is_misnamed(x, t)
+        if x.misnamed:
+            return -1
+        stats.handshake_failures += 1
         _forget(w.node_sessions[x.node.slot])
         return -1
     stats.handshakes += 1

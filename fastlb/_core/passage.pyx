@@ -60,7 +60,7 @@ cdef Exchange* _new(Worker* w, ClientConn* c) noexcept nogil:
 
 
 cdef void _note_hello(Exchange* x, const TlsClientHello* hello) noexcept nogil:
-    if hello.sni.bytes < sizeof(x.sni):
+    if hello.sni.bytes and hello.sni.bytes < sizeof(x.sni):
         x.sni_bytes = <unsigned char> hello.sni.bytes
         memcpy(x.sni, hello.sni.at, hello.sni.bytes)
     # The first name of the list; one that is longer than all known ones is left out.

@@ -61,6 +61,7 @@ cdef enum PlanFlags:
     SERVER_PROXY_PROTOCOL = 1        # PlanVirtualServer.flags: trusted peers send a PROXY header
     SERVER_NOT_TLS_IS_TCP = 2        # tls: what is not TLS is relayed all the same
     SERVER_CLIENT_SUBJECT = 4        # https: nodes are told who the client's certificate names
+    SERVER_NO_SUBJECT_OF_CLIENTS = 8  # its nodes are told so, here or elsewhere: clients can't
     POOL_DRAIN_LAST_REFUSE = 1       # PlanPool.flags
     POOL_TLS = 2                     # TLS towards the nodes
     POOL_PROXY_V1 = 4                # nodes are sent a PROXY header

@@ -567,5 +567,6 @@ SERVER_FLAGS = {
     "proxy_protocol": SERVER_PROXY_PROTOCOL,
     "not_tls_is_tcp": SERVER_NOT_TLS_IS_TCP,
     "client_subject": SERVER_CLIENT_SUBJECT,
+    "no_subject_of_clients": SERVER_NO_SUBJECT_OF_CLIENTS,
 }
 PROXY_FLAGS = {"off": 0, "v1": POOL_PROXY_V1, "v2": POOL_PROXY_V2}

@@ -30,7 +30,8 @@ from fastlb._core.head cimport (
 )
 from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX
 from fastlb._core.plan cimport (
-    CLASS_HIDE_COOKIE, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT, Plan, PlanClass, PlanCookieName,
+    CLASS_HIDE_COOKIE, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT,
+    SERVER_NO_SUBJECT_OF_CLIENTS, Plan, PlanClass, PlanCookieName,
     plan_class, plan_cookie_names, plan_text,
 )
 from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at
@@ -196,16 +197,19 @@ cdef bint _is_client_certificate(Slice name) noexcept nogil:
 
 
 cdef int _set_client_certificate(Worker* w, Exchange* x, const char* buf) noexcept nogil:
-    # What a client says of itself there goes; what its handshake has shown comes.
+    # What a client says of itself there goes, wherever the nodes believe it; what its handshake
+    # has shown comes.
     cdef const Head* head = &w.request
     cdef const TlsStream* t = x.client.stream.tls
     cdef uint32_t i
-    if not x.server.flags & SERVER_CLIENT_SUBJECT or t == NULL:
+    if not x.server.flags & SERVER_NO_SUBJECT_OF_CLIENTS:
         return 0
     for i in range(head.field_count):
         if _is_client_certificate(slice_of(buf + head.fields[i].start, head.fields[i].name_bytes)) \
                 and edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
             return EDIT_FULL
+    if not x.server.flags & SERVER_CLIENT_SUBJECT or t == NULL:
+        return 0
     if t.subject == NULL:
         return 0 if scratch_add(w, "X-Client-Certificate: none\r\n", 28) else EDIT_FULL
     if (scratch_add(w, "X-Client-Certificate: verified\r\nX-Client-Certificate-Subject: ", 62)

@@ -37,6 +37,7 @@ cdef enum:
     # records or of key updates.
     FRUITLESS_BYTES_MAX = 2 * CIPHER_BYTES
     UNREAD_BYTES_MAX = 128 * 1024    # of our alerts, which the peer makes us send and does not take
+    REASON_MASK = 0xFFFF             # of an error's number; those of SSL end below
     KEPT_BYTES = 6 * 1024            # of memory in a BIO, while a connection rests
 
 cdef enum:                           # TlsStream.closing
@@ -123,7 +124,7 @@ cdef void tls_rest(TlsStream* t) noexcept nogil:
     # A BIO keeps what it once needed, so a large one gives way to a new one.
     cdef void* fresh
     cdef char* data
-    if t.outgoing_peak > KEPT_BYTES and t.waiting == 0:
+    if t.outgoing_peak > KEPT_BYTES and tls.BIO_get_mem_data(t.outgoing, &data) == 0:
         fresh = tls.BIO_new(tls.BIO_s_mem())
         if fresh != NULL:
             t.outgoing = fresh
@@ -227,6 +228,8 @@ cdef inline void _set_readable(TlsStream* t, Stream* s) noexcept nogil:
 
 cdef int _failed(TlsStream* t, Stream* s) noexcept nogil:
     # An alert may wait to be sent; after it nothing goes either way.
+    if not t.established:
+        t.reason = <uint16_t> (tls.ERR_get_error() & REASON_MASK)
     tls_flush(t, s)
     tls.ERR_clear_error()
     if t.established:
@@ -306,6 +309,17 @@ cdef int64_t _read(TlsStream* t, Stream* s, char* into, uint32_t room) noexcept 
     return _failed(t, s)
 
 
+# Sends what the library has answered to what was read: to updates of keys, to renegotiations.
+# False when there is more of it than a peer may leave unread, whatever data came in between.
+cdef inline bint _answers_fit(TlsStream* t, Stream* s) noexcept nogil:
+    cdef char* data
+    if likely(tls.BIO_get_mem_data(t.outgoing, &data) <= 0):
+        return True
+    if s.ready & STREAM_WRITABLE or t.waiting == 0:
+        tls_flush(t, s)
+    return tls.BIO_get_mem_data(t.outgoing, &data) <= UNREAD_BYTES_MAX
+
+
 cdef int64_t tls_recv(TlsStream* t, Stream* s, char* into, uint32_t room) noexcept nogil:
     cdef int64_t got
     BUG_ON(not t.established)
@@ -318,14 +332,13 @@ cdef int64_t tls_recv(TlsStream* t, Stream* s, char* into, uint32_t room) noexce
             got = _read(t, s, into, room)
             if got != STREAM_AGAIN:
                 return got
-            # An answer to what was read: to an update of keys, or to a renegotiation.
-            if not tls_flush(t, s) and t.waiting > UNREAD_BYTES_MAX:
-                return _failed(t, s)
-            if t.fruitless > FRUITLESS_BYTES_MAX:
+            if not _answers_fit(t, s) or t.fruitless > FRUITLESS_BYTES_MAX:
                 return _failed(t, s)
             if t.drained:
                 s.ready &= ~STREAM_READABLE
                 return STREAM_AGAIN
+        elif not _answers_fit(t, s):
+            return _failed(t, s)
         got = _fill(t, s, room)
         if got == STREAM_AGAIN:
             return STREAM_AGAIN

@@ -55,11 +55,12 @@ cdef int tunnel_run(Worker* w, Stream* client, Stream* node, Flow* up, Flow* dow
         stream_shutdown(node)
     if down.ended and not down_ended and (not ended or client.tls != NULL):
         stream_shutdown(client)
-    if ended and stream_waits(node) and not node.ready & STREAM_ERROR:
-        return TUNNEL_OPEN           # what is encrypted already is still to be taken
     if ended:
         # A node that would not take all of it did not end in order.
-        return TUNNEL_BROKEN if node.ready & STREAM_ERROR else TUNNEL_ENDED
+        if node.ready & STREAM_ERROR:
+            return TUNNEL_BROKEN
+        # Nobody else waits until it has taken what is encrypted; a client lingers.
+        return TUNNEL_OPEN if stream_waits(node) else TUNNEL_ENDED
     if upward == TUNNEL_AGAIN or downward == TUNNEL_AGAIN:
         return TUNNEL_AGAIN
     return TUNNEL_OPEN

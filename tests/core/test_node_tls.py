@@ -83,10 +83,25 @@ def test_a_session_serves_one_plan_only(authority: Authority, pem: bytes) -> Non
 
 
 def test_failures_are_counted(authority: Authority, node: TlsNode) -> None:
-    with worker(secured(authority, node)) as w:
-        assert ask(w, "three.test").status == 503
+    config = secured(authority, node)
+    config["pools"]["web"]["tls"]["server_name"] = "three.test"
+    with worker(config) as w:
+        assert ask(w, "one.test").status == 503
         stats = w.node_stats()
         assert (stats["handshake_failures"], stats["connect_failures"]) == (1, 1)
+        w.wait_objects(clients=0, node_connections=0, tls_streams=0)
+
+
+def test_a_name_that_the_client_chose_is_no_failure_of_the_node(
+    authority: Authority, pem: bytes
+) -> None:
+    with Closing("a", pem) as a, worker(secured(authority, a)) as w:
+        assert ask(w, "one.test").status == 200
+        assert ask(w, "three.test").status == 502
+        stats = w.node_stats()
+        assert (stats["handshake_failures"], stats["connect_failures"]) == (0, 0)
+        assert ask(w, "one.test").status == 200
+        assert [one["reused"] for one in a.handshakes] == [False, True]
         w.wait_objects(clients=0, node_connections=0, tls_streams=0)
 
 

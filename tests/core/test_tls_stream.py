@@ -14,6 +14,7 @@ from OpenSSL import SSL
 from fastlb import tls_addresses
 from fastlb._core import _testing_tls as core
 from tests.core.handshakes import certificate, client_context
+from tests.harness.tls_records import Records
 from tests.harness.wait import TIMEOUT
 
 tls_addresses.load()
@@ -287,3 +288,52 @@ def test_a_session_is_resumed(context: SSL.Context, version: str) -> None:
             assert isinstance(result, tuple)
             session = result[0]
             assert result[1] is reused
+
+
+# --- records that no library sends --------------------------------------------------------
+
+
+def by_hand(folder: Path, talk: Callable[[socket.socket, Records], object]) -> object:
+    """A client whose records are made by the test, once its handshake is done."""
+
+    def client(sock: socket.socket) -> object:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.keylog_filename = str(folder / "keys")
+        with context.wrap_socket(sock, suppress_ragged_eofs=False) as secure:
+            suite = secure.cipher()
+            assert suite is not None
+            bare = socket.socket(fileno=socket.dup(secure.fileno()))
+            with bare:
+                return talk(bare, Records(suite[0], folder / "keys"))
+
+    return client
+
+
+def test_records_made_by_hand_are_understood(context: SSL.Context, tmp_path: Path) -> None:
+    def talk(sock: socket.socket, records: Records) -> None:
+        sock.sendall(records.record(b"one") + records.update() + records.record(b"two"))
+
+    with serving(context, by_hand(tmp_path, talk)) as one:  # type: ignore[arg-type]
+        assert one.read(6) == b"onetwo"
+
+
+def test_answers_that_nobody_reads_are_not_gathered_without_end(
+    context: SSL.Context, tmp_path: Path
+) -> None:
+    """Each update of keys wants one in return; the data in between makes none of them idle."""
+    count = 20_000
+
+    def talk(sock: socket.socket, records: Records) -> None:
+        for _ in range(count // 100):
+            sock.sendall(b"".join(records.update() + records.record(b"x") for _ in range(100)))
+
+    with serving(context, by_hand(tmp_path, talk)) as one:  # type: ignore[arg-type]
+        one.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        got, data = b"", 0
+        while isinstance(got := one.recv(), bytes) and data < count:
+            data += len(got)
+        one.ours.shutdown(socket.SHUT_RDWR)
+    assert got == "failed"
+    assert data < count

@@ -134,7 +134,7 @@ def test_the_name_is_the_requests_where_none_is_given(authority: Authority) -> N
             assert len(a.handshakes) == 2, "a pooled connection is for one name"
             with p.client() as c:
                 c.send(request("/", host="wrong.test"))
-                assert c.response().status == 503
+                assert c.response().status == 502
 
 
 def test_an_address_as_name(authority: Authority) -> None:
