@@ -313,7 +313,7 @@ class EarlyEnd:
         self.context.load_cert_chain(file)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(20)
-        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         self.may_read = threading.Event()
         self.received = 0
         self.thread = threading.Thread(target=self.serve, daemon=True)
