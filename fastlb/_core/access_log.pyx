@@ -16,7 +16,9 @@ from fastlb._core.address cimport (
 from fastlb._core.connection cimport AccessLog, Exchange, TlsStream, Worker
 from fastlb._core.decision cimport decision_node_name
 from fastlb._core.head cimport head_error_name
-from fastlb._core.outcome cimport CAUSE_NODE_HANDSHAKE, cause_name, found_in_name, outcome_name
+from fastlb._core.outcome cimport (
+    CAUSE_HANDSHAKE_FAILED, CAUSE_NODE_HANDSHAKE, cause_name, found_in_name, outcome_name,
+)
 from fastlb._core.plan cimport LOG_COMBINED, Plan, Text, plan_class, plan_text
 from fastlb._core.request cimport request_head_at
 from fastlb._core.slice cimport Slice, slice_of
@@ -289,6 +291,17 @@ cdef void _add_tls(AccessLog* log, const TlsStream* t) noexcept nogil:
         _add_string(log, ",\"sni\":", slice_of(t.sni, t.sni_bytes))
 
 
+cdef void _add_handshake_error(AccessLog* log, const Exchange* x) noexcept nogil:
+    cdef const char* text = NULL
+    if x.verify_error:
+        text = tls.X509_verify_cert_error_string(x.verify_error)
+    elif x.tls_error:
+        text = tls.ERR_reason_error_string(x.tls_error)
+    if text != NULL:
+        _add(log, ":", 1)
+        _add_text(log, text)
+
+
 cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
     cdef AccessLog* log = &w.log
     _add_text(log, "{\"time\":\"")
@@ -330,9 +343,8 @@ cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
         if x.head_error:
             _add(log, ":", 1)
             _add_text(log, head_error_name(-<int> x.head_error))
-        if x.verify_error and x.cause == CAUSE_NODE_HANDSHAKE:
-            _add(log, ":", 1)
-            _add_text(log, tls.X509_verify_cert_error_string(x.verify_error))
+        if x.cause == CAUSE_NODE_HANDSHAKE or x.cause == CAUSE_HANDSHAKE_FAILED:
+            _add_handshake_error(log, x)
         _add(log, "\"", 1)
     _add(log, "}\n", 2)
 

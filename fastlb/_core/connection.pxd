@@ -56,6 +56,7 @@ ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     uint8_t kept                     # towards a node: its session is kept already
     const void* context              # towards a node: SSL_CTX that it is by
     uint64_t generation              # towards a node: of the plan that it is by
+    unsigned long error              # of the library: why the handshake failed; 0: unknown
     uint8_t sni_bytes                # of `sni`; 0: none
     char sni[255]                    # server name that the client asked for, or we of a node
 
@@ -239,7 +240,8 @@ ctypedef struct Exchange:
     uint8_t head_error               # with CAUSE_BAD_REQUEST and CAUSE_BAD_RESPONSE: -HeadError
     uint16_t status
     uint8_t misnamed                 # the node is not whom the client's Host names
-    uint16_t verify_error            # with CAUSE_NODE_HANDSHAKE: X509_V_ERR_*; 0: not that
+    uint16_t verify_error            # of a handshake that failed: X509_V_ERR_*; 0: not that
+    unsigned long tls_error          # and what the library says of it, which may be nothing: 0
     uint64_t started_us
     uint64_t connected_us
     uint64_t sent_us                 # the request's head went out

@@ -140,6 +140,7 @@ cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil:
         return 0
     if result < 0:
         x.verify_error = <unsigned short> tls.SSL_get_verify_result(t.ssl)
+        x.tls_error = t.error
         x.misnamed = _is_misnamed(x, t)
         if x.misnamed:
             return -1

@@ -10,7 +10,7 @@ from fastlb._core.attempt cimport (
 from fastlb._core.buffer cimport buffer_pending
 from fastlb._core.connection cimport (
     CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_LINGER, DONE_RESET, Exchange, NodeConn,
-    STAGE_CONNECT, STAGE_TUNNEL, STREAM_ERROR, Stream, Worker, post_client,
+    STAGE_CONNECT, STAGE_TUNNEL, STREAM_ERROR, Stream, TlsStream, Worker, post_client,
 )
 from fastlb._core.decide cimport decide, decide_learn
 from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, DecideInput
@@ -35,6 +35,7 @@ from fastlb._core.tls_hello cimport (
     TLS_FLIGHT_OPEN, TlsClientHello, tls_server_flight, tls_server_flight_begin,
     tls_session_id_hash,
 )
+from fastlb._core.tls_library cimport tls
 from fastlb._core.tunnel cimport (
     TUNNEL_AGAIN, TUNNEL_ENDED, TUNNEL_OPEN, tunnel_run, tunnel_start,
 )
@@ -110,6 +111,14 @@ cdef void passage_begin(Worker* w, ClientConn* c, const TlsClientHello* hello) n
     _act(w, x)
 
 
+# What is known of a handshake on https that does not go on.
+cdef void _note_handshake(Exchange* x, const TlsStream* t) noexcept nogil:
+    x.sni_bytes = t.sni_bytes
+    memcpy(x.sni, t.sni, t.sni_bytes)
+    x.verify_error = <unsigned short> tls.SSL_get_verify_result(t.ssl)
+    x.tls_error = t.error
+
+
 cdef void passage_refuse(Worker* w, ClientConn* c, int cause) noexcept nogil:
     cdef Exchange* x = _new(w, c)
     cdef int server = w.server_index[c.virtual_server_slot]
@@ -117,6 +126,8 @@ cdef void passage_refuse(Worker* w, ClientConn* c, int cause) noexcept nogil:
         return
     x.refused = True
     x.cause = <unsigned char> cause
+    if c.stream.tls != NULL:
+        _note_handshake(x, c.stream.tls)
     if server >= 0:
         x.server = plan_virtual_server(w.snapshot.plan, <uint32_t> server)
     # On https an alert, or an answer in plain text, has been sent, and must arrive.

@@ -54,5 +54,6 @@ ctypedef struct TlsLibrary:
     long (*BIO_get_mem_data)(void* bio, char** data) noexcept nogil
     void (*ERR_clear_error)() noexcept nogil
     unsigned long (*ERR_get_error)() noexcept nogil
+    const char* (*ERR_reason_error_string)(unsigned long error) noexcept nogil
 
 cdef TlsLibrary tls

@@ -12,7 +12,7 @@ NAMES = (
     "SSL_get1_session", "SSL_SESSION_free", "SSL_version",
     "SSL_get0_alpn_selected", "SSL_set_tlsext_status_ocsp_resp", "OPENSSL_malloc", "BIO_new",
     "BIO_s_mem", "BIO_free", "BIO_read", "BIO_write", "BIO_get_mem_data", "ERR_clear_error",
-    "ERR_get_error",
+    "ERR_get_error", "ERR_reason_error_string",
 )
 
 

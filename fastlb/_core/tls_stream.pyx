@@ -263,6 +263,7 @@ cdef int tls_handshake(TlsStream* t, Stream* s) noexcept nogil:
         if result == 1:
             return _established(t, s)
         if tls.SSL_get_error(t.ssl, result) != SSL_ERROR_WANT_READ:
+            t.error = tls.ERR_get_error()
             return _failed(t, s)
         t.holds = False
         tls_flush(t, s)

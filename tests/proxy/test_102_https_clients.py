@@ -246,7 +246,7 @@ def test_the_oldest_version(abc, certificates, minimum, offered, taken):
             assert f", {taken}, Cipher" in said.text
         else:
             assert "alert protocol version" in said.text
-            assert p.log(1)[0]["cause"] == "handshake-failed"
+            assert p.log(1)[0]["cause"] == "handshake-failed:unsupported protocol"
 
 
 # ---- resumption ----

@@ -109,7 +109,7 @@ def test_a_node_without_tls(authority: Authority) -> None:
 
     with Plain() as plain, proxy(secured(authority, plain)) as p:
         assert visit(p).status == 503
-        assert p.log(1)[0]["cause"] == "node-handshake-failed"
+        assert p.log(1)[0]["cause"] == "node-handshake-failed:wrong version number"
 
 
 def test_a_node_that_does_not_answer_the_hello(authority: Authority) -> None:
@@ -313,7 +313,7 @@ class EarlyEnd:
         self.context.load_cert_chain(file)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(20)
-        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         self.may_read = threading.Event()
         self.received = 0
         self.thread = threading.Thread(target=self.serve, daemon=True)
