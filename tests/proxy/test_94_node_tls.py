@@ -4,7 +4,6 @@ import contextlib
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from tests.harness.certificates import Authority, pem_of, pem_of_key
 from tests.harness.chop import Chopper
 from tests.harness.client import Client
 from tests.harness.node import Exchange
+from tests.harness.tcp import Peer
 from tests.harness.tls_client import TlsClient
 from tests.harness.tls_node import TlsNode
-from tests.harness.wait import until
+from tests.harness.wait import TIMEOUT, until
 
 UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "echo")]
 
@@ -312,7 +312,7 @@ class EarlyEnd:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(file)
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(20)
+        self.listener.settimeout(TIMEOUT)
         self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         self.may_read = threading.Event()
         self.received = 0
@@ -322,7 +322,7 @@ class EarlyEnd:
     def serve(self) -> None:
         with self.listener:
             connection = self.listener.accept()[0]
-        connection.settimeout(20)
+        connection.settimeout(TIMEOUT)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = self.context.wrap_bio(incoming, outgoing, server_side=True)
         with connection:
@@ -330,7 +330,7 @@ class EarlyEnd:
             with contextlib.suppress(ssl.SSLWantReadError):
                 tls.unwrap()
             connection.sendall(outgoing.read())
-            assert self.may_read.wait(20)
+            assert self.may_read.wait(TIMEOUT)
             with contextlib.suppress(ssl.SSLZeroReturnError):  # close_notify
                 while data := self.until_done(
                     lambda: tls.read(65536), connection, incoming, outgoing
@@ -359,19 +359,10 @@ def test_the_last_bytes_reach_a_node_that_takes_its_time(
     """Both sides have ended while cipher text still waits for the node's socket."""
     node = EarlyEnd(pem(authority, "web.internal"), tmp_path)
     with proxy(secured(authority, node.address, server={"protocol": "tcp"})) as p:
-        client = socket.create_connection(p.address())
-        client.settimeout(20)
-        assert client.recv(1) == b""
-        client.setblocking(False)
-        sent = 0
-        full = 0
-        while full < 3:  # all that fits on the way
-            try:
-                sent += client.send(bytes(65536))
-            except BlockingIOError:
-                full += 1
-                time.sleep(0.05)
-        client.shutdown(socket.SHUT_WR)
+        client = Peer.connect(p.address())
+        assert client.sock.recv(1) == b""
+        sent = client.flood()
+        client.half_close()
         node.may_read.set()
         node.thread.join()
         client.close()
