@@ -134,6 +134,7 @@ ctypedef struct ClientConn:
     ClientConn* all_prev
     Address peer                     # unset for unix sockets; or as a PROXY header says
     Address local                    # where it connected to; all zero for unix sockets
+    uint8_t nameless                 # a PROXY header named no client: a request can't do it either
     uint8_t local_known              # `local` was asked for: most plans never do
     uint8_t state                    # ClientState
     uint8_t opening                  # OpeningStage, in CLIENT_OPENING
