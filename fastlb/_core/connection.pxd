@@ -31,6 +31,7 @@ cdef enum StreamReady:               # Stream.ready: what the kernel said and we
     STREAM_ERROR = 16                # reset, or another error: nothing more goes either way
     STREAM_RESET = 32                # a write met a reset: the end that a read sees is none
     STREAM_URGENT = 64               # urgent data came: reads stop short of it with more behind
+    STREAM_MUTED = 128               # what comes wakes nobody: there is enough that cannot go on
 
 ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     void* ssl                        # SSL of the TLS library; owner of both BIOs
@@ -101,6 +102,7 @@ ctypedef struct Flow:
     uint8_t decode                   # chunked is decoded for an HTTP/1.0 client
     uint8_t large                    # the last read filled a small buffer: take large ones
     uint8_t last                     # what ends with the connection, and the last of it is here
+    uint8_t stalls                   # calls in a row that moved nothing: the target was full
     uint8_t more                     # the last splice took all it asked for: more will follow
     uint8_t ended                    # tunnels: the source's end was passed on; else: target broken
     # Shown all that was received before it is sent on, while it is set; nothing is spliced then.
