@@ -9,6 +9,7 @@ and demands on clients: the session id context is a hash of them.
 """
 
 import hashlib
+import ipaddress
 import os
 import time
 from collections import deque
@@ -232,11 +233,20 @@ def _pool_one(mark: bytes, pool: PoolMaterial, trusted: tuple[bytes, ...], made:
     param = lib.SSL_CTX_get0_param(context._context)
     lib.X509_VERIFY_PARAM_set_hostflags(param, HOST_FLAGS)
     if pool.server_name:
-        name = pool.server_name.encode()
-        _succeeded(lib.X509_VERIFY_PARAM_set1_host(param, name, len(name)))
+        _demand(param, pool.server_name)
     if pool.chain:
         _identity(context, pool.chain, pool.key)
     return _keep(one, made)
+
+
+def _demand(param: Any, name: str) -> None:
+    try:
+        ip = ipaddress.ip_address(name).packed
+    except ValueError:
+        text = name.encode()
+        _succeeded(lib.X509_VERIFY_PARAM_set1_host(param, text, len(text)))
+    else:
+        _succeeded(lib.X509_VERIFY_PARAM_set1_ip(param, ip, len(ip)))
 
 
 def try_pool(pool: PoolMaterial, trusted: tuple[bytes, ...]) -> None:

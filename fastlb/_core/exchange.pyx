@@ -133,8 +133,10 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
         exchange_reply(w, x, 503, CAUSE_STOPPED)
         return
     x.server = plan_virtual_server(x.snapshot.plan, <uint32_t> server)
-    forwarded_client(x.snapshot.plan, x.server, &c.peer, head, request_head_at(x),
-                     &x.client_address)
+    x.client_address = c.peer
+    if not c.nameless:
+        forwarded_client(x.snapshot.plan, x.server, &c.peer, head, request_head_at(x),
+                         &x.client_address)
     _choose_pool(w, x)
     if bad_body:
         x.client_persists = False

@@ -23,6 +23,7 @@ from fastlb._core.tls_library cimport tls
 from fastlb._core.tls_stream cimport tls_flush, tls_handshake, tls_open
 
 cdef enum:                           # of <openssl/sslerr.h> and <openssl/x509_vfy.h>
+    REASON_MASK = 0xFFFF             # of an error's number; those of SSL end below
     SSL_R_CERTIFICATE_VERIFY_FAILED = 134
     SSL_R_TLSV1_UNRECOGNIZED_NAME = 1112
     X509_V_ERR_HOSTNAME_MISMATCH = 62
@@ -127,9 +128,9 @@ cdef bint node_tls_open(Worker* w, Exchange* x) noexcept nogil:
 cdef bint _is_misnamed(const Exchange* x, const TlsStream* t) noexcept nogil:
     if x.passage or x.pool.tls_server_name.bytes or not x.host_bytes:
         return False
-    if t.reason == SSL_R_CERTIFICATE_VERIFY_FAILED:
+    if t.error & REASON_MASK == SSL_R_CERTIFICATE_VERIFY_FAILED:
         return x.verify_error in (X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH)
-    return t.reason == SSL_R_TLSV1_UNRECOGNIZED_NAME
+    return t.error & REASON_MASK == SSL_R_TLSV1_UNRECOGNIZED_NAME
 
 
 cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil:

@@ -37,7 +37,6 @@ cdef enum:
     # records or of key updates.
     FRUITLESS_BYTES_MAX = 2 * CIPHER_BYTES
     UNREAD_BYTES_MAX = 128 * 1024    # of our alerts, which the peer makes us send and does not take
-    REASON_MASK = 0xFFFF             # of an error's number; those of SSL end below
     KEPT_BYTES = 6 * 1024            # of memory in a BIO, while a connection rests
 
 cdef enum:                           # TlsStream.closing
@@ -229,7 +228,7 @@ cdef inline void _set_readable(TlsStream* t, Stream* s) noexcept nogil:
 cdef int _failed(TlsStream* t, Stream* s) noexcept nogil:
     # An alert may wait to be sent; after it nothing goes either way.
     if not t.established:
-        t.reason = <uint16_t> (tls.ERR_get_error() & REASON_MASK)
+        t.error = tls.ERR_get_error()
     tls_flush(t, s)
     tls.ERR_clear_error()
     if t.established:
@@ -263,7 +262,6 @@ cdef int tls_handshake(TlsStream* t, Stream* s) noexcept nogil:
         if result == 1:
             return _established(t, s)
         if tls.SSL_get_error(t.ssl, result) != SSL_ERROR_WANT_READ:
-            t.error = tls.ERR_get_error()
             return _failed(t, s)
         t.holds = False
         tls_flush(t, s)

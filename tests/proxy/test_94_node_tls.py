@@ -146,6 +146,15 @@ def test_an_address_as_name(authority: Authority) -> None:
                 assert answer.json()["sni"] is None
 
 
+@pytest.mark.parametrize(("name", "status"), [("192.0.2.7", 200), ("192.0.2.8", 503)])
+def test_an_address_that_is_configured_as_name(
+    authority: Authority, name: str, status: int
+) -> None:
+    with TlsNode("a", pem(authority, "192.0.2.7")) as a:
+        with proxy(secured(authority, a, tls={"server_name": name})) as p:
+            assert visit(p).status == status
+
+
 def test_our_own_certificate(authority: Authority) -> None:
     us = authority.certificate("proxy-1", client=True)
     ca = authority.file.read_bytes()
