@@ -362,8 +362,8 @@ class Limits(Table, frozen=True, kw_only=True):
     buffers_bytes: Annotated[int, Size("4MiB", "1024GiB")] = 256 << 20
     """All body and relay memory of one worker."""
     handshakes: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    """TLS handshakes under way at one time, of all workers together; further ones wait. 0: no
-    limit."""
+    """TLS handshakes under way at one time, of all workers together; further ones wait, also for
+    those whose clients stall, at most for `timeouts.handshake`. 0: no limit."""
     handshakes_per_second: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     """TLS handshakes begun in a second, of all workers together; further ones wait. 0: no
     limit."""

@@ -7,8 +7,8 @@ from libc.string cimport memset
 from fastlb._core cimport system
 from fastlb._core.buffer cimport buffer_pool_free, buffer_pool_init
 from fastlb._core.connection cimport (
-    STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_URGENT, STREAM_WRITABLE,
-    Snapshot, Stream, Worker,
+    STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_MUTED, STREAM_READABLE, STREAM_URGENT,
+    STREAM_WRITABLE, Snapshot, Stream, Worker,
 )
 from fastlb._core.plan cimport Plan
 from fastlb._core.stats cimport WorkerStats
@@ -18,7 +18,7 @@ from fastlb._core.upstream cimport upstream_bury, upstream_drop_all_idle
 
 READY = {
     STREAM_READABLE: "readable", STREAM_WRITABLE: "writable", STREAM_HUP: "hup",
-    STREAM_EOF: "eof", STREAM_ERROR: "error", STREAM_URGENT: "urgent",
+    STREAM_EOF: "eof", STREAM_ERROR: "error", STREAM_URGENT: "urgent", STREAM_MUTED: "muted",
 }
 cdef enum:
     EVENTS = 64

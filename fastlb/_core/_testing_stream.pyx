@@ -8,8 +8,8 @@ from fastlb._core._testing_rig cimport End, Rig
 from fastlb._core.connection cimport Pipe
 from fastlb._core.edit cimport iovec
 from fastlb._core.stream cimport (
-    STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_recv, stream_send,
-    stream_shutdown, stream_splice_in, stream_splice_out,
+    STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_mute, stream_recv,
+    stream_send, stream_shutdown, stream_splice_in, stream_splice_out, stream_unmute,
 )
 
 RESULTS = {STREAM_AGAIN: "again", STREAM_END: "end", STREAM_FAILED: "failed"}
@@ -29,6 +29,14 @@ def recv(End end, uint32_t room):
         return into[:got] if got > 0 else RESULTS[got]
     finally:
         free(into)
+
+
+def mute(Rig rig, End end):
+    stream_mute(rig.w, &end.stream)
+
+
+def unmute(Rig rig, End end):
+    stream_unmute(rig.w, &end.stream)
 
 
 def send(End end, *pieces):

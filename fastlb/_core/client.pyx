@@ -41,7 +41,7 @@ from fastlb._core.passage cimport (
 from fastlb._core.plan cimport Plan, plan_virtual_server
 from fastlb._core.stream cimport (
     STREAM_AGAIN, stream_close, stream_ignore, stream_note, stream_recv, stream_register,
-    stream_rest, stream_shutdown, stream_waits,
+    stream_rest, stream_shutdown, stream_unmute, stream_waits,
 )
 from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
 
@@ -338,6 +338,7 @@ cdef void client_request_done(Worker* w, ClientConn* c, int how) noexcept nogil:
         # It asked for this, and has sent nothing since.
         _close(w, c, False)
         return
+    stream_unmute(w, &c.stream)
     if how != DONE_KEEP or w.stopping:
         _linger(w, c)
         return

@@ -31,6 +31,7 @@ cdef enum StreamReady:               # Stream.ready: what the kernel said and we
     STREAM_ERROR = 16                # reset, or another error: nothing more goes either way
     STREAM_RESET = 32                # a write met a reset: the end that a read sees is none
     STREAM_URGENT = 64               # urgent data came: reads stop short of it with more behind
+    STREAM_MUTED = 128               # what comes wakes nobody: there is enough that cannot go on
 
 ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     void* ssl                        # SSL of the TLS library; owner of both BIOs
@@ -51,6 +52,7 @@ ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     uint8_t drained                  # the last recv emptied the socket, and no event since
     char* subject                    # of the client's certificate, which was verified; NULL: none
     uint32_t subject_bytes
+    uint8_t asked                    # of a client: for its certificate, whether it has one or not
     uint8_t kept                     # towards a node: its session is kept already
     const void* context              # towards a node: SSL_CTX that it is by
     uint64_t generation              # towards a node: of the plan that it is by
@@ -100,6 +102,7 @@ ctypedef struct Flow:
     uint8_t decode                   # chunked is decoded for an HTTP/1.0 client
     uint8_t large                    # the last read filled a small buffer: take large ones
     uint8_t last                     # what ends with the connection, and the last of it is here
+    uint8_t stalls                   # calls in a row that moved nothing: the target was full
     uint8_t more                     # the last splice took all it asked for: more will follow
     uint8_t ended                    # tunnels: the source's end was passed on; else: target broken
     # Shown all that was received before it is sent on, while it is set; nothing is spliced then.
@@ -132,6 +135,7 @@ ctypedef struct ClientConn:
     ClientConn* all_prev
     Address peer                     # unset for unix sockets; or as a PROXY header says
     Address local                    # where it connected to; all zero for unix sockets
+    uint8_t nameless                 # a PROXY header named no client: a request can't do it either
     uint8_t local_known              # `local` was asked for: most plans never do
     uint8_t state                    # ClientState
     uint8_t opening                  # OpeningStage, in CLIENT_OPENING

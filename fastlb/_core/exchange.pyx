@@ -35,8 +35,8 @@ from fastlb._core.outcome cimport (
     CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
 )
 from fastlb._core.plan cimport (
-    PROTOCOL_HTTP, PROTOCOL_HTTPS, Plan, PlanClass, PlanVirtualServer, plan_class, plan_pool,
-    plan_text, plan_virtual_server,
+    PROTOCOL_HTTP, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT, Plan, PlanClass, PlanVirtualServer,
+    plan_class, plan_pool, plan_text, plan_virtual_server,
 )
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,
@@ -92,10 +92,14 @@ cdef void _choose_pool(Worker* w, Exchange* x) noexcept nogil:
         plan, x.server, route_host(slice_of(data + x.host, x.host_bytes)), path))
 
 
-# Whether the connection is of the kind that the virtual server has now: what is promised on https
-# (Secure, verified certificates) holds for none that began without it.
-cdef inline bint _speaks(const ClientConn* c, const PlanVirtualServer* server) noexcept nogil:
-    return server.protocol == (PROTOCOL_HTTPS if c.stream.tls != NULL else PROTOCOL_HTTP)
+# Whether a connection that began now would be one of this kind: a reload may have begun to ask for
+# TLS, or for certificates, and who has been there before must not stay without.
+cdef inline bint _is_as_demanded(const ClientConn* c,
+                                 const PlanVirtualServer* server) noexcept nogil:
+    if likely(c.stream.tls == NULL):
+        return server.protocol == PROTOCOL_HTTP
+    return server.protocol == PROTOCOL_HTTPS and (
+        c.stream.tls.asked or not server.flags & SERVER_CLIENT_SUBJECT)
 
 
 cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
@@ -120,16 +124,19 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
     body_start(&x.up.body, head.framing, head.content_length)
     x.up.data_bytes_max = x.snapshot.plan.limits.body_bytes
     bad_body = flow_frame(&x.up, x.head_end, buffer.end - x.head_end) != 0
-    if server < 0 or not _speaks(c, plan_virtual_server(x.snapshot.plan, <uint32_t> server)):
-        # The virtual server went with a reload; what is open on it ends.
+    if server < 0 or not _is_as_demanded(c, plan_virtual_server(x.snapshot.plan,
+                                                                <uint32_t> server)):
+        # The virtual server went with a reload, or changed; what is open on it ends.
         x.refused = True
         x.client_address = c.peer
         x.client_persists = False
         exchange_reply(w, x, 503, CAUSE_STOPPED)
         return
     x.server = plan_virtual_server(x.snapshot.plan, <uint32_t> server)
-    forwarded_client(x.snapshot.plan, x.server, &c.peer, head, request_head_at(x),
-                     &x.client_address)
+    x.client_address = c.peer
+    if not c.nameless:
+        forwarded_client(x.snapshot.plan, x.server, &c.peer, head, request_head_at(x),
+                         &x.client_address)
     _choose_pool(w, x)
     if bad_body:
         x.client_persists = False

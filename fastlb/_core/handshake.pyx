@@ -17,7 +17,7 @@ from fastlb._core.outcome cimport (
 )
 from fastlb._core.plan cimport (
     SERVER_CLIENT_SUBJECT, TICKET_NAME_BYTES, Plan, PlanServerName, PlanVirtualServer,
-    plan_server_names, plan_text, plan_virtual_server,
+    plan_server_names, plan_text,
 )
 from fastlb._core.slice cimport Slice, ascii_lower, slice_of
 from fastlb._core.stats cimport VirtualServerStats
@@ -214,6 +214,7 @@ cdef int handshake_begin(Worker* w, ClientConn* c, const PlanVirtualServer* serv
         return -CAUSE_NO_BUFFER
     c.stream.tls = t
     _note_name(t, hello.sni)
+    t.asked = server.flags & SERVER_CLIENT_SUBJECT != 0
     if w.snapshot.plan.limits.handshakes_per_second:
         h.tokens -= PER_SECOND if h.tokens >= PER_SECOND else h.tokens
     h.running += 1
@@ -235,12 +236,10 @@ cdef int handshake_open(Worker* w, ClientConn* c, const PlanVirtualServer* serve
 
 cdef void _note_subject(Worker* w, ClientConn* c) noexcept nogil:
     # A certificate that was shown has been verified, or there would be no connection.
-    cdef int index = w.server_index[c.virtual_server_slot]
     cdef char[SUBJECT_BYTES_MAX] subject
     cdef TlsStream* t = c.stream.tls
     cdef uint32_t count
-    if index < 0 or not SERVER_CLIENT_SUBJECT & plan_virtual_server(
-            w.snapshot.plan, <uint32_t> index).flags:
+    if not t.asked:
         return
     count = hooks_peer_subject(t.ssl, subject, SUBJECT_BYTES_MAX)
     t.subject = <char*> malloc(count) if count else NULL

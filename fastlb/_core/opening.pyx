@@ -91,7 +91,8 @@ cdef int _refuse(Worker* w, ClientConn* c, int cause) noexcept nogil:
 # --- what has been received ---------------------------------------------------------------
 
 cdef void _adopt(ClientConn* c, const ProxyHeader* header) noexcept nogil:
-    # LOCAL, UNKNOWN: the connection is the proxy's own.
+    # LOCAL, UNKNOWN: the connection is the proxy's own, or of somebody that it has no name for.
+    c.nameless = not header.has_addresses
     if header.has_addresses:
         c.peer = header.source
         c.local = header.destination

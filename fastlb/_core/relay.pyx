@@ -21,14 +21,16 @@ from fastlb._core.debug cimport BUG_ON
 from fastlb._core.edit cimport iovec
 from fastlb._core.head cimport BODY_LENGTH, BODY_UNTIL_CLOSE
 from fastlb._core.stream cimport (
-    PIPE_BYTES, STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_recv,
-    stream_send, stream_send_more, stream_splice_in, stream_splice_out,
+    PIPE_BYTES, STREAM_AGAIN, STREAM_END, STREAM_FAILED, pipe_borrow, pipe_return, stream_mute,
+    stream_recv, stream_send, stream_send_more, stream_splice_in, stream_splice_out,
+    stream_unmute,
 )
 
 cdef enum:
     SPLICE_MIN_BYTES = 64 * 1024     # below it, two splices and a pipe cost more than the copy
     ROUNDS_MAX = 16                  # reads per call, and bytes: one bulk transfer starves nobody
     ONE_CALL_BYTES = 1024 * 1024
+    STALLS_MAX = 2                   # turns for nothing, before the source is muted
     ROOM_MIN_BYTES = 4096            # less room than this behind a kept head: take another buffer
 
 
@@ -276,12 +278,28 @@ cdef int _pull_spliced(Worker* w, Stream* source, Flow* flow, uint64_t expected)
     return 0
 
 
+cdef void _stall(Worker* w, Stream* source, Flow* flow, bint moved) noexcept nogil:
+    # Each segment that comes would wake us up to find the target full: thousands of turns per
+    # gigabyte, where the source is the faster one.
+    if moved:
+        flow.stalls = 0
+        return
+    flow.stalls += 1
+    if flow.stalls < STALLS_MAX:
+        return
+    flow.stalls = 0
+    if source != NULL and source.tls == NULL and source.ready & STREAM_READABLE:
+        stream_mute(w, source)
+
+
 cdef int flow_run(Worker* w, Stream* source, Stream* target, Flow* flow) noexcept nogil:
     cdef int result
     cdef int rounds = 0
     cdef uint64_t before = flow.bytes
     while True:
         result = flow_flush(w, target, flow)
+        if result == FLOW_WAIT_TARGET:
+            _stall(w, source, flow, flow.bytes != before)
         if result != FLOW_DONE:
             return result
         if flow.body.done:
@@ -290,6 +308,7 @@ cdef int flow_run(Worker* w, Stream* source, Stream* target, Flow* flow) noexcep
             flow.data.end = 0
         if not source.ready & STREAM_READABLE:
             _rest(w, flow)
+            stream_unmute(w, source)
             return FLOW_WAIT_SOURCE
         if rounds == ROUNDS_MAX or flow.bytes - before >= ONE_CALL_BYTES:
             return FLOW_AGAIN
@@ -298,6 +317,7 @@ cdef int flow_run(Worker* w, Stream* source, Stream* target, Flow* flow) noexcep
         if result == FLOW_WAIT_SOURCE or result == FLOW_SOURCE_END:
             # A tunnel may stay half closed for long.
             _rest(w, flow)
+            stream_unmute(w, source)
             return result
         if result == FLOW_BAD_BODY:
             # What came before the error is the message's own and still goes out.

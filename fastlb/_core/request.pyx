@@ -169,7 +169,8 @@ cdef int _add_forwarded_for(Worker* w, Exchange* x) noexcept nogil:
 cdef int _set_forwarded_proto(Worker* w, Exchange* x) noexcept nogil:
     cdef const Head* head = &w.request
     cdef int i = head.first[FIELD_X_FORWARDED_PROTO]
-    cdef bint trusted = i >= 0 and forwarded_trusts(x.snapshot.plan, x.server, &x.client.peer)
+    cdef bint trusted = i >= 0 and not x.client.nameless and forwarded_trusts(
+        x.snapshot.plan, x.server, &x.client.peer)
     cdef bint kept = False
     while i >= 0:
         if trusted and not head.fields[i].flags & FIELD_HOP:

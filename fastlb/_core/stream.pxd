@@ -7,7 +7,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastlb._core.connection cimport Pipe, Stream, Worker
+from fastlb._core.connection cimport STREAM_MUTED, Pipe, Stream, Worker
 from fastlb._core.debug cimport unlikely
 from fastlb._core.edit cimport iovec
 
@@ -21,6 +21,18 @@ cdef enum StreamResult:
 
 # Registers a connected or connecting socket; False when the kernel refuses.
 cdef bint stream_register(Worker* w, Stream* s) noexcept nogil
+# While its bytes cannot be passed on anyhow: those that come wake nobody. It stays readable; its
+# end, a reset and room to write are told of as before.
+cdef void stream_mute(Worker* w, Stream* s) noexcept nogil
+cdef void stream_hear(Worker* w, Stream* s) noexcept nogil
+
+
+# Before waiting for its bytes.
+cdef inline void stream_unmute(Worker* w, Stream* s) noexcept nogil:
+    if unlikely(s.ready & STREAM_MUTED):
+        stream_hear(w, s)
+
+
 # Notes the events of one turn.
 cdef void stream_note(Stream* s, uint32_t events) noexcept nogil
 # > 0: bytes received; else a StreamResult.

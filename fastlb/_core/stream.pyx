@@ -5,8 +5,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastlb._core.connection cimport (
-    STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_RESET, STREAM_URGENT,
-    STREAM_WRITABLE, Pipe, Stream, Worker,
+    STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_MUTED, STREAM_READABLE, STREAM_RESET,
+    STREAM_URGENT, STREAM_WRITABLE, Pipe, Stream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.edit cimport iovec
@@ -20,12 +20,29 @@ cdef enum:
     PIPES_FREE_MAX = 64
 
 
-cdef bint stream_register(Worker* w, Stream* s) noexcept nogil:
+cdef bint _watch(Worker* w, Stream* s, int operation, uint32_t events) noexcept nogil:
     cdef system.epoll_event event
-    event.events = (system.EPOLLIN | system.EPOLLPRI | system.EPOLLOUT | system.EPOLLRDHUP
-                    | <uint32_t> system.EPOLLET)
+    event.events = events | system.EPOLLOUT | system.EPOLLRDHUP | <uint32_t> system.EPOLLET
     event.data.ptr = s
-    return system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_ADD, s.fd, &event) == 0
+    return system.epoll_ctl(w.epoll_fd, operation, s.fd, &event) == 0
+
+
+cdef bint stream_register(Worker* w, Stream* s) noexcept nogil:
+    return _watch(w, s, system.EPOLL_CTL_ADD, system.EPOLLIN | system.EPOLLPRI)
+
+
+cdef void stream_mute(Worker* w, Stream* s) noexcept nogil:
+    BUG_ON(not s.ready & STREAM_READABLE)
+    BUG_ON(s.tls != NULL)
+    # The kernel takes ordinary bytes for EPOLLPRI, too, when it decides whom to wake.
+    if not s.ready & STREAM_MUTED and _watch(w, s, system.EPOLL_CTL_MOD, 0):
+        s.ready |= STREAM_MUTED
+
+
+cdef void stream_hear(Worker* w, Stream* s) noexcept nogil:
+    # The kernel tells of what is there already, too (epoll_ctl(2), EPOLL_CTL_MOD).
+    s.ready &= ~STREAM_MUTED
+    _watch(w, s, system.EPOLL_CTL_MOD, system.EPOLLIN | system.EPOLLPRI)
 
 
 cdef void stream_note(Stream* s, uint32_t events) noexcept nogil:

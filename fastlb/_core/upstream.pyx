@@ -17,6 +17,7 @@ from fastlb._core.node_tls cimport node_tls_keep
 from fastlb._core.slice cimport Slice, slice_equal, slice_of
 from fastlb._core.stream cimport (
     stream_close, stream_ignore, stream_is_quiet, stream_note, stream_register, stream_rest,
+    stream_unmute,
 )
 from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
 
@@ -172,6 +173,7 @@ cdef void upstream_return(Worker* w, NodeConn* n) noexcept nogil:
         return
     n.state = NODE_CONN_IDLE
     n.exchange = NULL
+    stream_unmute(w, &n.stream)
     if unlikely(n.stream.tls != NULL):
         node_tls_keep(w, n)
         stream_rest(&n.stream)

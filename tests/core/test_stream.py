@@ -208,6 +208,43 @@ def drain(end: End, room: int) -> bytes:
 # --- writing ---
 
 
+def test_a_muted_one_tells_of_no_bytes_until_it_is_heard_again(rig: Rig, ends) -> None:
+    end, peer = ends
+    rig.settle()
+    peer.send(b"first")
+    assert rig.turn(1000) == 1
+    core.mute(rig, end)
+    core.mute(rig, end)
+    rig.settle()
+    peer.send(b"second")
+    assert rig.turn(50) == 0
+    assert end.ready == {"readable", "writable", "muted"}
+    assert drain(end, 100) == b"firstsecond"
+    core.unmute(rig, end)
+    rig.settle()
+    assert end.ready == {"writable"}
+    peer.send(b"third")
+    assert rig.turn(1000) == 1
+    assert drain(end, 100) == b"third"
+    core.unmute(rig, end)
+    assert rig.turn() == 0
+
+
+def test_what_came_while_it_was_muted_is_told_of_then(rig: Rig, ends) -> None:
+    end, peer = ends
+    rig.settle()
+    peer.send(b"first")
+    assert rig.turn(1000) == 1
+    core.mute(rig, end)
+    rig.settle()
+    assert drain(end, 100) == b"first"
+    peer.send(b"second")
+    assert rig.turn(50) == 0
+    core.unmute(rig, end)
+    assert rig.turn(1000) == 1
+    assert drain(end, 100) == b"second"
+
+
 def test_whole_send_keeps_it_writable(rig: Rig, ends) -> None:
     end, peer = ends
     rig.settle()

@@ -217,3 +217,37 @@ def test_no_client_writes_what_nodes_believe_elsewhere(authority: Authority, oth
                 assert set(map(tuple, told(server).values())) == {()}
             (fields,) = told("free").values()
             assert "x_client_certificate_subject: CN=admin" in fields
+
+
+# --- who was there before a reload --------------------------------------------------------
+
+
+def certified(authority: Authority, node: Any, demands: str = "off") -> dict[str, Any]:
+    tls: dict[str, Any] = {"certificates": [authority.certificate("shop.test", file="s").table()]}
+    if demands != "off":
+        tls |= {"client_certificates": demands, "client_ca": str(authority.file)}
+    return settings(node, server={"protocol": "https", "tls": tls})
+
+
+def test_nobody_stays_without_tls(authority: Authority) -> None:
+    with HttpNode("a") as a, proxy(settings(a)) as p, p.client() as client:
+        assert client.ask("/1").status == 200
+        assert p.reload(certified(authority, a)).returncode == 0
+        assert client.ask("/2").status == 503
+        assert client.reader.rest() == b""
+        with TlsClient(p.address()) as other:
+            assert other.ask("/3").status == 200
+        assert [each.get("cause") for each in p.log(3)] == [None, "stopped", None]
+
+
+def test_nobody_stays_without_a_certificate(authority: Authority) -> None:
+    with HttpNode("a") as a, proxy(certified(authority, a)) as p:
+        with TlsClient(p.address()) as before:
+            assert before.ask("/1").status == 200
+            assert p.reload(certified(authority, a, "required")).returncode == 0
+            assert before.ask("/2").status == 503
+        assert p.reload(certified(authority, a)).returncode == 0
+        with TlsClient(p.address()) as after:
+            assert after.ask("/3").status == 200
+            assert p.reload(certified(authority, a)).returncode == 0
+            assert after.ask("/4").status == 200

@@ -105,6 +105,17 @@ def test_the_header_names_the_client(p: Proxy, header: bytes, client: str) -> No
     assert p.log_of(target)["client"] == client
 
 
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", V2_LOCAL])
+def test_who_has_no_name_does_not_give_himself_one(p: Proxy, header: bytes) -> None:
+    """The proxy in front is believed, not what it passes on without a word of whose it is."""
+    target = f"/nameless{next(numbers)}"
+    with p.client() as c:
+        c.send(header)
+        answer = c.ask(target, ("X-Forwarded-For", "9.9.9.9"), ("X-Forwarded-Proto", "https"))
+    assert dict(answer.json()["fields"])["X-Forwarded-Proto"] == "http"
+    assert p.log_of(target)["client"] == "127.0.0.1"
+
+
 def test_it_holds_for_all_requests_of_the_connection(p: Proxy) -> None:
     with p.client() as c:
         c.send(v1("198.51.100.1"))
