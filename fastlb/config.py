@@ -164,7 +164,8 @@ class Proxy(Table, frozen=True, kw_only=True):
     access_log: Annotated[str, Pattern(r"[^\x00]+", 'a file, "stdout", "syslog" or "off"')] = (
         "stdout"
     )
-    """Where a line per request goes: a file, `"stdout"`, `"syslog"` or `"off"`."""
+    """Where a line per request, or per connection on `tls` and `tcp`, goes: a file, `"stdout"`,
+    `"syslog"` or `"off"`."""
     access_log_format: Literal["json", "combined"] = "json"
     """`"json"`, or `"combined"`, which Apache and nginx write too."""
 
@@ -387,7 +388,7 @@ class Timeouts(Table, frozen=True, kw_only=True):
     """How long an idle connection to a node is kept for the next request; less than the nodes
     themselves keep it."""
     tunnel_ms: Annotated[int, Duration("1s", "8760h")] = 3_600_000
-    """For the next byte, either way, of a WebSocket or another tunnel."""
+    """For the next byte, either way, of a WebSocket or another tunnel, and on `tls` and `tcp`."""
     drain_ms: Annotated[int, Duration("1s", "24h", zero="at once")] = 30_000
     """For running requests to end, at `upgrade` and `stop`."""
 

@@ -1,5 +1,6 @@
-# Bytes in both directions, until both sides have ended: after 101 (RFC 9110 7.8), and later
-# for TCP and passed-through TLS. The end of one direction is passed on as a half-close.
+# Bytes in both directions, until both sides have ended: after 101 (RFC 9110 7.8), and in
+# passages: TCP, and TLS that is passed through. The end of one direction is passed on as a
+# half-close.
 
 from fastlb._core.connection cimport Flow, Stream, Worker
 

@@ -18,15 +18,21 @@ from .wait import TIMEOUT
 from .wire import Reader, request
 
 
-@cache
-def client_context(version: str = "any", tickets: bool = True, alpn: str = "") -> ssl.SSLContext:
-    """One for all clients alike: Python takes a session back only in the context that it is of."""
+def trusting_context(version: str, tickets: bool) -> ssl.SSLContext:
+    """Of a client that takes any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version, context.maximum_version = VERSIONS[version]
     if not tickets:
         context.options |= ssl.OP_NO_TICKET
+    return context
+
+
+@cache
+def client_context(version: str = "any", tickets: bool = True, alpn: str = "") -> ssl.SSLContext:
+    """One for all clients alike: Python takes a session back only in the context that it is of."""
+    context = trusting_context(version, tickets)
     context.sslsocket_class = PoliteSocket
     if alpn:
         context.set_alpn_protocols(alpn.split(","))

@@ -11,17 +11,12 @@ from typing import Any
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 
-from .tls_node import VERSIONS
+from .tls_client import trusting_context
 
 
 def client(version: str = "any", tickets: bool = True, **more: Any) -> ssl.SSLContext:
     """A client's context that trusts everybody; `alpn`, `ciphers`, `pair` (its certificate)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version, context.maximum_version = VERSIONS[version]
-    if not tickets:
-        context.options |= ssl.OP_NO_TICKET
+    context = trusting_context(version, tickets)
     if "alpn" in more:
         context.set_alpn_protocols(more["alpn"])
     if "ciphers" in more:

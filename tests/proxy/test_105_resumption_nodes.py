@@ -6,6 +6,8 @@ Like the stories of test_100_resumption.py, with its words.
 import random
 from collections import Counter
 
+import pytest
+
 from tests.harness import proxy
 from tests.harness.nginx import Nginx
 from tests.harness.openssl_server import GnutlsServer, OpensslServer, page_says_reused
@@ -52,6 +54,20 @@ def test_openssl_servers(tickets):
     for each in said:
         assert each.reused[:6] == [False, *[True] * 5]
         assert page_says_reused(each.text)
+
+
+@KINDS
+@pytest.mark.parametrize(("option", "version"), [("-tls1", "1.0"), ("-tls1_1", "1.1")])
+def test_versions_of_old(tickets, option, version):
+    """Which some nodes of an intranet still speak."""
+    weak = ["-cipher", "ALL:@SECLEVEL=0", *([] if tickets else ["-no_ticket"])]
+    with OpensslServer(PEM, option, *weak) as a, OpensslServer(PEM, option, *weak) as b:
+        with proxy(by_session(a.address, b.address)) as p:
+            for said in [openssl(p.address(), option, *weak, "-reconnect") for _ in range(2)]:
+                assert said.reused[:6] == [False, *[True] * 5], said.text
+                assert page_says_reused(said.text)
+            assert {line["tls"] for line in p.log(12)} == {version}
+            assert len({line["node"] for line in p.log(12)}) == 2
 
 
 @KINDS
