@@ -176,7 +176,7 @@ cdef int64_t stream_splice_out(Stream* s, Pipe* pipe) noexcept nogil:
     cdef ssize_t sent
     BUG_ON(s.tls != NULL)
     while True:
-        # Without SPLICE_F_MORE: to hold back the last segment of each pipe costs more than it saves.
+        # Without SPLICE_F_MORE: to hold back each last segment costs more than it saves.
         sent = system.splice(pipe.in_fd, NULL, s.fd, NULL, pipe.bytes,
                              system.SPLICE_F_MOVE | system.SPLICE_F_NONBLOCK)
         if likely(sent >= 0):
