@@ -81,8 +81,8 @@ cdef class PipeOf:
         cdef int64_t got = stream_splice_in(&end.stream, self.pipe, count)
         return got if got > 0 else RESULTS[got]
 
-    def empty(self, End end, bint more=False):
-        cdef int64_t sent = stream_splice_out(&end.stream, self.pipe, more)
+    def empty(self, End end):
+        cdef int64_t sent = stream_splice_out(&end.stream, self.pipe)
         return sent if sent >= 0 else RESULTS[sent]
 
     def give_back(self):

@@ -103,7 +103,6 @@ ctypedef struct Flow:
     uint8_t large                    # the last read filled a small buffer: take large ones
     uint8_t last                     # what ends with the connection, and the last of it is here
     uint8_t stalls                   # calls in a row that moved nothing: the target was full
-    uint8_t more                     # the last splice took all it asked for: more will follow
     uint8_t ended                    # tunnels: the source's end was passed on; else: target broken
     # Shown all that was received before it is sent on, while it is set; nothing is spliced then.
     void (*inspect)(Worker* w, Exchange* x, const char* data, uint32_t count) noexcept nogil

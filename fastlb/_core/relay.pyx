@@ -79,10 +79,9 @@ cdef int flow_flush(Worker* w, Stream* target, Flow* flow) noexcept nogil:
 
 cdef int _flush_pipe(Stream* target, Flow* flow) noexcept nogil:
     cdef int64_t sent
-    cdef bint more = flow.more and not flow.body.done
     if not target.ready & STREAM_WRITABLE:
         return FLOW_WAIT_TARGET
-    sent = stream_splice_out(target, flow.pipe, more)
+    sent = stream_splice_out(target, flow.pipe)
     if sent == STREAM_FAILED:
         return FLOW_TARGET_FAILED
     flow.bytes += <uint64_t> sent
@@ -274,7 +273,6 @@ cdef int _pull_spliced(Worker* w, Stream* source, Flow* flow, uint64_t expected)
     body_skip(&flow.body, <uint64_t> got)
     # Small pieces are cheaper to copy.
     flow.large = got >= BUFFER_SMALL_BYTES
-    flow.more = <uint64_t> got == wanted
     return 0
 
 

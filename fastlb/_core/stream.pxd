@@ -51,7 +51,7 @@ cdef inline int64_t stream_send(Stream* s, const iovec* iov, uint32_t count) noe
 
 # Through a pipe, without copying; same results as recv and send.
 cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept nogil
-cdef int64_t stream_splice_out(Stream* s, Pipe* pipe, bint more) noexcept nogil
+cdef int64_t stream_splice_out(Stream* s, Pipe* pipe) noexcept nogil
 # The peer sees our end, behind all that was sent.
 cdef void stream_shutdown(Stream* s) noexcept nogil
 # Closes, and ends TLS; with `reset` the peer sees RST, never an orderly end.

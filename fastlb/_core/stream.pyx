@@ -172,14 +172,13 @@ cdef int64_t stream_splice_in(Stream* s, Pipe* pipe, uint64_t count) noexcept no
             return _read_failed(s)
 
 
-cdef int64_t stream_splice_out(Stream* s, Pipe* pipe, bint more) noexcept nogil:
+cdef int64_t stream_splice_out(Stream* s, Pipe* pipe) noexcept nogil:
     cdef ssize_t sent
-    cdef unsigned int flags = system.SPLICE_F_MOVE | system.SPLICE_F_NONBLOCK
     BUG_ON(s.tls != NULL)
-    if more:
-        flags |= system.SPLICE_F_MORE
     while True:
-        sent = system.splice(pipe.in_fd, NULL, s.fd, NULL, pipe.bytes, flags)
+        # Without SPLICE_F_MORE: to hold back each last segment costs more than it saves.
+        sent = system.splice(pipe.in_fd, NULL, s.fd, NULL, pipe.bytes,
+                             system.SPLICE_F_MOVE | system.SPLICE_F_NONBLOCK)
         if likely(sent >= 0):
             break
         if system.errno != system.EINTR:

@@ -72,7 +72,7 @@ cdef extern from "system.h" nogil:
     uint64_t descriptors_limit() noexcept  # of this process, now
     int pipe2(int* fds, int flags) noexcept
     int fcntl(int fd, int command, int value) noexcept
-    enum: SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE
+    enum: SPLICE_F_MOVE, SPLICE_F_NONBLOCK
     ssize_t splice(int fd_in, void* off_in, int fd_out, void* off_out, size_t count,
                    unsigned int flags) noexcept
     enum: PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS
