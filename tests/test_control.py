@@ -411,7 +411,7 @@ def test_a_worker_that_cannot_be_executed_is_an_error(runs, tmp_path: Path) -> N
 
 def test_every_field_of_the_status_is_explained(runs) -> None:
     rows = re.findall(r"^\| (`.+?`) \| ", OPERATIONS, re.MULTILINE)
-    explained = {name for row in rows for name in re.findall(r"[a-z_]+(?=`|\[\]`)", row)}
+    explained = {name for row in rows for name in re.findall(r"[a-z0-9_]+(?=`|\[\]`)", row)}
     status = runs().start().status()
     (server,) = status["virtual_servers"].values()
     (pool,) = status["pools"].values()

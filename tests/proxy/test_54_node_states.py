@@ -387,7 +387,7 @@ def test_requests_since_the_drain_began_are_counted_and_idle_time_grows(abc):
             user.get()
         assert node_of(p, b)["leaving"]["requests"] == 2
         until(lambda: node_of(p, b)["idle_seconds"] >= 2, "it is idle for two seconds")
-        assert node_of(p, b)["leaving"]["seconds"] >= 2
+        assert node_of(p, b)["leaving"]["seconds"] >= 1  # by another clock, of whole seconds
         next(user for user in users if user.nodes[0] == "b").get()
         assert node_of(p, b)["idle_seconds"] < 2
         told(p, "undrain", b)
