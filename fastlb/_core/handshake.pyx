@@ -28,7 +28,7 @@ from fastlb._core.tls_library cimport tls
 from fastlb._core.tls_stream cimport tls_feed, tls_flush, tls_handshake, tls_open
 
 cdef enum:
-    TURN_US = 2000                   # for all handshakes of one turn of the loop
+    TURN_US = 400                    # for all handshakes of one turn of the loop: one or two
     SNI_BYTES_MAX = 255
     SUBJECT_BYTES_MAX = 2048         # a longer one is told to nobody
     TLS13 = 0x0304
