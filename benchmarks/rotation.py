@@ -10,6 +10,7 @@ interval. CPU time is that of all processes of a proxy.
 
 from __future__ import annotations
 
+import abc
 import argparse
 import contextlib
 import json
@@ -61,22 +62,22 @@ class Case:
         return self.unit.endswith("/GB")
 
 
-class Contestant:
+class Contestant(abc.ABC):
     """A proxy, or the floor, in the configurations that the cases ask for."""
 
     name: str
 
+    @abc.abstractmethod
     def version(self) -> str | None:
         """As it says itself; None when it is not installed."""
-        raise NotImplementedError
 
     def refuses(self, case: Case, root: Path) -> str | None:
         """Why it cannot do this case, in words, or None."""
         return None
 
+    @abc.abstractmethod
     def prepare(self, case: Case, place: Place) -> list[str]:
         """Writes its configuration; returns the command that runs it in the foreground."""
-        raise NotImplementedError
 
 
 Nodes = Callable[[Path, machine.Layout, Case, Place], contextlib.AbstractContextManager[None]]

@@ -14,10 +14,9 @@ from fastlb._core.connection cimport (
     STREAM_READABLE, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport likely
-from fastlb._core.decide cimport decide_learn
-from fastlb._core.decision cimport DecideInput
 from fastlb._core.exchange_end cimport (
-    exchange_abort, exchange_answered, exchange_end, exchange_finish, exchange_reply,
+    exchange_abort, exchange_answered, exchange_end, exchange_finish, exchange_learn,
+    exchange_reply,
 )
 from fastlb._core.head cimport (
     BODY_CHUNKED, BODY_UNTIL_CLOSE, Head, HeadLimits, head_persists, head_reset,
@@ -180,24 +179,15 @@ cdef bint _pass_interim(Worker* w, Exchange* x) noexcept nogil:
 
 cdef void _learn(Worker* w, Exchange* x) noexcept nogil:
     # Session ids that the response grants.
-    cdef DecideInput ask
     cdef LearnInput response
-    cdef const Plan* plan = x.snapshot.plan
     if x.decision.persistence < 0 or not CLASS_LEARNS & plan_class(
-            plan, <uint32_t> x.decision.persistence).chain_flags:
+            x.snapshot.plan, <uint32_t> x.decision.persistence).chain_flags:
         return
-    ask.request.plan = plan
-    ask.pool = x.pool
-    ask.caches = x.snapshot.caches
-    ask.now_ticks = w.now_ticks
-    ask.peek = False
-    response.plan = plan
     response.head = &w.response
     response.buf = x.down.data.data + x.down.data.start
     response.path = request_path_at(x)
-    response.wall_s = w.wall_s
     response.flight = NULL
-    decide_learn(&ask, &x.decision, &response)
+    exchange_learn(w, x, &response)
 
 
 cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:

@@ -1,9 +1,10 @@
 # How an exchange ends: its whole answer was sent, an answer of fastlb's own is sent, or both
 # sides are cut. Counting, access log, the way of the connections after it.
 #
-# All but the first three may free the exchange.
+# All but the first four may free the exchange.
 
 from fastlb._core.connection cimport Exchange, Worker
+from fastlb._core.persist cimport LearnInput
 
 # The exchange as one request in progress on its node (NodeSlot.active).
 cdef void exchange_count_load(Worker* w, Exchange* x) noexcept nogil
@@ -11,6 +12,9 @@ cdef void exchange_uncount_load(Worker* w, Exchange* x) noexcept nogil
 # The node answered (its head is in `w.response`), or it is known that it will not: a new session
 # is counted, and a reservation ends soon, or now.
 cdef void exchange_answered(Worker* w, Exchange* x, bint answered) noexcept nogil
+# What the node's answer grants becomes maps of the session. The caller has set what it was read
+# from; plan and date are set here.
+cdef void exchange_learn(Worker* w, Exchange* x, LearnInput* response) noexcept nogil
 # An answer of our own with `status`; False when the exchange is over already.
 cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil
 # The whole answer has been sent.

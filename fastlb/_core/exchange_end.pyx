@@ -10,7 +10,7 @@ from fastlb._core.connection cimport (
     STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
 )
 from fastlb._core.debug cimport BUG_ON
-from fastlb._core.decide cimport decide_answered
+from fastlb._core.decide cimport decide_answered, decide_learn
 from fastlb._core.decision cimport DecideInput, Decision
 from fastlb._core.head cimport BODY_NONE
 from fastlb._core.outcome cimport (
@@ -46,6 +46,18 @@ cdef void exchange_answered(Worker* w, Exchange* x, bint answered) noexcept nogi
         ask.reservations = x.snapshot.reservations
         ask.now_ticks = w.now_ticks
         decide_answered(&ask, &x.decision, answered)
+
+
+cdef void exchange_learn(Worker* w, Exchange* x, LearnInput* response) noexcept nogil:
+    cdef DecideInput ask
+    ask.request.plan = x.snapshot.plan
+    ask.pool = x.pool
+    ask.caches = x.snapshot.caches
+    ask.now_ticks = w.now_ticks
+    ask.peek = False
+    response.plan = x.snapshot.plan
+    response.wall_s = w.wall_s
+    decide_learn(&ask, &x.decision, response)
 
 
 cdef void exchange_count_load(Worker* w, Exchange* x) noexcept nogil:

@@ -12,9 +12,11 @@ from fastlb._core.connection cimport (
     CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_LINGER, DONE_RESET, Exchange, NodeConn,
     STAGE_CONNECT, STAGE_TUNNEL, STREAM_ERROR, Stream, TlsStream, Worker, post_client,
 )
-from fastlb._core.decide cimport decide, decide_learn
+from fastlb._core.decide cimport decide
 from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, DecideInput
-from fastlb._core.exchange_end cimport exchange_abort, exchange_answered, exchange_end
+from fastlb._core.exchange_end cimport (
+    exchange_abort, exchange_answered, exchange_end, exchange_learn,
+)
 from fastlb._core.node cimport node_feed_response
 from fastlb._core.outcome cimport (
     CAUSE_CLIENT_CLOSED, CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT, CAUSE_NODE_CLOSED,
@@ -192,28 +194,19 @@ cdef void _inspect(Worker* w, Exchange* x, const char* data, uint32_t count) noe
 
 
 cdef void _learn(Worker* w, Exchange* x) noexcept nogil:
-    cdef const Plan* plan = x.snapshot.plan
-    cdef DecideInput ask
     cdef LearnInput response
     if x.flight.is_tls13:
         if x.decision.found_class < 0 and CLASS_KEYS_GRANTED & plan_class(
-                plan, <uint32_t> x.decision.persistence).flags:
+                x.snapshot.plan, <uint32_t> x.decision.persistence).flags:
             x.decision.outcome = OUTCOME_TLS13
         return
-    ask.request.plan = plan
-    ask.pool = x.pool
-    ask.caches = x.snapshot.caches
-    ask.now_ticks = w.now_ticks
-    ask.peek = False
-    response.plan = plan
     response.head = NULL
     response.buf = NULL
     response.path = slice_of(NULL, 0)
-    response.wall_s = w.wall_s
     response.flight = &x.flight
     response.session_id = x.session_id
     response.offers_ticket = x.offers_ticket
-    decide_learn(&ask, &x.decision, &response)
+    exchange_learn(w, x, &response)
 
 
 # --- the tunnel ---------------------------------------------------------------------------
