@@ -17,6 +17,7 @@ from fastlb._core.head cimport Head
 from fastlb._core.limits cimport NODES_MAX, VIRTUAL_SERVERS_MAX
 from fastlb._core.node cimport NodeTable
 from fastlb._core.plan cimport Plan, PlanPool, PlanVirtualServer
+from fastlb._core.rule_call cimport RuleCall, RuleState, RuleTable
 from fastlb._core.session_shard cimport SessionCache
 from fastlb._core.siphash cimport Hash128
 from fastlb._core.stats cimport WorkerStats
@@ -147,6 +148,7 @@ ctypedef struct ClientConn:
     ClientConn* queue_prev
     uint32_t hello_walked            # of a ClientHello that has not arrived whole:
     uint32_t hello_payload           # TlsClientHello's progress
+    RuleState* rules                 # what connection rules asked for; NULL: nothing
 
 ctypedef struct NodeSession:         # TLS session with a node, for the next connection
     void* session                    # SSL_SESSION; NULL: none
@@ -176,6 +178,7 @@ ctypedef struct Snapshot:            # a plan as this process sees it
     SessionCache* caches             # one per class
     SessionCache* reservations       # one per class
     void** contexts                  # SSL_CTX of the TLS library: see PlanTls; NULL: none
+    RuleTable* rules                 # NULL: no virtual server has any
     uint64_t references              # exchanges that began with it, and 1 while it is current
     Snapshot* next                   # all snapshots still in memory
 
@@ -186,9 +189,11 @@ cdef enum DoneHow:                   # how a client connection goes on after an 
     DONE_RESET                       # its answer is not whole, and must not look so
 
 cdef enum ExchangeStage:
-    STAGE_CONNECT = 0                # waits for the node's connection
+    STAGE_RULES = 0                  # not decided yet; waits for rules, where there are any
+    STAGE_CONNECT                    # waits for the node's connection
     STAGE_SEND                       # the head is not yet sent whole
     STAGE_AWAIT                      # waits for the response's head
+    STAGE_RESPONSE_RULES             # has it, and waits for rules
     STAGE_RESPONSE                   # the response is being relayed
     STAGE_TUNNEL
 
@@ -198,6 +203,7 @@ ctypedef struct Exchange:
     Snapshot* snapshot               # holds a reference
     const PlanVirtualServer* server
     const PlanPool* pool
+    RuleState* rules                 # what rules have asked for; NULL: nothing
     Exchange* next                   # free list
     Flow up                          # client to node
     Flow down                        # node to client
@@ -328,6 +334,12 @@ ctypedef struct Worker:
     NodeSession* node_sessions[NODES_MAX]  # by slot; NULL: none yet
     # upward calls, set at start: exchange and tunnel are below the client's module
     void (*request_done)(Worker* w, ClientConn* c, int how) noexcept nogil
+    void (*rules_done)(Worker* w, Exchange* x) noexcept nogil   # a call for it came back
+    # rules
+    Stream rules                     # eventfd: calls have come back; fd -1: no async rules yet
+    RuleCall* free_rule_calls
+    RuleState* free_rule_states
+    uint32_t rules_parked            # exchanges in async rules
     # scratch of the message in work
     Head request
     Exchange* request_of             # whose request `request` holds now; NULL: nobody's

@@ -6,6 +6,9 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from fastlb._core.plan cimport Plan
+from fastlb._core.rule_call cimport RuleCall, RuleTable
+
 cdef enum:
     SIV_KEY_BYTES = 64               # AES-256-SIV (RFC 5297): two keys of 32 bytes
     SIV_TAG_BYTES = 16               # in front of the cipher text

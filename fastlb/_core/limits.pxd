@@ -34,6 +34,14 @@ cdef enum:
     TRIES_MAX = 16                   # nodes tried for one request
     COOKIE_MEMORY_TICKS = 600        # for which it is known that a client was given a cookie
 
+    # Rules
+    RULES_MAX = 128                  # of all virtual servers, each counted once
+    RULE_KEY_BYTES_MAX = 4096        # a key that a rule sets
+    RULE_LOG_BYTES_MAX = 2048        # what rules add to one line of the access log
+    RULE_REPLY_BYTES_MAX = 16777216  # the body of an answer that a rule gives
+    RULE_BODY_BYTES_MAX = 67108864   # of a request, that a rule asks for
+    RULE_EDITS_MAX = 128             # fields that rules add to one message
+
     # Session caches
     TICK_MS = 100                    # session cache ages are counted in ticks
     CACHE_EXACT_MAPS_MAX = 4096      # caches up to this size keep exact LRU order

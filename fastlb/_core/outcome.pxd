@@ -61,6 +61,9 @@ cdef enum Cause:
     CAUSE_OPENING_TIMEOUT            # PROXY header, hello or handshake took too long
     CAUSE_HANDSHAKE_FAILED           # with the client
     CAUSE_NODE_HANDSHAKE             # with the node
+    CAUSE_RULE_ANSWERED              # a rule gave the answer
+    CAUSE_RULE_CLOSED                # a rule closed the connection
+    CAUSE_RULE_FAILED                # a rule failed, and on_error is "500"
     CAUSES
 
 cdef const char* outcome_name(int outcome) noexcept nogil

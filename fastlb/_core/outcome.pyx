@@ -12,7 +12,7 @@ cdef const char** CAUSE_NAMES = [
     "node-closed", "node-timeout", "bad-response", "bad-response-body", "session-closed",
     "session-redirected", "no-buffer", "no-descriptor", "not-supported", "tunnel-timeout",
     "stopped", "not-tls", "bad-hello", "bad-proxy-header", "opening-timeout", "handshake-failed",
-    "node-handshake-failed",
+    "node-handshake-failed", "rule-answered", "rule-closed", "rule-failed",
 ]
 
 

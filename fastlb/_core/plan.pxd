@@ -13,7 +13,7 @@ from fastlb._core.siphash cimport SipKey
 
 cdef enum:
     PLAN_MAGIC = 0x464C4250          # "FLBP"
-    PLAN_LAYOUT = 4
+    PLAN_LAYOUT = 5
     PLAN_KEYS = 4                    # how many of them
 
 cdef enum:                           # PlanKeyUse: index in Plan.keys
@@ -122,6 +122,28 @@ ctypedef struct PlanVirtualServer:
     uint32_t server_names            # https: first PlanServerName, sorted by name
     uint32_t server_name_count
     uint32_t certificate             # https: the one for all other names
+    uint32_t rules                   # first entry of Plan.rule_uses
+    uint32_t rule_count              # 0: none, and Python is never asked
+
+ctypedef struct PlanRule:
+    Text name                        # "shop_rules:route"
+    uint32_t slot                    # in WorkerStats.rules
+
+cdef enum RuleOnError:
+    RULES_CONTINUE = 0               # as if the rule had not run
+    RULES_ANSWER_500
+
+ctypedef struct PlanRules:           # [rules]
+    uint32_t rules                   # first PlanRule
+    uint32_t rule_count
+    uint32_t rule_uses               # uint32_t: PlanRule indices, those of each virtual server
+    uint32_t on_error                # RuleOnError
+    uint32_t timeout                 # of an async rule, milliseconds
+    uint32_t watchdog                # a plain rule that takes longer is reported, milliseconds
+    uint32_t parked_max              # exchanges at one time in async rules, of one worker
+    uint64_t shared_offset           # region of rule.shared's tables in the segment
+    uint64_t shared_bytes
+    Text directory                   # of the configuration file: where modules are looked up first
 
 ctypedef struct PlanRoute:
     Text host                        # lower case; empty: any; "*.example.com": any label before
@@ -292,6 +314,7 @@ ctypedef struct Plan:
     PlanLimits limits
     PlanTimeouts timeouts
     PlanTls tls
+    PlanRules rules
     SipKey keys[PLAN_KEYS]
 
 cdef inline const char* plan_text(const Plan* plan, Text text) noexcept nogil:
@@ -339,6 +362,16 @@ cdef inline const PlanServerName* plan_server_names(const Plan* plan) noexcept n
 
 cdef inline const PlanNetwork* plan_networks(const Plan* plan) noexcept nogil:
     return <const PlanNetwork*> (<const char*> plan + plan.networks)
+
+
+cdef inline const PlanRule* plan_rules(const Plan* plan) noexcept nogil:
+    return <const PlanRule*> (<const char*> plan + plan.rules.rules)
+
+
+# Indices of a virtual server's rules, in their order.
+cdef inline const uint32_t* plan_rule_uses(const Plan* plan,
+                                           const PlanVirtualServer* server) noexcept nogil:
+    return <const uint32_t*> (<const char*> plan + plan.rules.rule_uses) + server.rules
 
 
 cdef inline const PlanCookieName* plan_cookie_names(const Plan* plan,

@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastlb._core.limits cimport CLASSES_MAX, NODES_MAX, VIRTUAL_SERVERS_MAX
+from fastlb._core.limits cimport CLASSES_MAX, NODES_MAX, RULES_MAX, VIRTUAL_SERVERS_MAX
 
 cdef enum:
     STATS_OUTCOMES = 24              # at least OUTCOMES, with room to grow
@@ -45,6 +45,15 @@ ctypedef struct ClassStats:
     uint64_t ended                   # sessions that the application ended
     uint64_t cookies_set
 
+ctypedef struct RuleStats:
+    uint64_t calls
+    uint64_t errors                  # exceptions and wrong results, time-outs not among them
+    uint64_t timeouts
+    uint64_t cancelled               # async: the client left before its end
+    uint64_t waiting                 # async: now
+    uint64_t busy_us                 # plain: time in it; async: from its begin to its end
+    uint64_t blocked                 # plain: calls longer than [rules] watchdog
+
 ctypedef struct WorkerStats:
     uint64_t pid                     # 0: no worker in this slot
     uint64_t started_ms              # CLOCK_BOOTTIME
@@ -62,8 +71,11 @@ ctypedef struct WorkerStats:
     uint64_t buffers
     uint64_t pipes
     uint64_t tls_streams
+    uint64_t rule_calls
+    uint64_t rule_states
     uint64_t causes[STATS_CAUSES]
     uint64_t head_errors[STATS_HEAD_ERRORS]
     VirtualServerStats virtual_servers[VIRTUAL_SERVERS_MAX]
     NodeStats nodes[NODES_MAX]
     ClassStats classes[CLASSES_MAX]
+    RuleStats rules[RULES_MAX]
