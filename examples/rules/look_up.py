@@ -37,12 +37,17 @@ class LookUp:
         if task is None:
             task = asyncio.create_task(self._fetch(key))
             self._asking[key] = task
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
+            task.add_done_callback(lambda done: self._answered(key, done))
         return await asyncio.shield(task)
 
     def forget(self, key: str) -> None:
         """The next request asks anew."""
         self._known.pop(key, None)
+
+    def _answered(self, key: str, task: asyncio.Task[str | None]) -> None:
+        self._asking.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not complain if nobody waits
 
     async def _fetch(self, key: str) -> str | None:
         answer = await self._ask(key)

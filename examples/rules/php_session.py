@@ -15,7 +15,7 @@ from fastlb import rule
 
 COOKIE = "PHPSESSID"
 PARAMETERS = ("PHPSESSID", "SID")  # in the query, for clients without cookies
-ID = re.compile(r"[A-Za-z0-9,-]{16,256}")  # what PHP makes: session.sid_length, 22 to 256
+ID = re.compile(r"[A-Za-z0-9,-]{22,256}")  # what PHP makes: session.sid_length, 22 to 256
 
 
 @rule.request

@@ -1,6 +1,8 @@
 """Rules beside a configuration: the project's examples as a user would take them, or a text.
 
-    with proxy(example("canary", stable=[a, b], canary=[c]), taken("canary", SHARES={"canary": 20.0})) as p:
+    config = example("canary", stable=[a, b], canary=[c])
+    with proxy(config, taken("canary", SHARES={"canary": 20.0})) as p:
+        ...
 
 The modules are copied into the folder of the configuration; constants at the top of a module get
 the values that a user would write there.

@@ -75,9 +75,7 @@ def test_a_file_is_the_switch(shop):
     finally:
         switch.unlink(missing_ok=True)
         page.unlink(missing_ok=True)
-    line = shop.log_of("/x?y") if len(shop.log_lines()) < 5 else shop.log_lines()[2]
     assert shop.log_of("/office")["log"] == {"maintenance": "let through"}
-    assert line is not None
 
 
 def test_a_page_for_head_has_no_body(shop):

@@ -55,10 +55,13 @@ def test_curl_reaches_the_servers_of_its_name(by_name, name, node, version):
 @pytest.mark.parametrize("name", ["api.example.com", "example.com", "shop.example.com.evil.test"])
 def test_a_name_that_is_not_ours_is_closed(by_name, name):
     assert fetched(by_name, name).returncode in (35, 56)  # in the handshake
-    lines = [line for line in by_name.log(1) if line.get("sni") == name]
-    if not lines:
-        lines = [by_name.log_of_sni(name)] if hasattr(by_name, "log_of_sni") else lines
-    assert all(line["log"] == {"unknown": name} for line in lines)
+
+    def lines():
+        return [line for line in by_name.log_lines() if line.get("sni") == name]
+
+    (line,) = until(lines, "the line of the connection")
+    assert line["log"] == {"unknown": name}
+    assert line["rule"] == "sni_routing:by_name"
 
 
 def test_a_client_without_a_name_is_closed(by_name):
