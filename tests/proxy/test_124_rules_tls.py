@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.core.handshakes import certificate
-from tests.harness import HttpNode, curl, proxy
+from tests.harness import HttpNode, curl, proxy, until
 from tests.harness.browser import Chromium, trusting
 from tests.harness.certificates import Authority
 from tests.harness.https import https
