@@ -15,6 +15,6 @@ OURS = ("X-Mapping-", "NSC_")  # transparent, cookie-insert
 def partitioned(request: rule.Request, response: rule.Response) -> None:
     for name, cookie in response.cookies.items():
         if name.startswith(OURS):
-            cookie.secure = True
-            cookie.same_site = "None"
-            cookie.partitioned = True
+            cookie["Secure"] = True
+            cookie["SameSite"] = "None"
+            cookie["Partitioned"] = True
