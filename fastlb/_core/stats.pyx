@@ -123,6 +123,20 @@ def read_node(size_t address, int slot) -> dict:
     }
 
 
+def read_rule(size_t address, int slot) -> dict:
+    """Counters of one rule in one worker."""
+    cdef const RuleStats* one = &_at(address).rules[_slot(slot, RULES_MAX)]
+    return {
+        "calls": one.calls,
+        "errors": one.errors,
+        "timeouts": one.timeouts,
+        "cancelled": one.cancelled,
+        "waiting": one.waiting,
+        "busy_us": one.busy_us,
+        "blocked": one.blocked,
+    }
+
+
 def read_class(size_t address, int slot) -> dict:
     """Counters of one persistence class in one worker, outcomes by name."""
     cdef const ClassStats* one = &_at(address).classes[_slot(slot, CLASSES_MAX)]
@@ -135,18 +149,4 @@ def read_class(size_t address, int slot) -> dict:
         "foreign_cookies": one.foreign_cookies,
         "ended": one.ended,
         "cookies_set": one.cookies_set,
-    }
-
-
-def read_rule(size_t address, int slot) -> dict:
-    """Counters of one rule in one worker."""
-    cdef const RuleStats* one = &_at(address).rules[_slot(slot, RULES_MAX)]
-    return {
-        "calls": one.calls,
-        "errors": one.errors,
-        "timeouts": one.timeouts,
-        "cancelled": one.cancelled,
-        "waiting": one.waiting,
-        "busy_us": one.busy_us,
-        "blocked": one.blocked,
     }

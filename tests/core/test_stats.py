@@ -63,9 +63,9 @@ def test_every_counter_has_its_own_place(block: ctypes.Array) -> None:
     assert max(seen) == len(block) - 1
     assert servers[1]["connections"] - servers[0]["connections"] == 16
     assert nodes[1]["requests"] - nodes[0]["requests"] == 9
-    assert rules[1]["calls"] - rules[0]["calls"] == 7
     assert list(classes[0]["outcomes"]) == outcome_names()
-    assert min(seen) >= 17
+    assert rules[1]["calls"] - rules[0]["calls"] == 7
+    assert min(seen) > 17 + len(cause_names())  # behind the worker's own
 
 
 def test_requests_are_those_of_all_virtual_servers(block: ctypes.Array) -> None:
@@ -100,7 +100,7 @@ def test_a_retired_worker_keeps_what_counts_events(block: ctypes.Array) -> None:
     assert stats.read_class(at, 255)["ended"] == 3
     for slot in (0, 127):
         rule = stats.read_rule(at, slot)
-        assert (rule["waiting"], rule["calls"], rule["blocked"]) == (0, 3, 3)
+        assert (rule["waiting"], rule["calls"], rule["busy_us"]) == (0, 3, 3)
 
 
 @pytest.mark.parametrize("slot", [-1, 10**6])
