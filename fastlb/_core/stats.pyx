@@ -150,17 +150,3 @@ def read_class(size_t address, int slot) -> dict:
         "ended": one.ended,
         "cookies_set": one.cookies_set,
     }
-
-
-def read_rule(size_t address, int slot) -> dict:
-    """Counters of one rule in one worker."""
-    cdef const RuleStats* one = &_at(address).rules[_slot(slot, RULES_MAX)]
-    return {
-        "calls": one.calls,
-        "errors": one.errors,
-        "timeouts": one.timeouts,
-        "cancelled": one.cancelled,
-        "waiting": one.waiting,
-        "busy_us": one.busy_us,
-        "blocked": one.blocked,
-    }

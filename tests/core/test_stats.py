@@ -63,7 +63,6 @@ def test_every_counter_has_its_own_place(block: ctypes.Array) -> None:
     assert max(seen) == len(block) - 1
     assert servers[1]["connections"] - servers[0]["connections"] == 16
     assert nodes[1]["requests"] - nodes[0]["requests"] == 9
-    assert rules[1]["calls"] - rules[0]["calls"] == 7
     assert list(classes[0]["outcomes"]) == outcome_names()
     assert rules[1]["calls"] - rules[0]["calls"] == 7
     assert min(seen) > 17 + len(cause_names())  # behind the worker's own
