@@ -170,5 +170,14 @@ class SharedSegment:
         finally:
             path.unlink(missing_ok=True)
 
+    def copy_shared(self, stores: Stores) -> None:
+        """Puts the entries of rules' tables into their new region, where there is one.
+
+        Once, before the workers use it: a second time would bring back what was deleted since.
+        """
+        old, new = self.stores.shared, stores.shared
+        if old is not None and new is not None and old is not new:
+            old.copy_to(new)
+
     def close(self) -> None:
         self.segment.close()

@@ -276,10 +276,10 @@ cdef class Region:
         return shared_table_bytes(size)
 
     @staticmethod
-    def create(Segment segment, str name, size, secret):
+    def create(Segment segment, str name, size, bytes secret):
         """An empty one for `size` entries; `secret`: 16 random bytes, for all of one segment."""
         cdef Region self = Region.__new__(Region)
-        cdef const uint8_t[:] key = secret
+        cdef const uint8_t* key = <const uint8_t*> <char*> secret
         cdef uint64_t count
         cdef void* memory
         if not 0 < size <= SHARED_ENTRIES_MAX or len(secret) != 16:
@@ -290,7 +290,7 @@ cdef class Region:
         self.offset = segment.allocate(name, REGION_BYTES, count)
         self.byte_count = count
         memory = segment.at(self.offset)
-        if not (shared_table_format(memory, count, size, &key[0])
+        if not (shared_table_format(memory, count, size, key)
                 and shared_table_open(&self.table, memory, count)):
             raise ValueError("rule.shared: no locks")
         return self
