@@ -61,6 +61,7 @@ __all__ = [  # the classes of config_classes.py too
     "NODES_MAX",
     "NO_KEYS",
     "PLACES",
+    "RULES_MAX",
     "VIRTUAL_SERVERS_MAX",
     "WORKERS_MAX",
     "Admin",
@@ -105,6 +106,7 @@ NODES_MAX = 4095  # the core's last slot is that of the nodes that no pool lists
 VIRTUAL_SERVERS_MAX = 256
 CLASSES_MAX = 256
 FALLBACK_DEPTH_MAX = 16  # classes in one chain
+RULES_MAX = 128  # of all virtual servers, each counted once
 COOKIE_NAMES_MAX = 16  # virtual servers that write a class's cookie, each under its own name
 HEADER_COUNT_MAX = 256
 HEAD_BYTES_MAX = 60 << 10  # of HEAD_BYTES_MAX; the rest is room for the fields that are added
@@ -236,7 +238,8 @@ class VirtualServer(Table, frozen=True, kw_only=True):
     pool: PoolName
     """The pool that serves what no route sends elsewhere."""
     rules: tuple[
-        Annotated[str, Pattern(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", '"module:function"')], ...
+        Annotated[str, Pattern(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", '"module:function"')],
+        ...,
     ] = ()
     """Rules that see its connections and requests, as `"module:function"`, looked up beside the
     configuration file first."""
@@ -402,6 +405,11 @@ class Rules(Table, frozen=True, kw_only=True):
     """Of an `async` rule."""
     watchdog_ms: Annotated[int, Duration("1ms", "1m")] = 100
     """A plain rule that holds its worker longer is reported."""
+    parked: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Requests of one worker that may be in `async` rules at one time; for further ones these
+    rules have failed."""
+    shared: Annotated[int, Meta(ge=1024, le=16_777_216)] = 65_536
+    """Entries of all tables of `rule.shared` together."""
 
 
 class Admin(Table, frozen=True, kw_only=True):

@@ -26,6 +26,8 @@ class Reader:
             self._note("class", self.slots.classes.used[name])
         for name in taken.virtual_servers:
             self._note("virtual_server", self.slots.virtual_servers.used[name])
+        for name in taken.rules:
+            self._note("rule", self.slots.rules.used[name])
 
     def node(self, slot: int) -> Counters:
         return self._since("node", slot)
@@ -35,6 +37,9 @@ class Reader:
 
     def virtual_server(self, slot: int) -> Counters:
         return self._since("virtual_server", slot)
+
+    def rule(self, slot: int) -> Counters:
+        return self._since("rule", slot)
 
     def worker(self, index: int) -> Counters:
         return stats.read_worker(self.segment.address(self.segment.counters[index]))

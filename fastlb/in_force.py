@@ -226,6 +226,7 @@ class InForce:
             (self.slots.pools, gone.pools),
             (self.slots.classes, gone.classes),
             (self.slots.virtual_servers, gone.virtual_servers),
+            (self.slots.rules, gone.rules),
         ):
             for name in names:
                 numbers.free(name)

@@ -17,7 +17,7 @@ from fastlb.slots import Slots, listener_keys, node_key
 from fastlb.ticket_keys import NAME_BYTES
 from fastlb.tls_material import NOTHING, TlsFiles, encode
 from fastlb.units import InetAddress, Network
-from fastlb.uses import asks_for_certificates, told_of_certificates
+from fastlb.uses import asks_for_certificates, rules_of, told_of_certificates
 
 SCHEDULE_MAX = 65535  # entries of one pool's weighted schedule
 EXACT_STEPS_MAX = 1_000_000  # additions that one schedule may cost
@@ -54,8 +54,9 @@ def compile_plan(
         _pool(builder, cfg, name, classes, place.slots, context)
     servers = {name: index for index, name in enumerate(cfg.virtual_servers)}
     told = told_of_certificates(cfg)
+    rules = _rules(builder, cfg, place)
     for name, server in cfg.virtual_servers.items():
-        _virtual_server(builder, name, server, pools, place.slots, tls, told)
+        _virtual_server(builder, name, server, pools, place.slots, tls, told, rules)
     for key in listener_keys(cfg):
         number = place.slots.listeners.used[key]
         builder.add_listener(id=number, virtual_server=servers[key.virtual_server])
@@ -206,6 +207,7 @@ def _virtual_server(
     slots: Slots,
     tls: TlsFiles,
     told: set[str],
+    rules: dict[str, int],
 ) -> None:
     first = 0
     for index, route in enumerate(server.routes):
@@ -228,7 +230,24 @@ def _virtual_server(
         server_names=builder.add_server_names(tls.names.get(name, {})),
         certificate=tls.first.get(name, 0),
         flags=server_flags(server, name in told),
+        rules=[rules[rule] for rule in server.rules],
     )
+
+
+def _rules(builder: PlanBuilder, cfg: Config, place: Place) -> dict[str, int]:
+    """Returns the index of each rule."""
+    builder.set_rules(
+        directory=str(cfg.file.absolute().parent),
+        on_error=cfg.rules.on_error,
+        timeout=cfg.rules.timeout_ms,
+        watchdog=cfg.rules.watchdog_ms,
+        parked_max=cfg.rules.parked,
+        shared=place.shared,
+    )
+    return {
+        name: builder.add_rule(name=name, slot=place.slots.rules.used[name])
+        for name in rules_of(cfg)
+    }
 
 
 def _host(name: str | None) -> str:

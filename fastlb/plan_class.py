@@ -47,6 +47,7 @@ class Place:
     caches: dict[str, Region] = field(default_factory=dict)  # by class
     reservations: dict[str, Region] = field(default_factory=dict)
     passphrases: dict[str, list[Keys]] = field(default_factory=dict)  # by class
+    shared: Region = (0, 0)  # tables that rules share
 
 
 def class_values(cfg: Config, name: str, place: Place) -> Values:

@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 from fastlb import config
 from fastlb.config import Config
 from fastlb.units import InetAddress, UnixAddress
+from fastlb.uses import rules_of
 
 K = TypeVar("K", bound=Hashable)
 
@@ -71,6 +72,7 @@ class Slots:
         self.classes: Numbers[str] = Numbers(config.CLASSES_MAX)
         self.virtual_servers: Numbers[str] = Numbers(config.VIRTUAL_SERVERS_MAX)
         self.listeners: Numbers[ListenerKey] = Numbers(1 << 32)
+        self.rules: Numbers[str] = Numbers(config.RULES_MAX)
 
     def take(self, cfg: Config) -> "Taken":
         """Numbers for all of `cfg`; returns what is new, for `give_back`. Raises OverflowError."""
@@ -82,6 +84,7 @@ class Slots:
             taken.classes = self.classes.take(cfg.persistence)
             taken.virtual_servers = self.virtual_servers.take(cfg.virtual_servers)
             taken.listeners = self.listeners.take(listener_keys(cfg))
+            taken.rules = self.rules.take(rules_of(cfg))
         except OverflowError:
             self.give_back(taken)
             raise
@@ -97,6 +100,7 @@ class Slots:
             (self.pools, taken.pools),
             (self.classes, taken.classes),
             (self.virtual_servers, taken.virtual_servers),
+            (self.rules, taken.rules),
         ):
             for name in names:
                 numbers.free(name)
@@ -110,6 +114,8 @@ class Slots:
         gone.classes = [name for name in self.classes.used if name not in cfg.persistence]
         servers = self.virtual_servers.used
         gone.virtual_servers = [name for name in servers if name not in cfg.virtual_servers]
+        rules = set(rules_of(cfg))
+        gone.rules = [name for name in self.rules.used if name not in rules]
         kept = set(listener_keys(cfg))
         gone.listeners = [key for key in self.listeners.used if key not in kept]
         return gone
@@ -124,6 +130,7 @@ class Taken:
         self.classes: list[str] = []
         self.virtual_servers: list[str] = []
         self.listeners: list[ListenerKey] = []
+        self.rules: list[str] = []
 
 
 def node_key(pool: str, address: InetAddress) -> NodeKey:

@@ -13,6 +13,11 @@ def pools_of(server: config.VirtualServer) -> list[str]:
     return list(dict.fromkeys([server.pool, *(route.pool for route in server.routes)]))
 
 
+def rules_of(cfg: Config) -> list[str]:
+    """The rules of all virtual servers, each once, in the order of the file."""
+    return list(dict.fromkeys(one for s in cfg.virtual_servers.values() for one in s.rules))
+
+
 def asks_for_certificates(server: config.VirtualServer) -> bool:
     """Whether its nodes are told of its clients' certificates."""
     return server.tls is not None and server.tls.client_certificates != "off"

@@ -174,6 +174,7 @@ def test_bounds_are_those_of_the_core() -> None:
     assert core["NODES_MAX"] - 1 == core["NODE_SLOT_UNLISTED"] == config.NODES_MAX
     assert core["VIRTUAL_SERVERS_MAX"] == config.VIRTUAL_SERVERS_MAX
     assert core["CLASSES_MAX"] == config.CLASSES_MAX
+    assert core["RULES_MAX"] == config.RULES_MAX
     assert core["FALLBACK_DEPTH_MAX"] == config.FALLBACK_DEPTH_MAX
     assert core["COOKIE_NAMES_MAX"] == config.COOKIE_NAMES_MAX
     assert core["HEAD_FIELDS_MAX"] == config.HEADER_COUNT_MAX

@@ -135,6 +135,51 @@ def test_virtual_servers_and_routes(shop: dict[str, Any]) -> None:
     assert shop["listeners"] == {0: 0, 1: 0, 2: 0, 3: 1}
 
 
+RULED = """
+[virtual_servers.a]
+listen = "127.0.0.1:80"
+pool = "web"
+rules = ["shop:route", "shop:tag"]
+[virtual_servers.plain]
+listen = "127.0.0.1:81"
+pool = "web"
+[virtual_servers.b]
+listen = "127.0.0.1:82"
+pool = "web"
+rules = ["pack.shop:route", "shop:route"]
+[pools.web]
+nodes = ["10.0.0.1:80"]
+[rules]
+on_error = "500"
+timeout = "3s"
+watchdog = "20ms"
+parked = 7
+"""
+
+
+def test_rules() -> None:
+    slots = Slots()
+    slots.rules.take(["gone:rule"])
+    cfg = served(RULED)
+    found = read_plan(compiled(cfg, slots))
+    names = ["shop:route", "shop:tag", "pack.shop:route"]
+    assert found["rules"] == {
+        "names": [(name, number + 1) for number, name in enumerate(names)],
+        "on_error": 1,  # RULES_ANSWER_500
+        "timeout": 3000,
+        "watchdog": 20,
+        "parked_max": 7,
+        "shared": (0, 0),
+        "directory": os.fsencode(Path.cwd()),
+    }
+    assert [one["rules"] for one in found["virtual_servers"]] == [[0, 1], [], [2, 0]]
+
+
+def test_a_plan_without_rules(shop: dict[str, Any]) -> None:
+    assert shop["rules"]["names"] == []
+    assert [one["rules"] for one in shop["virtual_servers"]] == [[], []]
+
+
 PASSED = """
 [virtual_servers.passed]
 listen = "127.0.0.1:443"

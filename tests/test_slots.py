@@ -11,8 +11,9 @@ from fastlb.config import Config
 from fastlb.slots import ListenerKey, NodeKey, Numbers, Slots
 
 
-def config(nodes: str, server: str = "a", cls: str = "") -> Config:
+def config(nodes: str, server: str = "a", cls: str = "", rules: str = "") -> Config:
     text = f'[virtual_servers.{server}]\nlisten = ["127.0.0.1:80", "[::1]:80"]\npool = "web"\n'
+    text += f"rules = [{rules}]\n"
     text += f'[pools.web]\nnodes = [{nodes}]\n[pools.other]\nnodes = ["10.0.0.1:80"]\n{cls}'
     found = check_text(text, Path("x")).config
     assert found is not None
@@ -61,6 +62,16 @@ def test_slots_follow_addresses_not_order() -> None:
     assert len({slots.nodes.used[NodeKey(pool, "10.0.0.1", 80)] for pool in ("web", "other")}) == 2
 
 
+def test_a_rule_keeps_its_number() -> None:
+    slots = Slots()
+    slots.take(config("", rules='"shop:a", "shop:b"'))
+    before = slots.rules.used["shop:b"]
+    new = config("", rules='"shop:c", "shop:b"')
+    assert slots.take(new).rules == ["shop:c"]
+    assert slots.rules.used["shop:b"] == before
+    assert slots.unused(new).rules == ["shop:a"]
+
+
 def test_what_is_not_named_any_more_is_told() -> None:
     slots = Slots()
     slots.take(config('"10.0.0.1:80"', cls='[persistence.c]\ntype = "ip"\n'))
@@ -87,4 +98,4 @@ def test_too_many_nodes_take_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     slots.classes.room = 0
     with pytest.raises(OverflowError):
         slots.take(config('"10.0.0.1:80"', cls='[persistence.c]\ntype = "ip"\n'))
-    assert [dict(numbers.used) for numbers in vars(slots).values()] == [{}] * 5
+    assert [dict(numbers.used) for numbers in vars(slots).values()] == [{}] * 6

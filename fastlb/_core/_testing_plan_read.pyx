@@ -4,9 +4,10 @@ from libc.stdint cimport uint16_t, uint32_t
 
 from fastlb._core.address cimport ADDRESS_TEXT_BYTES_MAX, Address, address_from_text, address_text
 from fastlb._core.plan cimport (
-    Plan, PlanClass, PlanKeyPart, PlanNode, PlanPool, PlanVirtualServer, Text, plan_check,
-    plan_class, plan_cookie_names, plan_key_parts, plan_listener, plan_network_has, plan_nodes,
-    plan_passphrases, plan_pool, plan_routes, plan_text, plan_virtual_server,
+    Plan, PlanClass, PlanKeyPart, PlanNode, PlanPool, PlanRules, PlanVirtualServer, Text,
+    plan_check, plan_class, plan_cookie_names, plan_key_parts, plan_listener, plan_network_has,
+    plan_nodes, plan_passphrases, plan_pool, plan_routes, plan_rule_uses, plan_rules, plan_text,
+    plan_virtual_server,
 )
 
 
@@ -105,6 +106,24 @@ cdef dict _server(const Plan* plan, const PlanVirtualServer* server):
              _text(plan, plan_routes(plan)[first + i].alpn), plan_routes(plan)[first + i].pool)
             for i in range(server.route_count)
         ],
+        "rules": [plan_rule_uses(plan, server)[i] for i in range(server.rule_count)],
+    }
+
+
+cdef dict _rules(const Plan* plan):
+    cdef const PlanRules* rules = &plan.rules
+    cdef uint32_t i
+    return {
+        "names": [
+            (_text(plan, plan_rules(plan)[i].name), plan_rules(plan)[i].slot)
+            for i in range(rules.rule_count)
+        ],
+        "on_error": rules.on_error,
+        "timeout": rules.timeout,
+        "watchdog": rules.watchdog,
+        "parked_max": rules.parked_max,
+        "shared": (rules.shared_offset, rules.shared_bytes),
+        "directory": plan_text(plan, rules.directory)[:rules.directory.bytes],
     }
 
 
@@ -137,6 +156,7 @@ def read_plan(blob: bytes) -> dict:
         ],
         "pools": [_pool(plan, plan_pool(plan, i)) for i in range(plan.pool_count)],
         "classes": [_class(plan, plan_class(plan, i)) for i in range(plan.class_count)],
+        "rules": _rules(plan),
     }
 
 

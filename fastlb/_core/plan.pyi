@@ -1,6 +1,6 @@
 """Compiles a plan; the layout is plan.pxd's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 CLASS_FLAGS: dict[str, int]
@@ -47,6 +47,17 @@ class PlanBuilder:
     def set_tls(
         self, *, material: bytes, certificates: int, ticket_names: list[bytes], pools: int
     ) -> None: ...
+    def set_rules(
+        self,
+        *,
+        directory: str,
+        on_error: str,
+        timeout: int,
+        watchdog: int,
+        parked_max: int,
+        shared: tuple[int, int] = (0, 0),
+    ) -> None: ...
+    def add_rule(self, *, name: str, slot: int) -> int: ...
     def add_server_names(self, names: dict[str, int]) -> tuple[int, int]: ...
     def add_listener(self, *, id: int, virtual_server: int) -> int: ...
     def add_networks(self, networks: list[tuple[str, int]]) -> tuple[int, int]: ...
@@ -66,6 +77,7 @@ class PlanBuilder:
         server_names: tuple[int, int] = (0, 0),
         certificate: int = 0,
         flags: Iterable[str] = (),
+        rules: Sequence[int] = (),
     ) -> int: ...
     def add_node(
         self,

@@ -7,7 +7,10 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastlb._core.address cimport Address, address_from_text, address_is_ipv4, address_same_ip
-from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, NODES_MAX, WORKERS_MAX
+from fastlb._core.limits cimport (
+    FALLBACK_DEPTH_MAX, NODES_MAX, RULES_MAX, WORKERS_MAX,
+)
+from fastlb._core.plan_offsets cimport PlanOffsets, plan_offsets_move
 from fastlb._core.siphash cimport sip_key_load
 from fastlb._core.stats cimport WorkerStats
 
@@ -74,6 +77,7 @@ KEY_PART_NUMBERS = {
     "path": KEY_PART_PATH, "host": KEY_PART_HOST, "sni": KEY_PART_SNI,
     "source": KEY_PART_SOURCE, "destination": KEY_PART_DESTINATION,
 }
+RULE_ERROR_NUMBERS = {"continue": RULES_CONTINUE, "500": RULES_ANSWER_500}
 LOG_FORMAT_NUMBERS = {"off": LOG_OFF, "json": LOG_JSON, "combined": LOG_COMBINED}
 KEY_NAMES = ("session", "token mac", "token stream", "reservation")
 
@@ -94,7 +98,7 @@ cdef class PlanBuilder:
     cdef bytearray texts
     cdef dict text_offsets
     cdef list listeners, servers, pools, nodes, classes, routes, networks, schedules, indexes
-    cdef list cookie_names, key_parts, passphrases, server_names
+    cdef list cookie_names, key_parts, passphrases, server_names, rules, rule_uses
     cdef Plan head
 
     def __init__(self):
@@ -113,6 +117,8 @@ cdef class PlanBuilder:
         self.key_parts = []
         self.passphrases = []
         self.server_names = []
+        self.rules = []
+        self.rule_uses = []
         memset(&self.head, 0, sizeof(Plan))
 
     cdef Text _text(self, str text) except *:
@@ -193,6 +199,39 @@ cdef class PlanBuilder:
                                  f"{TICKET_NAME_BYTES}")
             memcpy(tls.ticket_names[i], <const char*> name, TICKET_NAME_BYTES)
 
+    def set_rules(self, *, directory: str, on_error: str, timeout: int, watchdog: int,
+                  parked_max: int, shared: tuple = (0, 0)):
+        """`directory`: where modules are looked up first; times in milliseconds; `shared`:
+        (offset, bytes) of the tables that rules share, in the segment."""
+        cdef PlanRules* rules = &self.head.rules
+        rules.directory = self._text(directory)
+        rules.on_error = RULE_ERROR_NUMBERS[on_error]
+        rules.timeout = timeout
+        rules.watchdog = watchdog
+        rules.parked_max = parked_max
+        rules.shared_offset, rules.shared_bytes = shared
+
+    def add_rule(self, *, name: str, slot: int) -> int:
+        """`name`: "module:function"."""
+        cdef PlanRule entry
+        memset(&entry, 0, sizeof(entry))
+        if not 0 <= slot < RULES_MAX:
+            raise ValueError(f"plan: rule slot {slot} is out of range")
+        entry.name = self._text(name)
+        entry.slot = slot
+        self.rules.append((<char*> &entry)[:sizeof(entry)])
+        return len(self.rules) - 1
+
+    cdef tuple _add_rule_uses(self, object indices):
+        cdef uint32_t entry
+        first = len(self.rule_uses)
+        for index in indices:
+            if not 0 <= index < len(self.rules):
+                raise ValueError(f"plan: there is no rule {index}")
+            entry = index
+            self.rule_uses.append((<char*> &entry)[:sizeof(entry)])
+        return first, len(indices)
+
     def add_server_names(self, names: dict) -> tuple:
         """`names`: a certificate's number by server name, lower case, "*.name" for one label
         before -> (first, count)."""
@@ -241,9 +280,9 @@ cdef class PlanBuilder:
     def add_virtual_server(self, *, name: str, slot: int, protocol: str, pool: int,
                            routes: tuple, trusted: tuple, decision: tuple,
                            server_names: tuple = (0, 0), certificate: int = 0,
-                           flags: object = ()) -> int:
+                           flags: object = (), rules: object = ()) -> int:
         """`routes`, `trusted`, `decision`, `server_names`: (first, count) in their tables;
-        `flags`: names of SERVER_FLAGS."""
+        `flags`: names of SERVER_FLAGS; `rules`: indices that add_rule gave, in their order."""
         cdef PlanVirtualServer entry
         memset(&entry, 0, sizeof(entry))
         entry.name = self._text(name)
@@ -256,6 +295,7 @@ cdef class PlanBuilder:
         entry.server_names, entry.server_name_count = server_names
         entry.certificate = certificate
         entry.flags = sum(SERVER_FLAGS[flag] for flag in flags)
+        entry.rules, entry.rule_count = self._add_rule_uses(rules)
         self.servers.append((<char*> &entry)[:sizeof(entry)])
         return len(self.servers) - 1
 
@@ -394,6 +434,7 @@ cdef class PlanBuilder:
         """Lay everything out; the builder is not to be used after that."""
         blob = bytearray(sizeof(Plan))
         cdef Plan* head = &self.head
+        cdef PlanOffsets offsets
 
         def place(entries: list) -> int:
             while len(blob) % 64:
@@ -423,14 +464,19 @@ cdef class PlanBuilder:
         head.key_parts = place(self.key_parts)
         head.passphrases = place(self.passphrases)
         head.server_names = place(self.server_names)
+        head.rules.rules = place(self.rules)
+        head.rules.rule_count = len(self.rules)
+        head.rules.rule_uses = place(self.rule_uses)
         schedules = place(self.schedules)
         indexes = place(self.indexes)
         texts = place([bytes(self.texts)])
         head.bytes = len(blob)
         memcpy(<char*> blob, head, sizeof(Plan))
-        _move_offsets(blob, schedules, indexes, texts)
-        _move_method_offsets(blob, texts, len(self.cookie_names), len(self.key_parts))
-        _move_tls_offsets(blob, texts, len(self.server_names))
+        offsets.texts, offsets.schedules, offsets.indexes = texts, schedules, indexes
+        offsets.cookie_names = <uint32_t> len(self.cookie_names)
+        offsets.key_parts = <uint32_t> len(self.key_parts)
+        offsets.server_names = <uint32_t> len(self.server_names)
+        plan_offsets_move(<char*> blob, &offsets)
         _note_chains(blob)
         return bytes(blob)
 
@@ -466,65 +512,6 @@ cdef bytes _node_index(list nodes):
             at = (at + 1) & mask
         entries[at] = (i << INDEX_KIND_BITS) | (INDEX_SEVERAL if entries[at] else INDEX_ONLY)
     return bytes(out)
-
-
-cdef void _move_offsets(bytearray blob, uint32_t schedules, uint32_t indexes,
-                        uint32_t texts) except *:
-    # Texts, schedules and indexes were counted from the start of their own area.
-    cdef char* base = blob
-    cdef Plan* plan = <Plan*> base
-    cdef PlanVirtualServer* server = <PlanVirtualServer*> (base + plan.virtual_servers)
-    cdef PlanPool* pool = <PlanPool*> (base + plan.pools)
-    cdef PlanClass* cls = <PlanClass*> (base + plan.classes)
-    cdef PlanNode* node = <PlanNode*> (base + plan.nodes)
-    cdef PlanRoute* route = <PlanRoute*> (base + plan.routes)
-    cdef uint32_t i
-    for i in range(plan.virtual_server_count):
-        server[i].name.offset += texts
-    for i in range(plan.pool_count):
-        pool[i].name.offset += texts
-        pool[i].schedule += schedules
-        pool[i].index += indexes
-    for i in range(plan.node_count):
-        node[i].name.offset += texts
-    for i in range(plan.class_count):
-        cls[i].name.offset += texts
-        cls[i].redirect_url.offset += texts
-        cls[i].cookie_tail.offset += texts
-        cls[i].session_cookie.offset += texts
-        cls[i].session_parameter.offset += texts
-        cls[i].route_separators.offset += texts
-    for i in range(plan.route_count):
-        route[i].host.offset += texts
-        route[i].path.offset += texts
-        route[i].sni.offset += texts
-        route[i].alpn.offset += texts
-
-
-cdef void _move_method_offsets(bytearray blob, uint32_t texts, uint32_t cookie_names,
-                               uint32_t key_parts) except *:
-    cdef char* base = blob
-    cdef Plan* plan = <Plan*> base
-    cdef PlanCookieName* name = <PlanCookieName*> (base + plan.cookie_names)
-    cdef PlanKeyPart* part = <PlanKeyPart*> (base + plan.key_parts)
-    cdef uint32_t i
-    for i in range(cookie_names):
-        name[i].name.offset += texts
-    for i in range(key_parts):
-        part[i].name.offset += texts
-
-
-cdef void _move_tls_offsets(bytearray blob, uint32_t texts, uint32_t server_names) except *:
-    cdef char* base = blob
-    cdef Plan* plan = <Plan*> base
-    cdef PlanServerName* name = <PlanServerName*> (base + plan.server_names)
-    cdef PlanPool* pool = <PlanPool*> (base + plan.pools)
-    cdef uint32_t i
-    plan.tls.material.offset += texts
-    for i in range(server_names):
-        name[i].name.offset += texts
-    for i in range(plan.pool_count):
-        pool[i].tls_server_name.offset += texts
 
 
 cdef void _note_chains(bytearray blob) except *:

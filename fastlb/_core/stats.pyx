@@ -39,6 +39,10 @@ def retire_worker(size_t address):
     stats.buffers = 0
     stats.pipes = 0
     stats.tls_streams = 0
+    stats.rule_calls = 0
+    stats.rule_states = 0
+    for i in range(RULES_MAX):
+        stats.rules[i].waiting = 0
     for i in range(VIRTUAL_SERVERS_MAX):
         stats.virtual_servers[i].connections = 0
         stats.virtual_servers[i].handshakes_waiting = 0
@@ -72,6 +76,8 @@ def read_worker(size_t address) -> dict:
             "buffers": stats.buffers,
             "pipes": stats.pipes,
             "tls_streams": stats.tls_streams,
+            "rule_calls": stats.rule_calls,
+            "rule_states": stats.rule_states,
         },
         "causes": {
             name: stats.causes[i] for i, name in enumerate(cause_names()) if stats.causes[i]
@@ -114,6 +120,20 @@ def read_node(size_t address, int slot) -> dict:
         "handshakes": one.handshakes,
         "handshakes_resumed": one.handshakes_resumed,
         "handshake_failures": one.handshake_failures,
+    }
+
+
+def read_rule(size_t address, int slot) -> dict:
+    """Counters of one rule in one worker."""
+    cdef const RuleStats* one = &_at(address).rules[_slot(slot, RULES_MAX)]
+    return {
+        "calls": one.calls,
+        "errors": one.errors,
+        "timeouts": one.timeouts,
+        "cancelled": one.cancelled,
+        "waiting": one.waiting,
+        "busy_us": one.busy_us,
+        "blocked": one.blocked,
     }
 
 

@@ -93,6 +93,13 @@ class Setting:
     log_format: str = "json"
     timeouts: dict[str, int] = field(default_factory=dict)
     keys: list[bytes] = field(default_factory=lambda: KEYS)
+    rules: list[str] = field(default_factory=list)  # of the virtual server: "module:function"
+    rules_directory: str = "."
+    on_error: str = "continue"
+    rule_timeout: int = 1000
+    rule_watchdog: int = 100
+    rules_parked: int = 100
+    rules_shared: tuple[int, int] = (0, 0)
 
     def index(self, name: str) -> int:
         return [one.name for one in self.classes].index(name)
@@ -125,6 +132,15 @@ class Setting:
                 session_parameter=one.session_parameter,
                 route_separators=one.route_separators, passphrases=one.passphrases,
             )  # fmt: skip
+
+    def add_rules(self, builder: PlanBuilder) -> list[int]:
+        builder.set_rules(
+            directory=self.rules_directory, on_error=self.on_error, timeout=self.rule_timeout,
+            watchdog=self.rule_watchdog, parked_max=self.rules_parked, shared=self.rules_shared,
+        )  # fmt: skip
+        names = list(dict.fromkeys(self.rules))
+        indices = {name: builder.add_rule(name=name, slot=i) for i, name in enumerate(names)}
+        return [indices[name] for name in self.rules]
 
     def blob(self, segment: Segment | None = None) -> bytes:
         builder = PlanBuilder()
@@ -168,10 +184,11 @@ class Setting:
             )  # fmt: skip
         for host, path, pool, *hello in self.routes:
             builder.add_route(host=host, path=path, pool=pool, **(hello[0] if hello else {}))
+        rules = self.add_rules(builder)
         builder.add_virtual_server(
             name="shop", slot=0, protocol=self.protocol, pool=0, routes=(0, len(self.routes)),
             trusted=builder.add_networks(self.trusted),
-            decision=builder.add_networks(self.decision),
+            decision=builder.add_networks(self.decision), rules=rules,
         )  # fmt: skip
         builder.add_listener(id=1, virtual_server=0)
         return builder.finish()

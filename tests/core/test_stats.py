@@ -25,10 +25,10 @@ def test_a_cleared_block_is_zero(block: ctypes.Array) -> None:
 
 def test_words_of_a_worker(block: ctypes.Array) -> None:
     at = ctypes.addressof(block)
-    for i in range(15):
+    for i in range(17):
         block[i] = 100 + i
     for i in range(len(cause_names())):
-        block[15 + i] = i
+        block[17 + i] = i
     read = stats.read_worker(at)
     assert read["pid"] == 100
     assert read["generation"] == 102
@@ -37,6 +37,8 @@ def test_words_of_a_worker(block: ctypes.Array) -> None:
     assert read["connections"] == read["objects"]["clients"] == 109
     assert read["objects"]["pipes"] == 113
     assert read["objects"]["tls_streams"] == 114
+    assert read["objects"]["rule_calls"] == 115
+    assert read["objects"]["rule_states"] == 116
     assert read["requests"] == 0
     assert read["causes"] == {name: i for i, name in enumerate(cause_names()) if i}
 
@@ -49,8 +51,9 @@ def test_every_counter_has_its_own_place(block: ctypes.Array) -> None:
     servers = [stats.read_virtual_server(at, slot) for slot in (0, 1, 255)]
     nodes = [stats.read_node(at, slot) for slot in (0, 1, 4095)]
     classes = [stats.read_class(at, slot) for slot in (0, 1, 255)]
+    rules = [stats.read_rule(at, slot) for slot in (0, 1, 127)]
     seen: list[int] = []
-    for one in (*servers, *nodes, *classes):
+    for one in (*servers, *nodes, *classes, *rules):
         for value in one.values():
             seen += (
                 value if isinstance(value, list)
@@ -61,7 +64,8 @@ def test_every_counter_has_its_own_place(block: ctypes.Array) -> None:
     assert servers[1]["connections"] - servers[0]["connections"] == 16
     assert nodes[1]["requests"] - nodes[0]["requests"] == 9
     assert list(classes[0]["outcomes"]) == outcome_names()
-    assert sum(block[i] for i in range(15)) not in seen
+    assert rules[1]["calls"] - rules[0]["calls"] == 7
+    assert min(seen) > 17 + len(cause_names())  # behind the worker's own
 
 
 def test_requests_are_those_of_all_virtual_servers(block: ctypes.Array) -> None:
@@ -94,11 +98,14 @@ def test_a_retired_worker_keeps_what_counts_events(block: ctypes.Array) -> None:
         node = stats.read_node(at, slot)
         assert (node["idle"], node["requests"]) == (0, 3)
     assert stats.read_class(at, 255)["ended"] == 3
+    for slot in (0, 127):
+        rule = stats.read_rule(at, slot)
+        assert (rule["waiting"], rule["calls"], rule["busy_us"]) == (0, 3, 3)
 
 
 @pytest.mark.parametrize("slot", [-1, 10**6])
 def test_slots_outside_of_the_block(block: ctypes.Array, slot: int) -> None:
-    for read in (stats.read_virtual_server, stats.read_node, stats.read_class):
+    for read in (stats.read_virtual_server, stats.read_node, stats.read_class, stats.read_rule):
         with pytest.raises(ValueError, match="slot"):
             read(ctypes.addressof(block), slot)
 
