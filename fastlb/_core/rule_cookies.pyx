@@ -1,4 +1,4 @@
-# cython: boundscheck=True, nonecheck=True
+# cython: boundscheck=True
 """Cookies of a request, and Set-Cookie fields of a response, as mappings (RFC 6265).
 
 Read leniently, by the same parser that persistence uses; written strictly. A Set-Cookie field is
@@ -20,6 +20,7 @@ from fastlb._core.rule_text cimport (
     check_cookie_value, check_name, check_value, exact, shown, text_in, text_of, text_slice,
     wrong_type, wrong_value,
 )
+from fastlb._core.rule_views cimport view_nobody
 from fastlb._core.slice cimport Slice
 
 cdef const char* PAST = "Thu, 01 Jan 1970 00:00:00 GMT"
@@ -42,10 +43,9 @@ cdef class Cookies(View):
 
     cdef object first(self, object name):
         cdef Slice wanted
-        cdef object keep = None
         cdef CookiePair pair
         cdef Message message = self.message
-        text_slice(name, "a cookie's name", &wanted, &keep)
+        _owner = text_slice(name, "a cookie's name", &wanted)
         message.demand(False)
         if message.lines is not None:
             values = self.every(name)
@@ -81,12 +81,11 @@ cdef class Cookies(View):
     # Every cookie of this name becomes `made`, once; None: none. Whether there was one.
     cdef bint replace(self, str name, bytes made) except -1:
         cdef Slice text
-        cdef object keep = None
         cdef Py_ssize_t i = 0, last = -1
         cdef Line line
         cdef list pieces
         cdef bint found = False, here
-        text_slice(name, "a cookie's name", &text, &keep)
+        _owner = text_slice(name, "a cookie's name", &text)
         while i < self.message.count():
             self.message.line(i, &line)
             if line.id != FIELD_COOKIE:
@@ -289,14 +288,15 @@ cdef SetCookie _made(Message message, str name, Py_ssize_t nth):
 cdef class SetCookie:
     """One cookie that a response sets; see `fastlb.rules`."""
 
+    def __cinit__(self):
+        self.message = view_nobody()
+
     def __reduce__(self):
         raise TypeError("SetCookie cannot be copied: it ends with its rule")
 
     cdef Py_ssize_t place(self) except -1:
         cdef SetCookies all_of = SetCookies.__new__(SetCookies)
         cdef list places
-        if self.message is None:
-            raise KeyError("no cookie")
         all_of.message = self.message
         places = all_of.places(self.known)
         if self.nth >= len(places):
@@ -362,6 +362,6 @@ cdef class SetCookie:
         self[name] = None
 
     def __repr__(self):
-        if self.message is None or self.message.call == NULL:
+        if self.message.call == NULL:
             return "<SetCookie of a rule that has ended>"
         return f"SetCookie({self.text()[1].decode('utf-8', 'surrogateescape')!r})"

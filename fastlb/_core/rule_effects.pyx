@@ -1,4 +1,4 @@
-# cython: boundscheck=True, nonecheck=True
+# cython: boundscheck=True
 """From objects to RuleEffects. The arena may move while it is written to, and the facts of a call
 that was handed to another thread stand in it: all is made first, then written.
 """

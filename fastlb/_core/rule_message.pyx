@@ -1,4 +1,4 @@
-# cython: boundscheck=True, nonecheck=True
+# cython: boundscheck=True
 """Edits of a head beside the received bytes; see rule_message.pxd.
 
 What goes out is parsed by the same strict parser as what comes in. The checks of single names and

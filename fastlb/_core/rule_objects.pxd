@@ -16,6 +16,7 @@ cdef class Connection:
     cdef bytes reply_body
     cdef Log log_view
 
+    cdef str what(self, str attribute)         # its name in messages
     cdef int demand(self) except -1
     # Also that the node has not been chosen yet.
     cdef int demand_choice(self, str what) except -1

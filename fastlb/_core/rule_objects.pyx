@@ -1,4 +1,4 @@
-# cython: boundscheck=True, nonecheck=True
+# cython: boundscheck=True
 """The arguments of rules. What a rule does not touch is not made: attributes are read from the
 call's facts when they are asked for, views are made once and kept for the next request.
 
@@ -135,9 +135,14 @@ cdef class Connection:
     cdef int demand_choice(self, str what) except -1:
         self.demand()
         if self.call.kind == RULE_RESPONSE:
-            raise AttributeError(f"{what}: cannot be set in a response rule: the node has "
+            raise AttributeError(f"{self.what(what)}: cannot be set in a response rule: the node has "
                                  "been chosen and has answered")
         return 0
+
+    cdef str what(self, str attribute):
+        if self.call != NULL and self.call.kind == RULE_CONNECTION:
+            return "connection." + attribute
+        return "request." + attribute
 
     cdef int begin(self, RuleCall* call) except -1:
         self.call = call
@@ -166,7 +171,7 @@ cdef class Connection:
     def client_address(self, value):
         cdef RuleEffects parsed
         memset(&parsed, 0, sizeof(parsed))
-        parse_ip(value, "client_address", &parsed.client)
+        parse_ip(value, self.what("client_address"), &parsed.client)
         self.demand_choice("client_address")
         self.wants.client = parsed.client
         self.wants.sets |= RULE_SETS_CLIENT
@@ -268,7 +273,7 @@ cdef class Connection:
     def pool(self, value):
         cdef int32_t index
         self.demand_choice("pool")
-        index = _pool_index(self.call.facts.plan, value, "pool")
+        index = _pool_index(self.call.facts.plan, value, self.what("pool"))
         self.wants.pool = index
         self.wants.sets |= RULE_SETS_POOL
 
@@ -291,7 +296,7 @@ cdef class Connection:
     def persistence(self, value):
         cdef int32_t index
         self.demand_choice("persistence")
-        index = _class_index(self.call.facts.plan, value, "persistence")
+        index = _class_index(self.call.facts.plan, value, self.what("persistence"))
         self.wants.persistence = index
         self.wants.sets |= RULE_SETS_PERSISTENCE
 
@@ -312,9 +317,9 @@ cdef class Connection:
         elif isinstance(value, str):
             key = text_in(value, "persistence_key")
         else:
-            raise wrong_type("persistence_key", "str, bytes or None", value)
+            raise wrong_type(self.what("persistence_key"), "str, bytes or None", value)
         if len(key) > RULE_KEY_BYTES_MAX:
-            raise wrong_value("persistence_key", f"{len(key)} bytes are too many; "
+            raise wrong_value(self.what("persistence_key"), f"{len(key)} bytes are too many; "
                                                  f"{<int> RULE_KEY_BYTES_MAX} is the most")
         self.demand_choice("persistence_key")
         self.key = key
@@ -335,8 +340,8 @@ cdef class Connection:
         memset(&parsed, 0, sizeof(parsed))
         if value is not None:
             if not isinstance(value, str):
-                raise wrong_type("persistence_node", 'str like "10.0.0.1:8080", or None', value)
-            parse_node(value, "persistence_node", &parsed.named)
+                raise wrong_type(self.what("persistence_node"), 'str like "10.0.0.1:8080", or None', value)
+            parse_node(value, self.what("persistence_node"), &parsed.named)
         self.demand_choice("persistence_node")
         self.wants.named = parsed.named
         self.wants.sets |= RULE_SETS_NODE
@@ -374,7 +379,7 @@ cdef class Request(Connection):
             return "<Request of a rule that has ended>"
         method = self.message.method_text()
         target = self.message.target_text()
-        return f"<Request {text_of(method)} {shown(text_of(target))[1:-1]}>"
+        return f"<Request {text_of(method)} {text_of(target)[:60]}>"
 
     cdef int begin(self, RuleCall* call) except -1:
         Connection.begin(self, call)
@@ -401,7 +406,7 @@ cdef class Request(Connection):
     cdef int demand_message(self, str what) except -1:
         self.demand()
         if self.call.kind != RULE_REQUEST:
-            raise AttributeError(f"{what}: cannot be set in a response rule: the request has "
+            raise AttributeError(f"{self.what(what)}: cannot be set in a response rule: the request has "
                                  "been sent")
         return 0
 
@@ -414,11 +419,11 @@ cdef class Request(Connection):
 
     @method.setter
     def method(self, value):
-        cdef bytes name = text_in(value, "method")
+        cdef bytes name = text_in(value, "request.method")
         cdef Slice now
-        check_name(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), "method")
+        check_name(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), "request.method")
         if len(name) > METHOD_BYTES_MAX:
-            raise wrong_value("method", f"{len(name)} bytes are too many; "
+            raise wrong_value("request.method", f"{len(name)} bytes are too many; "
                                         f"{<int> METHOD_BYTES_MAX} is the most")
         self.demand_message("method")
         now = self.message.method_text()
@@ -426,7 +431,7 @@ cdef class Request(Connection):
             return
         if name in (b"HEAD", b"CONNECT") or self.message.head.method in (
                 METHOD_HEAD, METHOD_CONNECT):
-            raise wrong_value("method", f"a request cannot be changed from {text_of(now)} to "
+            raise wrong_value("request.method", f"a request cannot be changed from {text_of(now)} to "
                                         f"{text_out(PyBytes_AS_STRING(name), len(name))}: "
                                         "HEAD and CONNECT are answered otherwise")
         self.message.method = name
@@ -439,10 +444,10 @@ cdef class Request(Connection):
 
     @target.setter
     def target(self, value):
-        cdef bytes text = text_in(value, "target")
-        check_target(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), "target")
+        cdef bytes text = text_in(value, "request.target")
+        check_target(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), "request.target")
         if not text:
-            raise wrong_value("target", "expected a path and maybe a query, not ''")
+            raise wrong_value("request.target", "expected a path and maybe a query, not ''")
         self.demand_message("target")
         self.message.parse()
         self.message.target = text
@@ -460,9 +465,9 @@ cdef class Request(Connection):
         if self.message.head == NULL:
             self.message.parse()
         if self.message.head.method == METHOD_CONNECT:
-            raise wrong_value(what, "the target of CONNECT has none")
+            raise wrong_value("request." + what, "the target of CONNECT has none")
         if not path.startswith(b"/"):
-            raise wrong_value(what, 'expected a path that begins with "/", '
+            raise wrong_value("request." + what, 'expected a path that begins with "/", '
                                     f"not {shown(text_out(PyBytes_AS_STRING(path), len(path)))}")
         target_split(self.message.target_text(), &parts)
         parts.path = slice_of(PyBytes_AS_STRING(path), <uint32_t> PyBytes_GET_SIZE(path))
@@ -479,7 +484,7 @@ cdef class Request(Connection):
 
     @path.setter
     def path(self, value):
-        cdef bytes text = text_in(value, "path")
+        cdef bytes text = text_in(value, "request.path")
         self.set_path(percent_encode(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), PATH_STAYS),
                       "path")
 
@@ -489,10 +494,10 @@ cdef class Request(Connection):
 
     @raw_path.setter
     def raw_path(self, value):
-        cdef bytes text = text_in(value, "raw_path")
-        check_target(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), "raw_path")
+        cdef bytes text = text_in(value, "request.raw_path")
+        check_target(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), "request.raw_path")
         if b"?" in text:
-            raise wrong_value("raw_path", f"'?' would begin the query ({shown(value)}); "
+            raise wrong_value("request.raw_path", f"'?' would begin the query ({shown(value)}); "
                                           "set raw_query, or percent-encode it")
         self.set_path(text, "raw_path")
 
@@ -502,13 +507,13 @@ cdef class Request(Connection):
 
     @raw_query.setter
     def raw_query(self, value):
-        cdef bytes text = text_in(value, "raw_query")
+        cdef bytes text = text_in(value, "request.raw_query")
         cdef TargetParts parts
-        check_target(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), "raw_query")
+        check_target(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), "request.raw_query")
         self.demand_message("raw_query")
         parts = self.parts()
         if self.message.head.method == METHOD_CONNECT:
-            raise wrong_value("raw_query", "the target of CONNECT has none")
+            raise wrong_value("request.raw_query", "the target of CONNECT has none")
         parts.has_query = len(text) > 0
         parts.query = slice_of(PyBytes_AS_STRING(text), <uint32_t> PyBytes_GET_SIZE(text))
         self.message.set_target(&parts)
@@ -551,9 +556,9 @@ cdef class Request(Connection):
 
     @host.setter
     def host(self, value):
-        cdef bytes text = field_value(value, "host")
+        cdef bytes text = field_value(value, "request.host")
         self.demand_message("host")
-        set_host(self.message, text, "host")
+        set_host(self.message, text, "request.host")
 
     @property
     def headers(self):
@@ -644,15 +649,15 @@ cdef class Response:
     def status(self, value):
         cdef int now, wanted
         if not isinstance(value, int) or isinstance(value, bool):
-            raise wrong_type("status", "int", value)
+            raise wrong_type("response.status", "int", value)
         if not 200 <= value <= 599:
-            raise wrong_value("status", f"expected 200 to 599, not {shown(value)}")
+            raise wrong_value("response.status", f"expected 200 to 599, found {shown(value)}")
         wanted = value
         self.demand()
         self.message.parse()
         now = self.message.head.status
         if wanted != now and (_bodiless(now) or _bodiless(wanted)):
-            raise wrong_value("status", f"cannot be changed from {now} to {wanted}: one of them "
+            raise wrong_value("response.status", f"cannot be changed from {now} to {wanted}: one of them "
                                         "has no body")
         self.message.status = wanted
         if self.message.reason is None:
@@ -671,7 +676,7 @@ cdef class Response:
 
     @reason.setter
     def reason(self, value):
-        cdef bytes text = field_value(value, "reason")
+        cdef bytes text = field_value(value, "response.reason")
         self.demand()
         self.message.reason = text
         self.message.built = None

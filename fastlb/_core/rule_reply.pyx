@@ -1,4 +1,4 @@
-# cython: boundscheck=True, nonecheck=True
+# cython: boundscheck=True
 """Own answers of rules. The status line, Date, framing and Connection are fastlb's; the rest is the
 rule's, with two lines that are put in unless it says otherwise: Content-Type where there is a
 body, and `Cache-Control: no-store`, since an answer for one user is none for the next.
@@ -28,7 +28,7 @@ cdef int _status(object status, str what) except -1:
     if not isinstance(status, int) or isinstance(status, bool):
         raise wrong_type(what, "int", status)
     if not 200 <= status <= 599:
-        raise wrong_value(what, f"expected 200 to 599, not {shown(status)}")
+        raise wrong_value(what, f"expected 200 to 599, found {shown(status)}")
     return status
 
 
@@ -106,7 +106,7 @@ cdef bytes redirect_fields(object status, object url, int* code):
     cdef bytes text = field_value(url, "redirect(url)")
     code[0] = _status(status, "redirect(status)")
     if code[0] not in REDIRECTS:
-        raise wrong_value("redirect(status)", f"expected one of {REDIRECTS}, not {shown(status)}")
+        raise wrong_value("redirect(status)", f"expected one of {REDIRECTS}, found {shown(status)}")
     if not text:
         raise wrong_value("redirect(url)", "is empty")
     text = percent_encode(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), URL_STAYS)

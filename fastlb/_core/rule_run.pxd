@@ -32,6 +32,10 @@ cdef class RuleRun:
     cdef int detach(self) except -1
     cdef RuleStats* stats(self, uint32_t i) noexcept
     cdef bint step(self, uint32_t i) except -1
+    cdef Request request_or_none(self)
+    cdef Response response_or_none(self)
+    cdef int stop(self, uint32_t i) except -1
+    cdef int body_here(self) except -1
     cdef int start(self, uint32_t i) except -1
     # Whether the rules after it are run.
     cdef bint done(self, uint32_t i, object result) except -1

@@ -1,4 +1,4 @@
-# cython: boundscheck=True, nonecheck=True
+# cython: boundscheck=True
 """One call, rule by rule.
 
 A rule fails when it raises, when it returns something (a forgotten `await`, a pool's name), when
@@ -39,7 +39,7 @@ cdef enum:
 cdef list _free = []
 cdef WorkerStats* _stats = NULL
 cdef object _report = None           # fastlb.rule_log.report
-cdef object _parse_size = None       # fastlb.units.parse_size
+cdef object _quantity = None         # of fastlb.units: what a size means
 
 
 cdef void rule_run_open(WorkerStats* stats) noexcept nogil:
@@ -155,7 +155,7 @@ cdef class RuleRun:
             if result is not None:
                 if hasattr(result, "close"):
                     result.close()   # a coroutine that nobody awaits would say so later
-                raise TypeError(f"a rule returns None, not {shown(result)}")
+                raise TypeError(f"a rule returns None, found {shown(result)}")
             if self.call.kind != RULE_CONNECTION:
                 effects_check(self.request, self.response_or_none())
         except BaseException as error:
@@ -314,17 +314,18 @@ cdef class RuleRun:
 
 
 cdef object _limit(object limit):
-    global _parse_size
+    global _quantity
+    found = limit
     if isinstance(limit, str):
-        if _parse_size is None:
-            from fastlb.units import parse_size
-            _parse_size = parse_size
-        limit = _parse_size(str.__str__(limit))
+        if _quantity is None:
+            from fastlb.units import BYTES, quantity
+            _quantity = lambda text: quantity(text, BYTES)
+        limit = _quantity(str.__str__(limit))
     if not isinstance(limit, int) or isinstance(limit, bool):
-        raise wrong_type("body(limit)", 'a size like "1MiB", or an int', limit)
+        raise wrong_type("body(limit)", 'a size like "1MiB", or an int', found)
     if not 0 < limit <= RULE_BODY_BYTES_MAX:
         raise wrong_value("body(limit)", f"expected 1 to {<int> RULE_BODY_BYTES_MAX} bytes, "
-                                         f"not {shown(limit)}")
+                                         f"found {shown(limit)}")
     return limit
 
 

@@ -15,8 +15,8 @@ cdef str exact(object value, str what)                            # of a subclas
 # `what` names the attribute for the error: TypeError if it is no str, ValueError if it has
 # surrogates that stand for no byte.
 cdef bytes text_in(object value, str what)
-# The same without a copy, where that is possible: `keep` owns what `out` points to.
-cdef int text_slice(object value, str what, Slice* out, object* keep) except -1
+# The same without a copy, where that is possible; returns what owns the bytes of `out`.
+cdef object text_slice(object value, str what, Slice* out)
 
 cdef object wrong_type(str what, str expected, object found)      # a TypeError, to be raised
 cdef object wrong_value(str what, str reason)                     # a ValueError

@@ -1,4 +1,4 @@
-# cython: boundscheck=True, nonecheck=True
+# cython: boundscheck=True
 """Texts of rules, their checks, and the words of the errors; knows no object of theirs.
 
     field-name    token                                                RFC 9110 5.1
@@ -56,12 +56,12 @@ cdef str shown(object value):
     if value is None:
         return "None"
     if kind is bool or kind is float or (kind is int and value.bit_length() < 256):
-        return f"{kind.__name__} {value!r}"
+        return f"{kind.__name__} ({value!r})"
     return f"{kind.__name__}"
 
 
 cdef object wrong_type(str what, str expected, object found):
-    return TypeError(f"{what}: expected {expected}, not {shown(found)}")
+    return TypeError(f"{what}: expected {expected}, found {shown(found)}")
 
 
 cdef object wrong_value(str what, str reason):
@@ -88,21 +88,21 @@ cdef bytes text_in(object value, str what):
                                 "text") from None
 
 
-cdef int text_slice(object value, str what, Slice* out, object* keep) except -1:
+cdef object text_slice(object value, str what, Slice* out):
     cdef Py_ssize_t count = 0
     cdef bytes data
+    cdef object owner = value
     if not isinstance(value, str):
         raise wrong_type(what, "str", value)
     try:
         out.at = PyUnicode_AsUTF8AndSize(value, &count)
-        keep[0] = value
     except UnicodeEncodeError:
         data = text_in(value, what)
         out.at = PyBytes_AS_STRING(data)
         count = PyBytes_GET_SIZE(data)
-        keep[0] = data
+        owner = data
     out.bytes = <uint32_t> min(count, 0xFFFFFFFF)
-    return 0
+    return owner
 
 
 # --- checks -------------------------------------------------------------------------------
@@ -181,10 +181,9 @@ cdef bint _ip(Slice text, Address* out) noexcept:
 
 cdef int parse_ip(object value, str what, Address* out) except -1:
     cdef Slice text
-    cdef object keep = None
-    text_slice(value, what, &text, &keep)
+    _owner = text_slice(value, what, &text)
     if not _ip(text, out) or address_is_unset(out):
-        raise wrong_value(what, f"expected an IP address, not {shown(value)}")
+        raise wrong_value(what, f"expected an IP address, found {shown(value)}")
     out.port = 0
     return 0
 
@@ -204,10 +203,9 @@ cdef int _port(Slice text) noexcept:
 cdef int parse_node(object value, str what, Address* out) except -1:
     # "10.0.0.1", "10.0.0.1:80", "2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:80"
     cdef Slice text, ip
-    cdef object keep = None
     cdef int colon = -1, colons = 0, port = 0
     cdef uint32_t i
-    text_slice(value, what, &text, &keep)
+    _owner = text_slice(value, what, &text)
     ip = text
     for i in range(min(text.bytes, <uint32_t> ADDRESS_TEXT_BYTES_MAX)):
         if text.at[i] == c':':
@@ -221,7 +219,7 @@ cdef int parse_node(object value, str what, Address* out) except -1:
     if port < 0 or not _ip(ip, out) or address_is_unset(out) or (
             ip.at != text.at and address_is_ipv4(out)):
         raise wrong_value(what, f'expected a node like "10.0.0.1:8080" or "10.0.0.1", '
-                                f"not {shown(value)}")
+                                f"found {shown(value)}")
     out.port = <unsigned short> port
     return 0
 

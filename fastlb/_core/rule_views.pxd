@@ -15,9 +15,14 @@ cdef class View:
     cdef object folded(self, object name)      # what is equal for names that are the same
 
 cdef class Headers(View):
-    pass
+    cdef str where(self, object name)
+    cdef bytes checked_name(self, object name, str what)
+    cdef bint is_host(self, bytes name)
+    cdef int remove_from(self, Py_ssize_t start, Slice name) except -1
 
 cdef class Query(View):
+    cdef str where(self, object name)
+    cdef list pieces(self)
     cdef int rewrite(self, list pieces) except -1
 
 cdef class Log:
@@ -30,5 +35,6 @@ cdef class Log:
     cdef int open(self) except -1
     cdef bytes joined(self)
 
+cdef Message view_nobody()                     # the message of a view that no rule got
 # The value of Host, and the authority of an absolute target.
 cdef int set_host(Message message, bytes value, str what) except -1

@@ -1,4 +1,4 @@
-# cython: boundscheck=True, nonecheck=True
+# cython: boundscheck=True
 """Header fields, query and log fields as mappings.
 
 What a rule sets is read and checked first, since reading may run the rule's own code (iterators,
@@ -30,7 +30,18 @@ from fastlb.rule_types import RuleEnded
 cdef const char* QUERY_STAYS = "/:@,"
 
 
+# What a view that no rule got is one of: it has ended before it began.
+cdef Message NOBODY = Message.__new__(Message)
+
+
+cdef Message view_nobody():
+    return NOBODY
+
+
 cdef class View:
+    def __cinit__(self):
+        self.message = NOBODY
+
     def __reduce__(self):
         raise TypeError(f"{type(self).__name__} cannot be copied: it ends with its rule")
 
@@ -81,7 +92,7 @@ cdef class View:
         return [value for _, value in self.pairs()]
 
     def __repr__(self):
-        if self.message is None or self.message.call == NULL:
+        if self.message.call == NULL:
             return f"<{type(self).__name__} of a rule that has ended>"
         return f"{type(self).__name__}({self.pairs()!r})"
 
@@ -98,7 +109,7 @@ cdef int set_host(Message message, bytes value, str what) except -1:
     cdef TargetParts parts
     cdef Py_ssize_t i
     if not authority_valid(PyBytes_AS_STRING(value), <uint32_t> PyBytes_GET_SIZE(value), False):
-        raise wrong_value(what, f"expected a host, or a host and a port, not {shown(value)}")
+        raise wrong_value(what, f"expected a host, or a host and a port, found {shown(value)}")
     message.demand(True)
     i = message.find(0, slice_of("host", 4))
     if i < 0:
@@ -124,10 +135,9 @@ cdef class Headers(View):
 
     cdef object first(self, object name):
         cdef Slice text
-        cdef object keep = None
         cdef Line line
         cdef Py_ssize_t i
-        text_slice(name, "a field's name", &text, &keep)
+        _owner = text_slice(name, "a field's name", &text)
         self.message.demand(False)
         i = self.message.find(0, text)
         if i < 0:
@@ -138,10 +148,9 @@ cdef class Headers(View):
     cdef list every(self, object name):
         cdef list values = []
         cdef Slice text
-        cdef object keep = None
         cdef Line line
         cdef Py_ssize_t i
-        text_slice(name, "a field's name", &text, &keep)
+        _owner = text_slice(name, "a field's name", &text)
         self.message.demand(False)
         i = self.message.find(0, text)
         while i >= 0:
@@ -165,7 +174,8 @@ cdef class Headers(View):
 
     cdef bytes checked_name(self, object name, str what):
         cdef bytes data = text_in(name, what)
-        check_name(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), f"{self.message.noun}.headers")
+        cdef str place = f"{self.message.noun}.headers"
+        check_name(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), place)
         if _is_framing(field_id(PyBytes_AS_STRING(data), <uint32_t> PyBytes_GET_SIZE(data))):
             raise wrong_value(what, "this field belongs to the connection or frames the message; "
                                     "a rule cannot set or remove it")
