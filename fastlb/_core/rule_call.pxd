@@ -114,7 +114,10 @@ cdef enum RuleMessage:               # what a call in the queue to the worker sa
     RULE_WANTS_BODY                  # at most `body_max` bytes; goes on after rule_body_ready
 
 ctypedef struct RuleCall:
-    RuleCall* next                   # free list, or queue
+    RuleCall* next                   # free list, or what rule_queue_take gave
+    RuleCall* queue_next             # rule_queue's, as are the two that follow
+    RuleCall* queue_previous
+    uint8_t queued                   # RuleQueued
     void* exchange                   # Exchange that waits; NULL: nobody does any more
     void* snapshot                   # Snapshot, held: plan and functions stay
     const RuleStep* steps            # the rules to be run, in order
