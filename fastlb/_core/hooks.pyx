@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from fastlb._core.rule_table cimport rule_table_build, rule_table_release
 from fastlb._core.tls_library cimport tls
 
 cdef enum:
@@ -23,6 +24,8 @@ cdef bint _reported = False
 cdef dict _contexts = {}             # address of the pointers: tls_contexts.Built
 cdef uint32_t _built = 0             # entries of it
 cdef rules_runner_t _run_rules = NULL
+cdef WorkerStats* _stats = NULL
+cdef uint32_t _ruled = 0             # tables of rules
 
 
 cdef void hooks_open(uint64_t* acquisitions) noexcept nogil:
@@ -152,9 +155,31 @@ cdef int _rules_run(RuleCall* call) except -1:
         return _report("running rules", error)
 
 
-cdef void hooks_rules_runner(rules_runner_t run) noexcept:
+cdef void hooks_rules_runner(rules_runner_t run, rules_counter_t count) noexcept:
     global _run_rules
     _run_rules = run
+    count(_stats)
+
+
+cdef void hooks_rules_open(WorkerStats* stats) noexcept nogil:
+    global _stats
+    _stats = stats
+
+
+cdef RuleTable* _rules_build(const Plan* plan) except? NULL:
+    global _ruled
+    cdef RuleTable* table
+    try:
+        from fastlb._core import rule_run  # noqa: F401  # which tells what runs rules
+        table = rule_table_build(plan)
+        _ruled += 1
+        return table
+    except BaseException as error:
+        from fastlb import errors, log, rule_loader
+        known = isinstance(error, rule_loader.RuleLoadError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        log.error(errors.RULES_NOT_LOADED.line(reason=reason))
+        return NULL
 
 
 # --- without it ---------------------------------------------------------------------------
@@ -217,6 +242,31 @@ cdef void hooks_tls_release(void** contexts) noexcept nogil:
         finally:
             free(contexts)
             return
+
+
+cdef RuleTable* hooks_rules_build(const Plan* plan) noexcept nogil:
+    cdef RuleTable* table = NULL
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            table = _rules_build(plan)
+        finally:
+            return table
+
+
+cdef void hooks_rules_release(RuleTable* table) noexcept nogil:
+    global _ruled
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            _ruled -= 1
+            rule_table_release(table)
+        finally:
+            return
+
+
+cdef uint32_t hooks_rules_count() noexcept nogil:
+    return _ruled
 
 
 cdef uint32_t hooks_tls_count() noexcept nogil:
