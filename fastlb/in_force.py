@@ -145,6 +145,7 @@ class InForce:
         """
         moving = self._moving(prepared.stores)
         await self._copy(moving)
+        await asyncio.to_thread(self.segment.copy_shared, prepared.stores)
         over = self.adopt(prepared)
         self.send()
         if moving and await self.changes.until(self.is_everywhere, ACKNOWLEDGE_S):
@@ -173,6 +174,7 @@ class InForce:
             {name: store.place for name, store in self.segment.stores.caches.items()},
             {name: store.place for name, store in self.segment.stores.reservations.items()},
             self.class_keys,
+            shared=self.segment.stores.shared_place,
         )
         blob = compile_plan(
             self.cfg,
