@@ -35,3 +35,11 @@ cdef uint32_t hooks_tls_count() noexcept nogil
 # The subject of the peer's certificate on this SSL, as RFC 4514 writes it, in ASCII; 0 when it
 # showed none, or it does not fit.
 cdef uint32_t hooks_peer_subject(void* ssl, char* out, uint32_t room) noexcept nogil
+
+# Imports the modules of a plan's rules and lists them, or NULL after a line on standard error that
+# says why not. The plan is looked at during the call only.
+cdef RuleTable* hooks_rules_build(const Plan* plan) noexcept nogil
+# Frees the table and lets go of the functions; modules that no other plan has go with them.
+cdef void hooks_rules_release(RuleTable* table) noexcept nogil
+# Tables that were built and not released in this process.
+cdef uint32_t hooks_rules_count() noexcept nogil

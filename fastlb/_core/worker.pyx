@@ -26,7 +26,7 @@ from fastlb._core.connection cimport (
 from fastlb._core.debug cimport FASTLB_DEBUG_BUILD
 from fastlb._core.exchange cimport exchange_node_timeout
 from fastlb._core.head cimport Head
-from fastlb._core.hooks cimport hooks_open, hooks_tls_count
+from fastlb._core.hooks cimport hooks_open, hooks_rules_count, hooks_tls_count
 from fastlb._core.limits cimport TICK_MS
 from fastlb._core.node_tls cimport node_tls_count, node_tls_forget_all
 from fastlb._core.opening cimport opening_run_queue
@@ -215,6 +215,7 @@ cdef object _objects(Worker* w):
             f"exchanges={w.stats.exchanges} buffers={w.buffers.borrowed} "
             f"pipes={w.stats.pipes} tls_streams={tls_count()} "
             f"node_sessions={node_tls_count()} contexts={hooks_tls_count()} "
+            f"rules={hooks_rules_count()} "
             f"snapshots={0 if w.snapshots == NULL else 1}")
 
 
