@@ -7,11 +7,13 @@ from libc.string cimport memcpy
 from fastlb._core.arena cimport ARENA_BYTES_MAX, arena_clear, arena_room
 from fastlb._core.slice cimport Slice, slice_of
 
+ctypedef Slice* SliceAt
+
 cdef enum:
     SLICES = 7
 
 
-cdef uint32_t _slices(RuleFacts* facts, Slice** out) noexcept nogil:
+cdef uint32_t _slices(RuleFacts* facts, SliceAt* out) noexcept nogil:
     out[0] = &facts.key
     out[1] = &facts.request
     out[2] = &facts.response
@@ -23,7 +25,7 @@ cdef uint32_t _slices(RuleFacts* facts, Slice** out) noexcept nogil:
 
 
 cdef bint rule_call_own(RuleCall* call) noexcept nogil:
-    cdef Slice*[SLICES] slices
+    cdef SliceAt[SLICES] slices
     cdef uint32_t i, count = _slices(&call.facts, slices)
     cdef uint64_t bytes = 0
     cdef char* at

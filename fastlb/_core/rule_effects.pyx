@@ -10,7 +10,6 @@ from fastlb._core.arena cimport Span, arena_add
 from fastlb._core.rule_call cimport (
     RULE_ANSWERS, RULE_GOES_ON, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_LOG,
 )
-from fastlb._core.rule_objects cimport call_data
 
 
 cdef class Saved:
@@ -82,7 +81,6 @@ cdef int effects_write(RuleCall* call, Connection subject, Request request,
         head = request.message.build()
     if subject.log_view is not None and subject.log_view.changed:
         log = subject.log_view.joined()
-        call_data(call).log = subject.log_view.members
     call.effects = subject.wants
     # A key that was taken back is one without bytes.
     if subject.wants.sets & RULE_SETS_KEY:

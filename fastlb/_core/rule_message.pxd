@@ -32,6 +32,7 @@ cdef class Edits:                    # a point to go back to
 
 cdef class Message:
     cdef RuleCall* call              # NULL: ended
+    cdef object keeper               # owns the call, where no worker does
     cdef bint is_response
     cdef bint writable
     cdef str noun                    # "request", "response": for messages

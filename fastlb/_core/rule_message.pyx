@@ -80,6 +80,7 @@ cdef class Message:
 
     cdef void detach(self) noexcept:
         self.call = NULL
+        self.keeper = None
         self.head = NULL
         self.lines = None
         self.method = self.target = self.reason = self.built = None

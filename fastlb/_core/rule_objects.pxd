@@ -10,6 +10,7 @@ from fastlb._core.rule_views cimport Headers, Log, Query
 
 cdef class Connection:
     cdef RuleCall* call              # NULL: ended
+    cdef object keeper               # owns the call, where no worker does
     cdef RuleEffects wants           # scalars only; its texts are these:
     cdef bytes key                   # None: as in the facts
     cdef bytes reply_fields
@@ -37,6 +38,7 @@ cdef class Request(Connection):
 
 cdef class Response:
     cdef RuleCall* call
+    cdef object keeper
     cdef Message message
     cdef Headers headers_view
     cdef SetCookies cookies_view
@@ -45,5 +47,5 @@ cdef class Response:
     cdef int begin(self, RuleCall* call) except -1
     cdef int end(self) except -1
 
-# `data` of a call, made where there is none: a dict that keeps `log`.
+# `data` of a call, made where there is none.
 cdef object call_data(RuleCall* call)

@@ -50,12 +50,6 @@ cdef dict TLS_VERSIONS = {0x0300: "SSLv3", 0x0301: "TLSv1", 0x0302: "TLSv1.1", 0
                           0x0304: "TLSv1.3"}
 
 
-class Data(dict):
-    """`data` of a connection or request; what rules logged so far travels with it."""
-
-    __slots__ = ("kind", "log")
-
-
 cdef str _name(const Plan* plan, Text text):
     return text_out(plan_text(plan, text), text.bytes)
 
@@ -94,20 +88,14 @@ cdef int32_t _class_index(const Plan* plan, object name, str what) except -2:
                             f"{did_you_mean(str.__str__(name), known)}")
 
 
-# The dict of this connection or request. That of a connection is copied for each of its requests.
 cdef object call_data(RuleCall* call):
-    cdef object data = <object> call.data if call.data != NULL else None
-    cdef object copy
-    if type(data) is Data and (data.kind != RULE_CONNECTION or call.kind == RULE_CONNECTION):
-        return data
-    copy = Data(data) if data is not None else Data()
-    copy.kind = call.kind
-    copy.log = dict(data.log) if type(data) is Data else {}
-    Py_INCREF(copy)
-    call.data = <void*> copy
-    if data is not None:
-        Py_DECREF(data)
-    return copy
+    cdef object data
+    if call.data == NULL:
+        # A request's begins as a copy of what its connection's rules kept.
+        data = dict(<dict> <object> call.inherited) if call.inherited != NULL else {}
+        Py_INCREF(data)
+        call.data = <void*> data
+    return <object> call.data
 
 
 cdef inline bint _shared(PyObject* view) noexcept:
@@ -152,6 +140,7 @@ cdef class Connection:
     cdef int end(self) except -1:
         cdef Log log = self.log_view
         self.call = NULL
+        self.keeper = None
         self.key = self.reply_fields = self.reply_body = None
         if log is not None:
             log.call = NULL
@@ -355,7 +344,7 @@ cdef class Connection:
         if self.log_view is None:
             log = Log.__new__(Log)
             log.call = self.call
-            log.members = dict(call_data(self.call).log) if self.call.data != NULL else {}
+            log.members = {}
             self.log_view = log
         return self.log_view
 

@@ -4,7 +4,7 @@
 # Plain rules run here, with the GIL, in the worker's thread; the loop of async ones
 # (fastlb/rule_loop.py) takes the same steps by the methods of RuleRun.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastlb._core.rule_call cimport RuleCall
 from fastlb._core.rule_effects cimport Saved
@@ -12,16 +12,19 @@ from fastlb._core.rule_objects cimport Connection, Request, Response
 from fastlb._core.stats cimport RuleStats, WorkerStats
 
 # Hands a call back to whom it came from.
-ctypedef void (*rule_give_t)(RuleCall* call) noexcept nogil
+ctypedef void (*rule_give_t)(RuleCall* call, uint8_t message) noexcept nogil
 
 cdef class RuleRun:
     cdef RuleCall* call              # NULL: ended
+    cdef bint begun                  # one of its rules
     cdef rule_give_t give            # NULL: the caller waits for the end
     cdef Connection connection
     cdef Request request
     cdef Response response
     cdef Connection subject          # the first of them, whichever the rules are about
     cdef Saved saved                 # before the rule that runs; None: nothing was asked for yet
+    cdef object keeper               # owns the call, where no worker does
+    cdef list failures               # what rules raised; None: it is reported
     cdef uint64_t began_us
     cdef bytes body                  # the request's; None: not asked for, or not here yet
     cdef object future               # set when it is
@@ -30,6 +33,7 @@ cdef class RuleRun:
 
     cdef int attach(self, RuleCall* call, rule_give_t give) except -1
     cdef int detach(self) except -1
+    cdef int close(self) except -1
     cdef RuleStats* stats(self, uint32_t i) noexcept
     cdef bint step(self, uint32_t i) except -1
     cdef Request request_or_none(self)

@@ -11,7 +11,8 @@ Runs, with their objects, are used again; see rule_objects for when.
 import asyncio
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastlb._core.head cimport BODY_LENGTH, BODY_NONE
@@ -25,6 +26,7 @@ from fastlb._core.rule_effects cimport (
     effects_check, effects_restore, effects_save, effects_write,
 )
 from fastlb._core.rule_message cimport Edits
+from fastlb._core.rule_queue cimport rule_queue_give, rule_queue_take
 from fastlb._core.rule_text cimport shown, text_out, wrong_type, wrong_value
 from fastlb._core.system cimport clock_us
 
@@ -74,6 +76,7 @@ cdef class RuleRun:
     cdef int attach(self, RuleCall* call, rule_give_t give) except -1:
         self.call = call
         self.give = give
+        self.begun = False
         if call.kind == RULE_CONNECTION:
             if self.connection is None:
                 self.connection = Connection.__new__(Connection)
@@ -93,6 +96,7 @@ cdef class RuleRun:
 
     cdef int detach(self) except -1:
         self.call = NULL
+        self.keeper = self.failures = None
         self.saved = None
         self.body = None
         self.future = None
@@ -127,6 +131,7 @@ cdef class RuleRun:
 
     cdef int start(self, uint32_t i) except -1:
         cdef RuleStats* stats = self.stats(i)
+        self.begun = True
         self.saved = None
         if i:
             self.saved = effects_save(self.subject, self.request_or_none(),
@@ -176,7 +181,10 @@ cdef class RuleRun:
                 stats.errors += 1
         effects_restore(self.saved if self.saved is not None else _nothing(), self.subject,
                         self.request_or_none(), self.response_or_none())
-        _tell(self.name_of(i), error)
+        if self.failures is not None:
+            self.failures.append(error)
+        else:
+            _tell(self.name_of(i), error)
         if self.call.facts.plan.rules.on_error != RULES_ANSWER_500:
             return True
         self.subject.wants.action = RULE_FAILS
@@ -238,10 +246,13 @@ cdef class RuleRun:
 
     def finish(self):
         """No rule runs any more: writes the effects and gives the call back."""
+        self.close()
+
+    cdef int close(self) except -1:
         cdef RuleCall* call = self.call
         cdef rule_give_t give = self.give
         if call == NULL:
-            return
+            return 0
         try:
             effects_write(call, self.subject, self.request_or_none(), self.response_or_none())
         except BaseException as error:
@@ -249,12 +260,16 @@ cdef class RuleRun:
             memset(&call.effects, 0, sizeof(call.effects))
             _tell(self.name_of(0), error)
         self.detach()
-        call.running = NULL
-        if len(_free) < FREE_MAX and Py_REFCNT(<PyObject*> self) <= 2:
-            _free.append(self)
+        if call.last and call.data != NULL:
+            # The worker would take the GIL for that.
+            Py_DECREF(<object> call.data)
+            call.data = NULL
+        if call.running != NULL:
+            call.running = NULL
+            Py_DECREF(self)
         if give != NULL:
-            call.message = RULE_DONE
-            give(call)
+            give(call, RULE_DONE)
+        return 0
 
     # --- the body -------------------------------------------------------------------------
 
@@ -289,14 +304,18 @@ cdef class RuleRun:
             self.body_too_large = False
             self.body_asked = most
             self.call.body_max = most
-            self.call.message = RULE_WANTS_BODY
-            self.give(self.call)
+            self.give(self.call, RULE_WANTS_BODY)
         return self.future
 
     cdef int body_here(self) except -1:
         if self.call.body_state == RULE_BODY_READY:
             self.body = self.call.body[:self.call.body_bytes]
         return 0
+
+    @property
+    def fresh(self):
+        """Whether none of its rules has begun."""
+        return not self.begun
 
     def told(self):
         """The worker has the body, or knows that there will be none."""
@@ -329,6 +348,26 @@ cdef object _limit(object limit):
     return limit
 
 
+def take():
+    """The runs of the calls that came for the event loop, and those of which the worker told
+    something: then `told` says what."""
+    cdef RuleCall* call = rule_queue_take()
+    cdef list runs = []
+    cdef RuleCall* following
+    cdef RuleRun run
+    while call != NULL:
+        following = call.next
+        if call.running != NULL:
+            runs.append(<RuleRun> call.running)
+        else:
+            run = rule_run_of(call, rule_queue_give)
+            Py_INCREF(run)
+            call.running = <void*> run
+            runs.append(run)
+        call = following
+    return runs
+
+
 cdef RuleRun rule_run_of(RuleCall* call, rule_give_t give):
     cdef RuleRun run
     if _free:
@@ -336,7 +375,6 @@ cdef RuleRun rule_run_of(RuleCall* call, rule_give_t give):
     else:
         run = RuleRun.__new__(RuleRun)
     run.attach(call, give)
-    call.running = <void*> run
     return run
 
 
@@ -348,5 +386,8 @@ cdef int rule_run_plain(RuleCall* call) except -1:
             if not run.step(i):
                 break
     finally:
-        run.finish()
+        run.close()
+        # Not one that a rule found a way to.
+        if len(_free) < FREE_MAX and Py_REFCNT(<PyObject*> run) == 1:
+            _free.append(run)
     return 0

@@ -2,6 +2,7 @@
 """Makes a RuleCall of given facts, runs rules over it as a worker does, and shows its effects."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -14,7 +15,9 @@ from fastlb._core.head cimport (
 )
 from fastlb._core.limits cimport HEAD_BYTES_MAX, HEAD_FIELDS_MAX
 from fastlb._core.message cimport Head
-from fastlb._core.plan cimport Plan, plan_check, plan_class, plan_pool, plan_text, plan_virtual_server
+from fastlb._core.plan cimport (
+    Plan, Text, plan_check, plan_class, plan_pool, plan_text, plan_virtual_server,
+)
 from fastlb._core.rule_call cimport (
     RULE_ANSWERS, RULE_BODY_READY, RULE_CLOSES, RULE_CONNECTION, RULE_FAILS, RULE_KINDS,
     RULE_REQUEST, RULE_RESPONSE, RULE_SETS_CLIENT, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_LOG,
@@ -233,6 +236,7 @@ cdef class Trial:
         cdef uint32_t sets = self.call.effects.sets
         cdef const Plan* plan = self.call.facts.plan
         cdef dict found = {}
+        cdef Text name
         if self.call.effects.action:
             found["action"] = ACTIONS[self.call.effects.action]
             found["decided_by"] = self.call.effects.decided_by
