@@ -1,7 +1,7 @@
 """What the control process and the workers share: one segment, its regions, their clock.
 
-Regions: `nodes`, `worker.N` (counters), `class.NAME` (session cache of a class) and
-`reserve.NAME` (its reservations). A cache whose size changes gets a new region, and so does one
+Regions: `nodes`, `worker.N` (counters), `class.NAME` (session cache of a class),
+`reserve.NAME` (its reservations) and `rules.shared` (their tables). A cache whose size changes gets a new region, and so does one
 whose class gets another type: what its keys mean has changed. The old one stays until no worker
 uses it, which the caller knows.
 """
@@ -9,11 +9,12 @@ uses it, which the caller knows.
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastlb import errors
 from fastlb._core.node import NODE_TABLE_BYTES
+from fastlb._core.rule_shared import Region
 from fastlb._core.session_store import Cache
 from fastlb._core.shm import Segment, SharedMemoryError
 from fastlb._core.stats import STATS_BYTES
@@ -48,9 +49,16 @@ class Stores:
 
     caches: dict[str, Store]
     reservations: dict[str, Store]
+    shared: Region | None = None  # of rules; None: no rule is configured
 
     def regions(self) -> set[str]:
-        return {store.region for store in (*self.caches.values(), *self.reservations.values())}
+        names = {store.region for store in (*self.caches.values(), *self.reservations.values())}
+        return names | ({self.shared.name} if self.shared else set())
+
+    @property
+    def shared_place(self) -> tuple[int, int]:
+        """Offset and bytes of the tables that rules share, as a plan names them."""
+        return self.shared.place if self.shared else (0, 0)
 
 
 def boot_ms() -> int:
@@ -65,6 +73,7 @@ class SharedSegment:
         self.epoch_ms = boot_ms()
         self.stores = Stores({}, {})
         self._serial = 0
+        self._shared_secret = os.urandom(16)
         try:
             self.segment = Segment.create()
             self.node_table = self.segment.allocate("nodes", REGION_NODES, NODE_TABLE_BYTES)
@@ -91,6 +100,7 @@ class SharedSegment:
         """The stores that `cfg` needs: those there are, and new ones. Raises StartError."""
         made: list[Store] = []
         stores = Stores({}, {})
+        shared: Region | None = None
         try:
             for name, cls in cfg.persistence.items():
                 if isinstance(cls, CacheClass):
@@ -101,10 +111,20 @@ class SharedSegment:
                     stores.reservations[name] = self._store(
                         "reserve", name, cls.type, RESERVATIONS, old, made
                     )
+            if any(server.rules for server in cfg.virtual_servers.values()):
+                shared = self._shared(cfg.rules.shared)
         except SharedMemoryError as error:
             self.remove(store.region for store in made)
             raise StartError(errors.NO_SHARED_MEMORY, reason=error) from None
-        return stores
+        return replace(stores, shared=shared)
+
+    def _shared(self, size: int) -> Region:
+        """The tables that rules share: those there are, if they have this size."""
+        old = self.stores.shared
+        if old is not None and old.size == size:
+            return old
+        name = self._region_name("rules", "shared")
+        return Region.create(self.segment, name, size, self._shared_secret)
 
     def _store(
         self, kind: str, name: str, type_: str, size: int, old: Store | None, made: list[Store]
@@ -149,6 +169,15 @@ class SharedSegment:
             new.cache.load(path, name, self.now())
         finally:
             path.unlink(missing_ok=True)
+
+    def copy_shared(self, stores: Stores) -> None:
+        """Puts the entries of rules' tables into their new region, where there is one.
+
+        Once, before the workers use it: a second time would bring back what was deleted since.
+        """
+        old, new = self.stores.shared, stores.shared
+        if old is not None and new is not None and old is not new:
+            old.copy_to(new)
 
     def close(self) -> None:
         self.segment.close()

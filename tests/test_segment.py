@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from fastlb import segment as module
+from fastlb._core import rule_shared
 from fastlb._core._testing_session_cache import Probe
 from fastlb._core.shm import SharedMemoryError
 from fastlb.check import check_text
@@ -144,3 +146,54 @@ def test_the_clock_counts_ticks_from_the_segments_start(shared: SharedSegment) -
     assert shared.now() < 100
     shared.epoch_ms -= 250
     assert 2 <= shared.now() < 102
+
+
+def with_rules(entries: int = 65536) -> Config:
+    """No rule is loaded: a configuration that names one is enough here."""
+    cfg = config("")
+    servers = {
+        name: structs.replace(server, rules=("m:f",))
+        for name, server in cfg.virtual_servers.items()
+    }
+    rules = structs.replace(cfg.rules, shared=entries)
+    return structs.replace(cfg, virtual_servers=servers, rules=rules)
+
+
+def test_rules_tables_are_there_when_a_rule_is(shared: SharedSegment) -> None:
+    assert shared.prepare(config("")).shared_place == (0, 0)
+    stores = shared.prepare(with_rules())
+    assert shared.segment.find("rules.shared") == stores.shared_place
+    assert stores.shared is not None
+    assert stores.shared.size == 65536
+    shared.discard(stores)
+    assert "rules.shared" not in names(shared)
+
+
+def test_rules_tables_are_kept_over_reloads(shared: SharedSegment) -> None:
+    first = shared.prepare(with_rules())
+    assert shared.adopt(first) == set()
+    again = shared.prepare(with_rules())
+    assert again.shared is first.shared
+    assert shared.adopt(again) == set()
+    assert shared.adopt(shared.prepare(config(""))) == {"rules.shared"}
+
+
+def test_rules_tables_of_another_size_have_the_same_entries(shared: SharedSegment) -> None:
+    first = shared.prepare(with_rules())
+    shared.adopt(first)
+    assert first.shared is not None
+    first.shared.use()
+    try:
+        table = rule_shared.shared("t")
+        table.incr("a", 5)
+        second = shared.prepare(with_rules(2000))
+        assert second.shared is not None
+        shared.copy_shared(second)
+        assert shared.adopt(second) == {"rules.shared"}
+        assert second.shared.use()
+        shared.remove({"rules.shared"})
+        assert table.incr("a") == 6
+        shared.copy_shared(second)  # of the same region: nothing happens
+        assert second.shared.stats() == (1, 0)
+    finally:
+        rule_shared.use_none()
