@@ -1,5 +1,19 @@
 """fastlb: a reverse proxy and load balancer whose first duty is session persistence."""
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastlb import rules as rule
+
+__all__ = ["__version__", "rule"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Who wants no rules, like most commands, does not wait for them.
+    if name == "rule":
+        from fastlb import rules
+
+        return rules
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -132,8 +132,14 @@ ctypedef struct RuleCall:
     RuleFacts facts
     RuleEffects effects
     void* data                       # request.data: dict, a reference; NULL: none
+    const void* inherited            # with `data` NULL: the connection's, to begin with a copy of
+    uint8_t last                     # no rule of this message follows: nobody asks for `data`
     void* running                    # the object in Python that runs it
     Arena arena
+    # the worker's own
+    RuleState* connection            # holds `inherited`
+    void* body_buffer                # Buffer that `body` points into
+    Arena copied                     # what the facts of a call point to that has left the thread
 
 cdef enum RuleBodyState:
     RULE_BODY_UNREAD = 0
@@ -147,13 +153,21 @@ ctypedef struct RuleState:
     uint8_t kind                     # RuleKind of the rules that run
     uint8_t step                     # first one of the list that has not run
     uint8_t sets                     # RuleSets
-    uint8_t routed                   # a rule chose the pool, so routes do not any more
+    uint8_t gathers                  # the body that the call asked for
+    int32_t pool                     # PlanPool index, with RULE_SETS_POOL: routes do not choose it
     int32_t persistence              # PlanClass index, -1: none
     int32_t decided_by               # PlanRule index; -1: no rule answered, closed or failed
+    uint32_t holders                 # of a connection's: calls that may read its `data`
+    uint8_t forgotten                # its connection is gone; the last holder frees it
+    uint64_t generation              # of a connection's: of the plan that the indices are of
+    Span pool_name                   # of a connection's: to find them in another plan
+    Span persistence_name
+    Address client                   # of a connection's, with RULE_SETS_CLIENT
     Address named
     Span key
     Span log
-    Span target                      # as the client sent it, where a rule changed it
+    Span target                      # as the client sent it, where a rule changed the head
+    Span head                        # of the response, as it will be sent
     void* data                       # request.data between calls, a reference
     Arena arena
 
@@ -161,3 +175,8 @@ ctypedef struct RuleState:
 cdef inline const RuleList* rule_list(const RuleTable* table, uint32_t server,
                                       int kind) noexcept nogil:
     return &table.lists[server * RULE_KINDS + kind]
+
+
+# Room in `copied` for all that the facts point to, and the facts point there; so that the call can
+# leave the worker's thread. False: no memory.
+cdef bint rule_call_own(RuleCall* call) noexcept nogil
