@@ -22,7 +22,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from fastlb._core.rule_cookies import Cookies, SetCookie, SetCookies
-from fastlb._core.rule_objects import Connection, Request, Response
+from fastlb._core.rule_objects import Connection, Request
+from fastlb._core.rule_response import Response
 from fastlb._core.rule_shared import Table, shared
 from fastlb._core.rule_views import Headers, Log, Query
 from fastlb.rule_mark import put_mark

@@ -22,7 +22,8 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from fastlb._core.plan import PlanBuilder
-from fastlb._core.rule_objects import Request, Response
+from fastlb._core.rule_objects import Request
+from fastlb._core.rule_response import Response
 from fastlb._core.rule_run import RuleRun
 from fastlb._core.rule_trial import Trial
 from fastlb._core.rule_views import Headers

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, NotRequired, TypedDict
 
-from fastlb._core.rule_objects import Request, Response
+from fastlb._core.rule_objects import Request
+from fastlb._core.rule_response import Response
 from fastlb._core.rule_run import RuleRun
 from fastlb.rule_types import Node
 
