@@ -6,12 +6,14 @@ Environment switches, each off by default:
   FASTLB_ANNOTATE=1   the annotated .html beside each generated .c
 
 Each variant has its own folder, build/<variant>; what is built there stays when another
-one is built. Test-only modules are in every variant except the one that wheels are made
-from: they are built in place or on demand only.
+one is built. Beside each module's C stands what Cython had to say of it (<module>.said),
+for the gates: a module is translated only when it changed. Test-only modules are in every
+variant except the one that wheels are made from: they are built in place or on demand only.
 """
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -69,8 +71,10 @@ extensions = [
 
 variant = "sanitize" if SANITIZE else "debug" if DEBUG else "release" if IN_PLACE else "wheel"
 folder = f"build/{variant}"
-if sys.argv[1:2] not in (["sdist"], ["egg_info"], ["dist_info"]):  # these compile nothing
-    extensions = cythonize(
+
+
+def translated() -> list[Extension]:
+    return cythonize(
         extensions,
         build_dir=f"{folder}/cython",
         compiler_directives=directives,
@@ -80,6 +84,37 @@ if sys.argv[1:2] not in (["sdist"], ["egg_info"], ["dist_info"]):  # these compi
         nthreads=os.cpu_count() or 1,
         quiet="-q" in sys.argv,
     )
+
+
+def translated_and_heard() -> list[Extension]:
+    """What `translated` returns; writes the .said of every module that it has made anew.
+
+    C without a .said is of a build that did not get so far: it is made again.
+    """
+    for file in Path(folder).glob("cython/**/*.c"):
+        if not file.with_suffix(".said").exists():
+            file.unlink()
+    with tempfile.TemporaryFile("w+") as heard:
+        begun, stderr = os.stat(heard.fileno()).st_mtime_ns, os.dup(2)
+        os.dup2(heard.fileno(), 2)  # Cython's own processes write there too
+        try:
+            modules = translated()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            heard.seek(0)
+            said = heard.read().splitlines(keepends=True)
+            sys.stderr.write("".join(said))
+    for module in modules:
+        file = Path(module.sources[0])
+        if file.stat().st_mtime_ns >= begun:
+            others = [line for line in said if ".pyx:" not in line or f"/{file.stem}.pyx:" in line]
+            file.with_suffix(".said").write_text("".join(others))
+    return modules
+
+
+if sys.argv[1:2] not in (["sdist"], ["egg_info"], ["dist_info"]):  # these compile nothing
+    extensions = translated() if DEBUG else translated_and_heard()
 setup(
     ext_modules=extensions,
     options={

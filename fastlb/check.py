@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import fastlb
 from fastlb import errors
-from fastlb.config import PLACES, Config
+from fastlb.config import PLACES, Config, uses_tls
 from fastlb.decode import Decoder, Report
 from fastlb.errors import ConfigNotFound, Message, Problem, printable
 from fastlb.features import unavailable
@@ -127,8 +127,7 @@ def check_text(text: str, file: FilePath) -> Checked:
 
 
 def _check_tls(config: Config, report: Report) -> None:
-    servers = [server.tls for server in config.virtual_servers.values()]
-    if any([*servers, *(pool.tls for pool in config.pools.values())]):
+    if uses_tls(config):
         from fastlb.tls_files import check_tls  # and the TLS library, which costs commands a while
 
         check_tls(config, report)

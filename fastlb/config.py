@@ -470,3 +470,9 @@ class Config(Table, frozen=True, kw_only=True):
 
 
 NO_KEYS = ("file", "connections_given")  # fields of Config that stand for no table
+
+
+def uses_tls(cfg: Config) -> bool:
+    """Whether any table `tls` is there: without one, the TLS library need not be loaded."""
+    servers = [server.tls for server in cfg.virtual_servers.values()]
+    return any([*servers, *(pool.tls for pool in cfg.pools.values())])

@@ -250,6 +250,26 @@ NO_SYSTEM_AUTHORITIES = _error(
     124, "this machine has no list of authorities; expected ca, a file with the nodes' authority"
 )
 
+# Rules: said of the rule's module, where one is known
+RULE_NO_MODULE = _error(
+    140,
+    'no module "{module}"{suggestion}: there is no {file}, and none of that name is installed for '
+    "{python}",
+)
+RULE_NO_FUNCTION = _error(141, 'no function "{function}" there{suggestion}: {known}')
+RULE_NOT_IMPORTED = _error(142, "cannot be imported: {reason}")
+RULE_UNUSABLE = _error(143, '"{function}" {what}; expected {expected}')
+RULE_NAME_TAKEN = _error(
+    144, 'another module is named "{module}", of Python or of a package; expected another name'
+)
+RULE_FOR_PROTOCOL = _error(
+    145,
+    '"{name}" is a {kind} rule, and protocol "{protocol}" has no {kind}s that fastlb sees; '
+    "expected one marked @rule.connection",
+)
+RULE_HARMFUL = _error(146, "importing it {what}; expected a module that can be imported")
+RULE_TWICE = _error(147, '"{found}" is listed twice, and would run twice')
+
 # What will work, but perhaps not as meant
 UNUSED = _warning(60, "not used by any {by}")
 NO_NODES = _warning(61, "no nodes: every request is refused until one is added")
@@ -457,6 +477,7 @@ SOCKET_LEFT = _running(79, "{path} could not be removed: {reason}")
 
 TLS_CONTEXTS_FAILED = _start(111, "TLS cannot be set up: {reason}")
 TLS_FILES_UNUSABLE = _start(112, "{where}: {reason}")
+RULES_NOT_LOADED = _start(120, "rules cannot be loaded: {reason}")
 TICKETS_NOT_SHARED = _running(
     110,
     "session tickets are per worker and not shared: {reason}; a client that comes back to another "

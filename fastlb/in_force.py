@@ -15,7 +15,7 @@ from pathlib import Path
 from fastlb import errors, log
 from fastlb._core.node import free_slot, read_slot
 from fastlb._core.session_store import StateFileError
-from fastlb.config import Config
+from fastlb.config import Config, uses_tls
 from fastlb.counters import Reader
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Listeners
@@ -26,7 +26,6 @@ from fastlb.plan_class import Place
 from fastlb.segment import SharedSegment, Store, Stores
 from fastlb.slots import NodeKey, Slots, Taken, listener_keys
 from fastlb.ticket_keys import TicketKeys
-from fastlb.tls_files import load_tls
 from fastlb.tls_material import NOTHING, TlsFiles
 from fastlb.workers import CurrentPlan, Workers
 
@@ -64,6 +63,14 @@ class Prepared:
     added: list[Address]
     passphrases: dict[str, list[Keys]]  # by class
     tls: TlsFiles
+
+
+def _load_tls(cfg: Config) -> TlsFiles:
+    if not uses_tls(cfg):
+        return NOTHING
+    from fastlb.tls_files import load_tls  # and the TLS library, which costs every start a while
+
+    return load_tls(cfg)
 
 
 class InForce:
@@ -115,7 +122,7 @@ class InForce:
         except StartError as error:
             wrong.append(error)
         try:
-            tls = load_tls(cfg)
+            tls = _load_tls(cfg)
         except StartError as error:
             wrong.append(error)
         if wrong:

@@ -1,6 +1,10 @@
-"""The wheel: what is in it, and that it runs where neither compiler nor sources are."""
+"""The wheel: what is in it, and that it runs where neither compiler nor sources are.
+
+What the release build has compiled is the wheel's too; only the deep test compiles it again.
+"""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.gates.sources import ROOT, core_modules
+
+CORE = Path("fastlb/_core")
 
 
 def copied_sources(folder: Path) -> Path:
@@ -24,13 +30,22 @@ def copied_sources(folder: Path) -> Path:
         if source.is_symlink():
             target.symlink_to(os.readlink(source))
         elif source.is_file():
-            target.write_bytes(source.read_bytes())
+            shutil.copy2(source, target)
     return folder
 
 
-def built(command: str, tmp: Path) -> Path:
-    """The one file that `setup.py command` makes of a fresh copy."""
-    sources = copied_sources(tmp / "sources")
+def with_the_compiled(folder: Path) -> Path:
+    """Sources, and of the release build what a wheel's build would make of them anew."""
+    shutil.copytree(ROOT / "build/release/cython", folder / "build/wheel/cython")
+    (folder / "build/wheel/lib" / CORE).mkdir(parents=True)
+    for module in core_modules():
+        (file,) = (ROOT / CORE).glob(f"{module.stem}.*.so")
+        shutil.copy2(file, folder / "build/wheel/lib" / CORE)
+    return folder
+
+
+def built(command: str, tmp: Path, sources: Path) -> Path:
+    """The one file that `setup.py command` makes of a copy of the sources."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "setup.py", command, "--dist-dir", str(tmp / "dist")],
         cwd=sources, capture_output=True, text=True, check=False,
@@ -43,7 +58,8 @@ def built(command: str, tmp: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built("bdist_wheel", tmp_path_factory.mktemp("wheel"))
+    tmp = tmp_path_factory.mktemp("wheel")
+    return built("bdist_wheel", tmp, with_the_compiled(copied_sources(tmp / "sources")))
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +93,14 @@ def test_an_installed_wheel_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
     assert "all sessions hold" in done.stdout
 
 
+@pytest.mark.deep
+def test_a_wheel_is_built_where_nothing_was(names: set[str], tmp_path: Path) -> None:
+    with zipfile.ZipFile(built("bdist_wheel", tmp_path, copied_sources(tmp_path / "s"))) as archive:
+        assert set(archive.namelist()) == names
+
+
 def test_a_source_archive_holds_all_that_a_wheel_is_made_of(tmp_path: Path) -> None:
-    with tarfile.open(built("sdist", tmp_path)) as archive:
+    with tarfile.open(built("sdist", tmp_path, copied_sources(tmp_path / "sources"))) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     needed = {"setup.py", "pyproject.toml", "README.md", "LICENSE", "Makefile", "ci/test"}
     needed |= {"fastlb/examples/quickstart.toml", "fastlb/_core/debug.h", "fastlb/_core/plan.pxd"}

@@ -13,15 +13,17 @@ from fastlb._core cimport system
 from fastlb._core.address cimport (
     ADDRESS_TEXT_BYTES_MAX, Address, address_ip_text, address_is_unset, address_text,
 )
+from fastlb._core.arena cimport arena_slice
 from fastlb._core.connection cimport AccessLog, Exchange, TlsStream, Worker
 from fastlb._core.decision cimport decision_node_name
 from fastlb._core.head cimport head_error_name
 from fastlb._core.outcome cimport (
     CAUSE_HANDSHAKE_FAILED, CAUSE_NODE_HANDSHAKE, cause_name, found_in_name, outcome_name,
 )
-from fastlb._core.plan cimport LOG_COMBINED, Plan, Text, plan_class, plan_text
+from fastlb._core.plan cimport LOG_COMBINED, Plan, PlanRule, Text, plan_class, plan_text
 from fastlb._core.request cimport request_head_at
-from fastlb._core.slice cimport Slice, slice_of
+from fastlb._core.rule_state cimport rules_decided_by, rules_target
+from fastlb._core.slice cimport Slice, slice_equal, slice_of
 from fastlb._core.tls_library cimport tls
 
 cdef extern from * nogil:
@@ -50,6 +52,7 @@ cdef extern from * nogil:
     enum: PIPE_BUF
 
 cdef enum:
+    RULE_REST_BYTES = 1024           # a rule's name, and what stands around its fields
     TLS13 = 0x0304                   # TlsStream.version
 
 cdef char[32] _date                  # of _date_s, since most lines share their second
@@ -302,6 +305,58 @@ cdef void _add_handshake_error(AccessLog* log, const Exchange* x) noexcept nogil
         _add_text(log, text)
 
 
+# The client's own; what rules made of it is `target_sent`.
+cdef void _add_target(AccessLog* log, const Exchange* x) noexcept nogil:
+    cdef Slice sent = _span(x, x.target, x.target_bytes)
+    cdef Slice own = rules_target(x)
+    if own.at == NULL or slice_equal(own, sent):
+        _add_string(log, ",\"target\":", sent)
+        return
+    _add_string(log, ",\"target\":", own)
+    _add_string(log, ",\"target_sent\":", sent)
+
+
+cdef void _add_rules(AccessLog* log, const Exchange* x) noexcept nogil:
+    cdef const PlanRule* rule = rules_decided_by(x.snapshot.plan, x)
+    cdef Slice members = arena_slice(&x.rules.arena, x.rules.log)
+    if rule != NULL:
+        _add_string(log, ",\"rule\":", _plan_slice(x.snapshot.plan, rule.name))
+    if members.bytes:
+        _add_text(log, ",\"log\":{")
+        _add(log, members.at, members.bytes)
+        _add(log, "}", 1)
+
+
+# Of `"user":"anna","tier":2`: ` user="anna" tier="2"`.
+cdef void _add_rules_combined(AccessLog* log, Slice members) noexcept nogil:
+    cdef bint quoted = False, named = True, bare = False
+    cdef uint32_t i = 0
+    cdef char byte
+    _add(log, " ", 1)
+    while i < members.bytes:
+        byte = members.at[i]
+        i += 1
+        if byte == c'\\' and i < members.bytes:
+            _add(log, members.at + i - 1, 2)
+            i += 1
+        elif byte == c'"':
+            quoted = not quoted
+            if not named:
+                _add(log, "\"", 1)
+        elif quoted or byte != c':' and byte != c',':
+            _add(log, &byte, 1)
+        elif byte == c':':
+            named = False
+            bare = i < members.bytes and members.at[i] != c'"'
+            _add(log, "=\"" if bare else "=", 2 if bare else 1)
+        else:
+            _add(log, "\" " if bare else " ", 2 if bare else 1)
+            named = True
+            bare = False
+    if bare:
+        _add(log, "\"", 1)
+
+
 cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
     cdef AccessLog* log = &w.log
     _add_text(log, "{\"time\":\"")
@@ -321,7 +376,7 @@ cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
     else:
         _add_string(log, ",\"method\":", _span(x, x.method_at, x.method_bytes))
         _add_string(log, ",\"host\":", _span(x, x.host, x.host_bytes))
-        _add_string(log, ",\"target\":", _span(x, x.target, x.target_bytes))
+        _add_target(log, x)
         if x.client.stream.tls != NULL:
             _add_tls(log, x.client.stream.tls)
     _add_text(log, ",\"status\":")
@@ -346,11 +401,14 @@ cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
         if x.cause == CAUSE_NODE_HANDSHAKE or x.cause == CAUSE_HANDSHAKE_FAILED:
             _add_handshake_error(log, x)
         _add(log, "\"", 1)
+    if x.rules != NULL:
+        _add_rules(log, x)
     _add(log, "}\n", 2)
 
 
 cdef void _write_combined(Worker* w, const Exchange* x) noexcept nogil:
     cdef AccessLog* log = &w.log
+    cdef Slice own
     _add_client(log, x)
     _add_text(log, " - - [")
     _add_date(w, True)
@@ -360,7 +418,8 @@ cdef void _write_combined(Worker* w, const Exchange* x) noexcept nogil:
     else:
         _add_escaped(log, _span(x, x.method_at, x.method_bytes), False)
         _add(log, " ", 1)
-        _add_escaped(log, _span(x, x.target, x.target_bytes), False)
+        own = rules_target(x)
+        _add_escaped(log, own if own.at != NULL else _span(x, x.target, x.target_bytes), False)
         _add_text(log, " HTTP/1.1" if x.version_minor else " HTTP/1.0")
     _add_text(log, "\" ")
     _add_number(log, x.status)
@@ -370,7 +429,10 @@ cdef void _write_combined(Worker* w, const Exchange* x) noexcept nogil:
     _add_or_dash(log, _span(x, x.referer, x.referer_bytes))
     _add_text(log, "\" \"")
     _add_or_dash(log, _span(x, x.user_agent, x.user_agent_bytes))
-    _add_text(log, "\"\n")
+    _add(log, "\"", 1)
+    if x.rules != NULL and x.rules.log.bytes:
+        _add_rules_combined(log, arena_slice(&x.rules.arena, x.rules.log))
+    _add(log, "\n", 1)
 
 
 cdef void _add_or_dash(AccessLog* log, Slice text) noexcept nogil:
@@ -384,6 +446,8 @@ cdef void access_log_write(Worker* w, const Exchange* x) noexcept nogil:
     if w.log.used + ACCESS_LINE_BYTES_MAX > ACCESS_LOG_BYTES:
         access_log_flush(w)
     w.log.limit = w.log.used + ACCESS_LINE_BYTES_MAX - ACCESS_LINE_REST_BYTES
+    if x.rules != NULL:
+        w.log.limit -= x.rules.log.bytes + RULE_REST_BYTES
     if x.snapshot.plan.log_format == LOG_COMBINED:
         _write_combined(w, x)
     else:

@@ -10,5 +10,7 @@ cdef enum AnswerResult:
 
 # As far as it goes now; an AnswerResult. Also sends what is left of an answer of our own.
 cdef int answer_pump(Worker* w, Exchange* x) noexcept nogil
+# The response rules that it waited for have ended.
+cdef int answer_rules_done(Worker* w, Exchange* x) noexcept nogil
 # Both directions of a tunnel; False when it is over.
 cdef bint answer_tunnel(Worker* w, Exchange* x) noexcept nogil

@@ -10,10 +10,10 @@ from fastlb._core.buffer cimport (
     BUFFER_LARGE_BYTES, Buffer, buffer_borrow, buffer_pending, buffer_return, buffer_shrink,
 )
 from fastlb._core.connection cimport (
-    ClientConn, DONE_CLOSE, Exchange, NodeConn, STAGE_RESPONSE, STAGE_TUNNEL, STREAM_ERROR,
-    STREAM_READABLE, Stream, Worker, post_client,
+    ClientConn, DONE_CLOSE, Exchange, NodeConn, STAGE_RESPONSE, STAGE_RESPONSE_RULES,
+    STAGE_TUNNEL, STREAM_ERROR, STREAM_READABLE, Stream, Worker, post_client,
 )
-from fastlb._core.debug cimport likely
+from fastlb._core.debug cimport likely, unlikely
 from fastlb._core.exchange_end cimport (
     exchange_abort, exchange_answered, exchange_end, exchange_finish, exchange_learn,
     exchange_reply,
@@ -36,6 +36,7 @@ from fastlb._core.relay cimport (
 )
 from fastlb._core.request cimport request_path_at
 from fastlb._core.response cimport response_edit, response_edit_interim
+from fastlb._core.rules cimport RULES_GO_ON, RULES_WAIT, rules_after
 from fastlb._core.stream cimport STREAM_AGAIN, stream_recv
 from fastlb._core.timer cimport timer_await, timer_clear, timer_set
 from fastlb._core.tunnel cimport TUNNEL_AGAIN, TUNNEL_ENDED, TUNNEL_OPEN, tunnel_run, tunnel_start
@@ -76,7 +77,7 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
     cdef int64_t got
     if x.down.head != NULL and not _flush_interim(w, x):
         return False
-    while x.stage < STAGE_RESPONSE and x.down.head == NULL and n.stream.ready & STREAM_READABLE:
+    while x.stage < STAGE_RESPONSE_RULES and x.down.head == NULL and n.stream.ready & STREAM_READABLE:
         if not _room_for_head(w, x):
             if x.down.data == NULL:
                 return exchange_reply(w, x, 503, CAUSE_NO_BUFFER)
@@ -95,7 +96,7 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
             x.first_byte_us = w.now_us
         if not _parse_head(w, x):
             return False
-    if x.stage < STAGE_RESPONSE and x.down.data != NULL and buffer_pending(x.down.data) == 0:
+    if x.stage < STAGE_RESPONSE_RULES and x.down.data != NULL and buffer_pending(x.down.data) == 0:
         buffer_return(&w.buffers, x.down.data)
         x.down.data = NULL
     return True
@@ -131,7 +132,7 @@ cdef bint _parse_head(Worker* w, Exchange* x) noexcept nogil:
     limits.field_bytes = 0
     limits.head_bytes = plan.limits.head_bytes
     limits.field_count = plan.limits.field_count
-    while x.stage < STAGE_RESPONSE and x.down.head == NULL:
+    while x.stage < STAGE_RESPONSE_RULES and x.down.head == NULL:
         head_reset(&w.response)
         parsed = response_head_parse(&w.response, data.data + data.start, buffer_pending(data),
                                      &limits, x.method)
@@ -194,7 +195,6 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
     cdef const Head* head = &w.response
     cdef Buffer* data = x.down.data
     cdef uint32_t body = data.start + head.bytes
-    cdef bint bad_body
     cdef int count
     x.status = head.status
     x.node_persists = head_persists(head)
@@ -204,13 +204,31 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
         x.client_persists = False
     if head.framing == BODY_UNTIL_CLOSE or not x.up.body.done or w.stopping:
         x.client_persists = False
-    bad_body = flow_frame(&x.down, body, data.end - body) != 0
+    x.bad_body = flow_frame(&x.down, body, data.end - body) != 0
     _learn(w, x)
     count = response_edit(w, x, data.data + data.start)
     if count < 0:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
     node_feed_response(&w.nodes.slots[x.slot], x.first_byte_us - x.sent_us, w.boot_ms)
     exchange_answered(w, x, True)
+    return _run_rules(w, x, data.data + data.start, count)
+
+
+# Response rules, where there are any, and then the head goes out. `count`: see rules_after.
+cdef bint _run_rules(Worker* w, Exchange* x, const char* buf, int count) noexcept nogil:
+    cdef int result = RULES_GO_ON
+    if unlikely(x.server.rule_count != 0):
+        result = rules_after(w, x, buf, &count)
+    if result == RULES_WAIT:
+        x.stage = STAGE_RESPONSE_RULES
+        return True
+    if result != RULES_GO_ON:
+        # An answer of our own may be on its way, but nothing that is left to be done here.
+        return False
+    return _open_tunnel(w, x, count) if x.status == 101 else _send_response(w, x, count)
+
+
+cdef bint _send_response(Worker* w, Exchange* x, int count) noexcept nogil:
     x.stage = STAGE_RESPONSE
     count = flow_send_head(w, &x.client.stream, &x.down, w.iov, <uint32_t> count)
     if count == FLOW_NO_BUFFER:
@@ -219,7 +237,7 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
     if count != 0:
         exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
         return False
-    if bad_body:
+    if x.bad_body:
         flow_flush(w, &x.client.stream, &x.down)
         exchange_abort(w, x, CAUSE_BAD_RESPONSE_BODY)
         return False
@@ -230,12 +248,10 @@ cdef bint _begin_tunnel(Worker* w, Exchange* x) noexcept nogil:
     # What came behind either head belongs to the other protocol already.
     cdef Buffer* data = x.down.data
     cdef uint32_t body = data.start + w.response.bytes
-    cdef uint32_t rest
     cdef int count
     if not x.up.body.done or flow_pending(&x.up) or x.up.kept != NULL:
         # A request whose body is still under way can't become another protocol.
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
-    rest = x.up.data.end - x.up.run
     x.status = 101
     x.client_persists = False
     tunnel_start(&x.up)
@@ -244,15 +260,20 @@ cdef bint _begin_tunnel(Worker* w, Exchange* x) noexcept nogil:
     count = response_edit(w, x, data.data + data.start)
     if count < 0:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
-    flow_frame(&x.up, x.up.run, rest)
+    flow_frame(&x.up, x.up.run, x.up.data.end - x.up.run)
     flow_frame(&x.down, body, data.end - body)
     exchange_answered(w, x, True)
+    return _run_rules(w, x, data.data + data.start, count)
+
+
+cdef bint _open_tunnel(Worker* w, Exchange* x, int count) noexcept nogil:
+    cdef bint rest = x.up.run_bytes != 0
     x.stage = STAGE_TUNNEL
     count = flow_send_head(w, &x.client.stream, &x.down, w.iov, <uint32_t> count)
     if count != 0:
         exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
         return False
-    if rest == 0:
+    if not rest:
         _shrink_head(w, x)
     return answer_tunnel(w, x)
 
@@ -292,6 +313,12 @@ cdef bint answer_tunnel(Worker* w, Exchange* x) noexcept nogil:
     return False
 
 
+cdef int answer_rules_done(Worker* w, Exchange* x) noexcept nogil:
+    if not _run_rules(w, x, NULL, -1):
+        return ANSWER_ENDED
+    return answer_pump(w, x) if x.stage == STAGE_RESPONSE else ANSWER_ALIVE
+
+
 cdef bint _on_down_failed(Worker* w, Exchange* x, int result) noexcept nogil:
     if result == FLOW_AGAIN:
         post_client(w, x.client)
@@ -315,6 +342,8 @@ cdef int answer_pump(Worker* w, Exchange* x) noexcept nogil:
     cdef Stream* source              # NULL: the answer is our own, and all there
     cdef uint64_t before = x.down.bytes
     cdef int result
+    if x.stage == STAGE_RESPONSE_RULES:
+        return ANSWER_ALIVE
     if x.stage < STAGE_RESPONSE:
         result = _read_head(w, x)
         if result != ANSWER_ALIVE or x.stage != STAGE_RESPONSE:

@@ -7,6 +7,7 @@
 
 from libc.stdint cimport uint32_t
 
+from fastlb._core.address cimport Address
 from fastlb._core.connection cimport ClientConn, Exchange, Stream, Worker
 from fastlb._core.decision cimport DecideInput
 
@@ -21,6 +22,8 @@ cdef enum AttemptResult:
 cdef Exchange* attempt_exchange(Worker* w, ClientConn* c, int state) noexcept nogil
 # What the decision is asked about; a request's head has to be in w.request.
 cdef void attempt_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil
+# Where the client connected to; all zero: a Unix socket.
+cdef const Address* attempt_local_address(ClientConn* c) noexcept nogil
 # Takes a pooled connection if `pooled`, else opens one.
 cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
                        attempt_events_t on_events) noexcept nogil

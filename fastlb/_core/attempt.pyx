@@ -13,7 +13,7 @@ from fastlb._core.connection cimport (
     ClientConn, Exchange, NODE_CONN_BUSY, NODE_CONN_CONNECTING, NodeConn, STAGE_CONNECT,
     STREAM_ERROR, STREAM_HUP, STREAM_WRITABLE, Worker,
 )
-from fastlb._core.debug cimport BUG_ON, likely
+from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.decide cimport decide_again, decision_reset
 from fastlb._core.decision cimport (
     ACTION_FORWARD, ACTION_NO_NODE, DecideInput, decision_node,
@@ -32,6 +32,7 @@ from fastlb._core.proxy_protocol cimport (
     PROXY_WRITE_BYTES_MAX, proxy_v1_write, proxy_v2_write,
 )
 from fastlb._core.request cimport request_head_at, request_reload
+from fastlb._core.rule_state cimport rules_input
 from fastlb._core.slice cimport slice_of
 from fastlb._core.timer cimport timer_set
 from fastlb._core.upstream cimport (
@@ -59,7 +60,7 @@ cdef Exchange* attempt_exchange(Worker* w, ClientConn* c, int state) noexcept no
     return x
 
 
-cdef const Address* _local_address(ClientConn* c) noexcept nogil:
+cdef const Address* attempt_local_address(ClientConn* c) noexcept nogil:
     cdef system.sockaddr_storage sockaddr
     cdef system.socklen_t size = sizeof(sockaddr)
     if not c.local_known:
@@ -75,7 +76,7 @@ cdef void attempt_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil
     ask.request.client = &x.client_address
     ask.request.local = NULL
     if x.snapshot.plan.needs_local:
-        ask.request.local = _local_address(x.client)
+        ask.request.local = attempt_local_address(x.client)
     ask.request.sni = slice_of(x.sni, x.sni_bytes)
     ask.request.hello = NULL
     ask.request.key = slice_of(NULL, 0)
@@ -97,6 +98,8 @@ cdef void attempt_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil
     ask.now_ms = w.boot_ms
     ask.now_ticks = w.now_ticks
     ask.peek = False
+    if unlikely(x.rules != NULL):
+        rules_input(x, ask)
 
 
 # --- the try ------------------------------------------------------------------------------
@@ -108,9 +111,9 @@ cdef bint _send_proxy_header(Worker* w, Exchange* x) noexcept nogil:
     cdef int flags = system.MSG_NOSIGNAL
     cdef uint32_t count
     if x.pool.flags & POOL_PROXY_V1:
-        count = proxy_v1_write(out, &c.peer, _local_address(c))
+        count = proxy_v1_write(out, &c.peer, attempt_local_address(c))
     else:
-        count = proxy_v2_write(out, &c.peer, _local_address(c), slice_of(x.sni, x.sni_bytes),
+        count = proxy_v2_write(out, &c.peer, attempt_local_address(c), slice_of(x.sni, x.sni_bytes),
                                slice_of(x.alpn, x.alpn_bytes))
     if not x.passage or x.up.run_bytes or x.pool.flags & POOL_TLS:
         flags |= system.MSG_MORE
@@ -163,6 +166,7 @@ cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
     cdef const PlanNode* node = decision_node(x.snapshot.plan, x.pool, &x.decision)
     cdef NodeConn* n = NULL
     x.slot = node.slot
+    x.tried_us = w.now_us
     exchange_count_load(w, x)
     w.nodes.slots[node.slot].used_at_ms = w.boot_ms
     if pooled:

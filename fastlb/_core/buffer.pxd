@@ -1,7 +1,7 @@
 # Buffers of two sizes, borrowed while bytes are pending and given back when none are.
 #
 # Small ones hold heads and short bodies; large ones take a head that outgrew a small
-# one and bulk relaying. Memory is taken from the system on demand, counted against
+# one and bulk relaying. What must stand together and is larger still gets one of its own. Memory is taken from the system on demand, counted against
 # `limits.buffers`, kept on a free list, and given back beyond a small reserve.
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -34,6 +34,8 @@ cdef void buffer_pool_init(BufferPool* pool, uint64_t bytes_max) noexcept nogil
 # NULL when bytes_max is reached or the system has no memory.
 cdef Buffer* buffer_borrow(BufferPool* pool, bint large) noexcept nogil
 cdef void buffer_return(BufferPool* pool, Buffer* buffer) noexcept nogil
+# One with room for at least `count` bytes, of its own size where no large one has it.
+cdef Buffer* buffer_borrow_bytes(BufferPool* pool, uint32_t count) noexcept nogil
 # A buffer of just `count` bytes with those of `buffer` from `start` on, in its place; the same
 # buffer when there is no memory. For what must be held long: a tunnel's head.
 cdef Buffer* buffer_shrink(BufferPool* pool, Buffer* buffer, uint32_t start,

@@ -56,6 +56,14 @@ cdef Buffer* _allocate(BufferPool* pool, uint32_t size) noexcept nogil:
     return buffer
 
 
+cdef inline void _lend(BufferPool* pool, Buffer* buffer) noexcept nogil:
+    buffer.next_free = NULL
+    buffer.start = 0
+    buffer.end = 0
+    buffer.lent = 1
+    pool.borrowed += 1
+
+
 cdef Buffer* buffer_borrow(BufferPool* pool, bint large) noexcept nogil:
     cdef Buffer* buffer
     if large:
@@ -72,13 +80,18 @@ cdef Buffer* buffer_borrow(BufferPool* pool, bint large) noexcept nogil:
             pool.free_small_count -= 1
         else:
             buffer = _allocate(pool, BUFFER_SMALL_BYTES)
-    if buffer == NULL:
-        return NULL
-    buffer.next_free = NULL
-    buffer.start = 0
-    buffer.end = 0
-    buffer.lent = 1
-    pool.borrowed += 1
+    if buffer != NULL:
+        _lend(pool, buffer)
+    return buffer
+
+
+cdef Buffer* buffer_borrow_bytes(BufferPool* pool, uint32_t count) noexcept nogil:
+    cdef Buffer* buffer
+    if count <= BUFFER_LARGE_BYTES:
+        return buffer_borrow(pool, count > BUFFER_SMALL_BYTES)
+    buffer = _allocate(pool, count)
+    if buffer != NULL:
+        _lend(pool, buffer)
     return buffer
 
 

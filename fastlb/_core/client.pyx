@@ -22,7 +22,7 @@ from fastlb._core.connection cimport (
     CLIENT_PASSAGE, DONE_CLOSE, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR,
     STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener, Stream, Worker, post_client,
 )
-from fastlb._core.debug cimport BUG_ON, likely
+from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.exchange cimport (
     exchange_begin, exchange_client_events, exchange_client_timeout, exchange_continue,
     exchange_refuse, exchange_stop,
@@ -39,6 +39,7 @@ from fastlb._core.passage cimport (
     passage_client_events, passage_client_timeout, passage_continue, passage_stop,
 )
 from fastlb._core.plan cimport Plan, plan_virtual_server
+from fastlb._core.rule_state cimport rules_forget
 from fastlb._core.stream cimport (
     STREAM_AGAIN, stream_close, stream_ignore, stream_note, stream_recv, stream_register,
     stream_rest, stream_shutdown, stream_unmute, stream_waits,
@@ -104,6 +105,8 @@ cdef void _close(Worker* w, ClientConn* c, bint reset) noexcept nogil:
         buffer_return(&w.buffers, c.buffer)
         c.buffer = NULL
     _drop_head(w, c)
+    if unlikely(c.rules != NULL):
+        rules_forget(w, c)
     timer_clear(&c.timer)
     timer_unfile(&w.timers, &c.timer)
     stream_close(&c.stream, reset)

@@ -241,6 +241,9 @@ ctypedef struct Exchange:
     uint8_t asked                    # passages: the node had bytes as soon as it was connected
     uint8_t interims                 # 1xx responses passed on
     uint8_t expect_continue
+    uint8_t continued                # 100 was sent by us: the node is not asked for it
+    uint8_t has_hello                # passages: up.data begins with the ClientHello
+    uint8_t bad_body                 # what came of it with the response's head is wrong
     uint8_t body_sent                # bytes of the body have left the first buffer
     uint8_t response_started         # a byte of the response was received
     uint8_t cause                    # Cause
@@ -250,6 +253,7 @@ ctypedef struct Exchange:
     uint16_t verify_error            # of a handshake that failed: X509_V_ERR_*; 0: not that
     unsigned long tls_error          # and what the library says of it, which may be nothing: 0
     uint64_t started_us
+    uint64_t tried_us                # this try began
     uint64_t connected_us
     uint64_t sent_us                 # the request's head went out
     uint64_t sent_before             # up.bytes when this try began

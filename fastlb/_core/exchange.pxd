@@ -7,7 +7,7 @@
 
 from libc.stdint cimport uint32_t
 
-from fastlb._core.connection cimport ClientConn, NodeConn, Worker
+from fastlb._core.connection cimport ClientConn, Exchange, NodeConn, Worker
 
 # The client's buffer holds a request whose head is parsed into w.request.
 cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil
@@ -19,6 +19,8 @@ cdef void exchange_refuse(Worker* w, ClientConn* c, int status, int cause,
 cdef void exchange_client_events(Worker* w, ClientConn* c, uint32_t events) noexcept nogil
 # Goes on after giving way to others (FLOW_AGAIN).
 cdef void exchange_continue(Worker* w, ClientConn* c) noexcept nogil
+# Rules that it waited for have ended (Worker.rules_done).
+cdef void exchange_rules_done(Worker* w, Exchange* x) noexcept nogil
 # Timers of the two sides.
 cdef void exchange_client_timeout(Worker* w, ClientConn* c) noexcept nogil
 cdef void exchange_node_timeout(Worker* w, NodeConn* n) noexcept nogil

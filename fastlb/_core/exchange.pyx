@@ -5,7 +5,9 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastlb._core.answer cimport ANSWER_ALIVE, ANSWER_NODE_LOST, answer_pump, answer_tunnel
+from fastlb._core.answer cimport (
+    ANSWER_ALIVE, ANSWER_NODE_LOST, answer_pump, answer_rules_done, answer_tunnel,
+)
 from fastlb._core.attempt cimport (
     ATTEMPT_FAILED, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
     attempt_connected, attempt_exchange, attempt_input,
@@ -14,17 +16,16 @@ from fastlb._core.body cimport body_start
 from fastlb._core.buffer cimport Buffer, buffer_return
 from fastlb._core.connection cimport (
     CLIENT_EXCHANGE, ClientConn, DONE_RESET, Exchange, NodeConn, STAGE_AWAIT, STAGE_CONNECT,
-    STAGE_RESPONSE, STAGE_SEND, STAGE_TUNNEL, STREAM_ERROR, STREAM_READABLE, STREAM_WRITABLE,
-    Stream, Worker, post_client,
+    STAGE_RESPONSE, STAGE_RESPONSE_RULES, STAGE_RULES, STAGE_SEND, STAGE_TUNNEL, STREAM_ERROR,
+    STREAM_READABLE, STREAM_WRITABLE, Stream, Worker, post_client,
 )
-from fastlb._core.debug cimport BUG_ON, likely
+from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.decide cimport decide
 from fastlb._core.decision cimport ACTION_CLOSE, ACTION_FORWARD, ACTION_REDIRECT, DecideInput
 from fastlb._core.exchange_end cimport exchange_abort, exchange_reply, exchange_uncount_load
 from fastlb._core.forwarded cimport forwarded_client
 from fastlb._core.head cimport (
-    BODY_NONE, FIELD_HOST, FIELD_REFERER, FIELD_USER_AGENT, HEAD_EXPECT_CONTINUE, HEAD_UPGRADE,
-    Head, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT,
+    BODY_NONE, Head, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT,
     METHOD_TRACE, head_persists,
 )
 from fastlb._core.outcome cimport (
@@ -35,8 +36,8 @@ from fastlb._core.outcome cimport (
     CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
 )
 from fastlb._core.plan cimport (
-    PROTOCOL_HTTP, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT, Plan, PlanClass, PlanVirtualServer,
-    plan_class, plan_pool, plan_text, plan_virtual_server,
+    PROTOCOL_HTTP, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT, PlanClass, PlanVirtualServer, plan_class,
+    plan_text, plan_virtual_server,
 )
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,
@@ -44,8 +45,12 @@ from fastlb._core.relay cimport (
     flow_run, flow_send_head,
 )
 from fastlb._core.reply cimport reply_redirect_loops
-from fastlb._core.request cimport request_edit, request_head_at, request_reload
-from fastlb._core.route cimport route_host, route_pool
+from fastlb._core.request cimport (
+    request_choose_pool, request_edit, request_head_at, request_note, request_reload,
+)
+from fastlb._core.rules cimport (
+    RULES_GO_ON, rules_before, rules_client_events, rules_timeout,
+)
 from fastlb._core.slice cimport Slice, slice_of
 from fastlb._core.stream cimport stream_note
 from fastlb._core.timer cimport timer_await, timer_clear, timer_set
@@ -53,44 +58,6 @@ from fastlb._core.upstream cimport upstream_close
 
 
 # --- beginning ----------------------------------------------------------------------------
-
-cdef void _note_request(Exchange* x, const Head* head, uint32_t start) noexcept nogil:
-    # What is needed of the head after it was sent; offsets in the buffer.
-    x.head_start = start
-    x.head_end = start + head.bytes
-    x.method_at = start + head.line_start
-    x.method_bytes = head.method_bytes
-    x.target = start + head.target
-    x.target_bytes = head.target_bytes
-    x.method = head.method
-    x.version_minor = head.version_minor
-    x.upgrade = head.flags & HEAD_UPGRADE != 0
-    x.expect_continue = head.flags & HEAD_EXPECT_CONTINUE != 0
-    if head.first[FIELD_REFERER] >= 0:
-        x.referer = start + head.fields[head.first[FIELD_REFERER]].value
-        x.referer_bytes = head.fields[head.first[FIELD_REFERER]].value_bytes
-    if head.first[FIELD_USER_AGENT] >= 0:
-        x.user_agent = start + head.fields[head.first[FIELD_USER_AGENT]].value
-        x.user_agent_bytes = head.fields[head.first[FIELD_USER_AGENT]].value_bytes
-    if head.authority_bytes:
-        x.host = start + head.authority
-        x.host_bytes = head.authority_bytes
-    elif head.first[FIELD_HOST] >= 0:
-        x.host = start + head.fields[head.first[FIELD_HOST]].value
-        x.host_bytes = head.fields[head.first[FIELD_HOST]].value_bytes
-
-
-cdef void _choose_pool(Worker* w, Exchange* x) noexcept nogil:
-    cdef const Plan* plan = x.snapshot.plan
-    cdef const char* data = x.up.data.data
-    cdef Slice path
-    if x.server.route_count == 0:
-        x.pool = plan_pool(plan, x.server.pool)
-        return
-    path = slice_of(data + x.head_start + w.request.path, w.request.path_bytes)
-    x.pool = plan_pool(plan, route_pool(
-        plan, x.server, route_host(slice_of(data + x.host, x.host_bytes)), path))
-
 
 # Whether a connection that began now would be one of this kind: a reload may have begun to ask for
 # TLS, or for certificates, and who has been there before must not stay without.
@@ -106,7 +73,6 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
     cdef Exchange* x = attempt_exchange(w, c, CLIENT_EXCHANGE)
     cdef const Head* head = &w.request
     cdef int server = w.server_index[c.virtual_server_slot]
-    cdef DecideInput ask
     cdef Buffer* buffer = c.buffer
     cdef bint bad_body
     if x == NULL:
@@ -116,7 +82,7 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
     c.requests += 1
     x.up.data = buffer
     w.request_of = x
-    _note_request(x, head, buffer.start)
+    request_note(x, head, buffer.start)
     x.up.keep = x.head_end
     timer_clear(&c.timer)
     x.client_closes = not head_persists(head)
@@ -137,7 +103,7 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
     if not c.nameless:
         forwarded_client(x.snapshot.plan, x.server, &c.peer, head, request_head_at(x),
                          &x.client_address)
-    _choose_pool(w, x)
+    request_choose_pool(w, x)
     if bad_body:
         x.client_persists = False
         exchange_reply(w, x, 400, CAUSE_BAD_REQUEST_BODY)
@@ -150,9 +116,26 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
         x.client_persists = False
         exchange_reply(w, x, 413, CAUSE_BODY_TOO_LARGE)
         return
+    if unlikely(x.server.rule_count != 0) and rules_before(w, x) != RULES_GO_ON:
+        return
+    _decide(w, x)
+
+
+cdef void _decide(Worker* w, Exchange* x) noexcept nogil:
+    cdef DecideInput ask
     attempt_input(w, x, &ask)
     decide(&ask, &x.decision)
     _act(w, x)
+
+
+cdef void exchange_rules_done(Worker* w, Exchange* x) noexcept nogil:
+    if x.stage == STAGE_RULES:
+        request_reload(w, x)
+        if rules_before(w, x) == RULES_GO_ON:
+            _decide(w, x)
+    elif answer_rules_done(w, x) == ANSWER_ALIVE and x.stage != STAGE_RESPONSE_RULES:
+        # What came from the client meanwhile has waited.
+        post_client(w, x.client)
 
 
 cdef inline bint _body_too_large(const Exchange* x, uint64_t count) noexcept nogil:
@@ -367,6 +350,8 @@ cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     elif x.stage == STAGE_TUNNEL:
         answer_tunnel(w, x)
         return
+    elif x.stage == STAGE_RESPONSE_RULES:
+        return
     elif not x.up.ended and s.ready & STREAM_WRITABLE and (
             flow_pending(&x.up) or not x.up.body.done):
         if not _pump_up(w, x):
@@ -391,6 +376,9 @@ cdef void exchange_continue(Worker* w, ClientConn* c) noexcept nogil:
         return
     if x.stage == STAGE_CONNECT:
         return
+    if x.stage == STAGE_RULES or x.stage == STAGE_RESPONSE_RULES:
+        rules_client_events(w, x)
+        return
     if x.node != NULL and not x.up.ended and not x.up.body.done \
             and c.stream.ready & STREAM_READABLE:
         if not _pump_up(w, x):
@@ -406,6 +394,8 @@ cdef void exchange_client_timeout(Worker* w, ClientConn* c) noexcept nogil:
     cdef Exchange* x = c.exchange
     if x.stage == STAGE_TUNNEL:
         exchange_abort(w, x, CAUSE_TUNNEL_TIMEOUT)
+    elif x.stage == STAGE_RULES or x.stage == STAGE_RESPONSE_RULES:
+        rules_timeout(w, x)
     elif x.stage == STAGE_RESPONSE or x.down.head != NULL:
         exchange_abort(w, x, CAUSE_CLIENT_STALLED)
     else:

@@ -1,10 +1,11 @@
 # How an exchange ends: its whole answer was sent, an answer of fastlb's own is sent, or both
 # sides are cut. Counting, access log, the way of the connections after it.
 #
-# All but the first four may free the exchange.
+# All from exchange_reply on may free the exchange.
 
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.persist cimport LearnInput
+from fastlb._core.rule_call cimport RuleCall
 
 # The exchange as one request in progress on its node (NodeSlot.active).
 cdef void exchange_count_load(Worker* w, Exchange* x) noexcept nogil
@@ -17,6 +18,8 @@ cdef void exchange_answered(Worker* w, Exchange* x, bint answered) noexcept nogi
 cdef void exchange_learn(Worker* w, Exchange* x, LearnInput* response) noexcept nogil
 # An answer of our own with `status`; False when the exchange is over already.
 cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil
+# The answer that the rules of a call gave.
+cdef bint exchange_reply_rule(Worker* w, Exchange* x, const RuleCall* call) noexcept nogil
 # The whole answer has been sent.
 cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil
 # The answer can't be completed, or nobody waits for it: neither side may take it for whole.

@@ -4,21 +4,24 @@ from libc.stdint cimport uint32_t
 
 from fastlb._core.access_log cimport access_log_write
 from fastlb._core.body cimport body_start
-from fastlb._core.buffer cimport buffer_borrow, buffer_return
+from fastlb._core.buffer cimport buffer_borrow, buffer_borrow_bytes, buffer_return
 from fastlb._core.connection cimport (
     ClientConn, DONE_CLOSE, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
     STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
 )
-from fastlb._core.debug cimport BUG_ON
+from fastlb._core.debug cimport BUG_ON, unlikely
 from fastlb._core.decide cimport decide_answered, decide_learn
 from fastlb._core.decision cimport DecideInput, Decision
 from fastlb._core.head cimport BODY_NONE
 from fastlb._core.outcome cimport (
-    CAUSE_CLIENT_CLOSED, CAUSE_NONE, FOUND_RESERVATION, OUTCOME_NO_KEY, OUTCOME_TLS13,
+    CAUSE_CLIENT_CLOSED, CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_RULE_ANSWERED, FOUND_RESERVATION,
+    OUTCOME_NO_KEY, OUTCOME_TLS13,
 )
 from fastlb._core.plan cimport LOG_OFF, POOL_PROXY_V1, POOL_PROXY_V2, plan_class
 from fastlb._core.relay cimport FLOW_DONE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_pending
-from fastlb._core.reply cimport reply_write
+from fastlb._core.reply cimport reply_rule_bytes, reply_rule_write, reply_write
+from fastlb._core.rule_call cimport RuleCall
+from fastlb._core.rule_state cimport rules_leave
 from fastlb._core.snapshot cimport snapshot_release
 from fastlb._core.stats cimport ClassStats, VirtualServerStats
 from fastlb._core.stream cimport pipe_return, stream_is_quiet
@@ -114,6 +117,8 @@ cdef void exchange_end(Worker* w, Exchange* x, int how) noexcept nogil:
     _count(w, x)
     if w.log.fd >= 0 and x.snapshot.plan.log_format != LOG_OFF:
         access_log_write(w, x)
+    if unlikely(x.rules != NULL):
+        rules_leave(w, x)
     if w.request_of == x:
         w.request_of = NULL
     if _has_rest(&x.up):
@@ -190,8 +195,8 @@ cdef bint _write_reply(Worker* w, Exchange* x, bint large) noexcept nogil:
     return False
 
 
-cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil:
-    # An answer of our own. Not alive after it, or still being sent.
+# What is under way ends, so that an answer of our own can be sent; False: the exchange has ended.
+cdef bint _begin_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil:
     if x.stage >= STAGE_RESPONSE or x.down.head != NULL:
         # Another answer, or a part of an interim one, is on its way already.
         exchange_abort(w, x, cause)
@@ -204,20 +209,41 @@ cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept
     x.cause = <unsigned char> cause
     _drop_request(w, x)
     flow_end(w, &x.down)
+    return True
+
+
+cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil:
+    # An answer of our own. Not alive after it, or still being sent.
+    if not _begin_reply(w, x, status, cause):
+        return False
     if not _write_reply(w, x, False) and not _write_reply(w, x, True):
         exchange_abort(w, x, cause)
         return False
+    return _send_reply(w, x)
+
+
+cdef bint exchange_reply_rule(Worker* w, Exchange* x, const RuleCall* call) noexcept nogil:
+    cdef uint32_t room
+    if not _begin_reply(w, x, call.effects.status, CAUSE_RULE_ANSWERED):
+        return False
+    room = reply_rule_bytes(w, x, call)
+    x.down.data = buffer_borrow_bytes(&w.buffers, room)
+    if x.down.data == NULL:
+        return exchange_reply(w, x, 503, CAUSE_NO_BUFFER)
+    x.down.run_bytes = reply_rule_write(w, x, call, x.down.data.data)
+    BUG_ON(x.down.run_bytes != room)
+    return _send_reply(w, x)
+
+
+cdef bint _send_reply(Worker* w, Exchange* x) noexcept nogil:
+    cdef int result
     body_start(&x.down.body, BODY_NONE, 0)
     x.down.decode = False
     x.down.run = 0
     x.down.data.end = x.down.run_bytes
     x.response_started = True
     x.stage = STAGE_RESPONSE
-    return _send_reply(w, x)
-
-
-cdef bint _send_reply(Worker* w, Exchange* x) noexcept nogil:
-    cdef int result = flow_flush(w, &x.client.stream, &x.down)
+    result = flow_flush(w, &x.client.stream, &x.down)
     if result == FLOW_WAIT_TARGET:
         timer_set(&w.timers, &x.client.timer,
                   w.now_ms + x.snapshot.plan.timeouts.client_body)

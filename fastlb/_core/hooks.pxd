@@ -25,6 +25,15 @@ cdef uint32_t hooks_siv_encrypt(const uint8_t* key, const uint8_t* plain, uint32
 cdef uint32_t hooks_siv_decrypt(const uint8_t* key, const uint8_t* cipher, uint32_t count,
                                 uint8_t* out) noexcept nogil
 
+ctypedef int (*rules_runner_t)(RuleCall* call) except -1
+
+# What runs a call of plain rules, with the GIL; the module that has it says so at its import.
+cdef void hooks_rules_runner(rules_runner_t run) noexcept
+# Runs the call; its effects are written when it returns.
+cdef void hooks_rules_run(RuleCall* call) noexcept nogil
+# Gives a reference to a Python object back.
+cdef void hooks_object_release(void* object) noexcept nogil
+
 # The contexts of a plan (PlanTls): `count` pointers to SSL_CTX, or NULL after a line on standard
 # error that says why. `material` is looked at during the call only.
 cdef void** hooks_tls_build(const char* material, uint32_t bytes, uint32_t count) noexcept nogil
@@ -35,3 +44,11 @@ cdef uint32_t hooks_tls_count() noexcept nogil
 # The subject of the peer's certificate on this SSL, as RFC 4514 writes it, in ASCII; 0 when it
 # showed none, or it does not fit.
 cdef uint32_t hooks_peer_subject(void* ssl, char* out, uint32_t room) noexcept nogil
+
+# Imports the modules of a plan's rules and lists them, or NULL after a line on standard error that
+# says why not. The plan is looked at during the call only.
+cdef RuleTable* hooks_rules_build(const Plan* plan) noexcept nogil
+# Frees the table and lets go of the functions; modules that no other plan has go with them.
+cdef void hooks_rules_release(RuleTable* table) noexcept nogil
+# Tables that were built and not released in this process.
+cdef uint32_t hooks_rules_count() noexcept nogil

@@ -4,10 +4,12 @@
 
 from cpython.buffer cimport PyBUF_READ
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.ref cimport PyObject, Py_XDECREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
+from fastlb._core.rule_table cimport rule_table_build, rule_table_release
 from fastlb._core.tls_library cimport tls
 
 cdef enum:
@@ -21,6 +23,8 @@ cdef dict _ciphers = {}              # key: its cipher object
 cdef bint _reported = False
 cdef dict _contexts = {}             # address of the pointers: tls_contexts.Built
 cdef uint32_t _built = 0             # entries of it
+cdef uint32_t _ruled = 0             # tables of rules
+cdef rules_runner_t _run_rules = NULL
 
 
 cdef void hooks_open(uint64_t* acquisitions) noexcept nogil:
@@ -141,6 +145,35 @@ cdef int _peer_subject(void* ssl, char* out, uint32_t room) except -1:
     return <int> len(subject)
 
 
+cdef RuleTable* _rules_build(const Plan* plan) except? NULL:
+    global _ruled
+    cdef RuleTable* table
+    try:
+        table = rule_table_build(plan)
+        _ruled += 1
+        return table
+    except BaseException as error:
+        from fastlb import errors, log, rule_loader
+        known = isinstance(error, rule_loader.RuleLoadError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        log.error(errors.RULES_NOT_LOADED.line(reason=reason))
+        return NULL
+
+
+cdef int _rules_run(RuleCall* call) except -1:
+    try:
+        return _run_rules(call)
+    except BaseException as error:
+        # Not a rule's failure, which is told of where it happens.
+        memset(&call.effects, 0, sizeof(call.effects))
+        return _report("running rules", error)
+
+
+cdef void hooks_rules_runner(rules_runner_t run) noexcept:
+    global _run_rules
+    _run_rules = run
+
+
 # --- without it ---------------------------------------------------------------------------
 # A `return` in `finally` drops what even the report raised.
 
@@ -203,6 +236,31 @@ cdef void hooks_tls_release(void** contexts) noexcept nogil:
             return
 
 
+cdef RuleTable* hooks_rules_build(const Plan* plan) noexcept nogil:
+    cdef RuleTable* table = NULL
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            table = _rules_build(plan)
+        finally:
+            return table
+
+
+cdef void hooks_rules_release(RuleTable* table) noexcept nogil:
+    global _ruled
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            _ruled -= 1
+            rule_table_release(table)
+        finally:
+            return
+
+
+cdef uint32_t hooks_rules_count() noexcept nogil:
+    return _ruled
+
+
 cdef uint32_t hooks_tls_count() noexcept nogil:
     return _built
 
@@ -215,3 +273,21 @@ cdef uint32_t hooks_peer_subject(void* ssl, char* out, uint32_t room) noexcept n
             written = _peer_subject(ssl, out, room)
         finally:
             return <uint32_t> written if written > 0 else 0
+
+
+cdef void hooks_rules_run(RuleCall* call) noexcept nogil:
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            _rules_run(call)
+        finally:
+            return
+
+
+cdef void hooks_object_release(void* object) noexcept nogil:
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            Py_XDECREF(<PyObject*> object)
+        finally:
+            return

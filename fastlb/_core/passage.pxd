@@ -10,7 +10,7 @@
 
 from libc.stdint cimport uint32_t
 
-from fastlb._core.connection cimport ClientConn, NodeConn, Worker
+from fastlb._core.connection cimport ClientConn, Exchange, NodeConn, Worker
 from fastlb._core.tls_hello cimport TlsClientHello
 
 # c.buffer: NULL, or the bytes that go to the node first (the whole ClientHello and what came
@@ -22,6 +22,8 @@ cdef void passage_refuse(Worker* w, ClientConn* c, int cause) noexcept nogil
 cdef void passage_client_events(Worker* w, ClientConn* c, uint32_t events) noexcept nogil
 # Goes on after giving way to others.
 cdef void passage_continue(Worker* w, ClientConn* c) noexcept nogil
+# Rules that it waited for have ended (Worker.rules_done).
+cdef void passage_rules_done(Worker* w, Exchange* x) noexcept nogil
 # Timers of the two sides.
 cdef void passage_client_timeout(Worker* w, ClientConn* c) noexcept nogil
 cdef void passage_node_timeout(Worker* w, NodeConn* n) noexcept nogil

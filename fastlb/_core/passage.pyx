@@ -1,7 +1,7 @@
 # The state machine of one passage (contract in passage.pxd).
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from fastlb._core.attempt cimport (
     ATTEMPT_FAILED, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
@@ -10,8 +10,9 @@ from fastlb._core.attempt cimport (
 from fastlb._core.buffer cimport buffer_pending
 from fastlb._core.connection cimport (
     CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_LINGER, DONE_RESET, Exchange, NodeConn,
-    STAGE_CONNECT, STAGE_TUNNEL, STREAM_ERROR, Stream, TlsStream, Worker, post_client,
+    STAGE_CONNECT, STAGE_RULES, STAGE_TUNNEL, STREAM_ERROR, Stream, TlsStream, Worker, post_client,
 )
+from fastlb._core.debug cimport BUG_ON, unlikely
 from fastlb._core.decide cimport decide
 from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, DecideInput
 from fastlb._core.exchange_end cimport (
@@ -30,11 +31,14 @@ from fastlb._core.plan cimport (
 )
 from fastlb._core.relay cimport flow_frame
 from fastlb._core.route cimport route_tls_pool
+from fastlb._core.rules cimport (
+    RULES_GO_ON, rules_before, rules_client_events, rules_timeout,
+)
 from fastlb._core.slice cimport slice_of
 from fastlb._core.stream cimport stream_note
 from fastlb._core.timer cimport timer_await, timer_clear
 from fastlb._core.tls_hello cimport (
-    TLS_FLIGHT_OPEN, TlsClientHello, tls_server_flight, tls_server_flight_begin,
+    TLS_FLIGHT_OPEN, TlsClientHello, tls_client_hello, tls_server_flight, tls_server_flight_begin,
     tls_session_id_hash,
 )
 from fastlb._core.tls_library cimport tls
@@ -62,6 +66,7 @@ cdef Exchange* _new(Worker* w, ClientConn* c) noexcept nogil:
 
 
 cdef void _note_hello(Exchange* x, const TlsClientHello* hello) noexcept nogil:
+    x.has_hello = True
     if hello.sni.bytes and hello.sni.bytes < sizeof(x.sni):
         x.sni_bytes = <unsigned char> hello.sni.bytes
         memcpy(x.sni, hello.sni.at, hello.sni.bytes)
@@ -76,8 +81,8 @@ cdef void _note_hello(Exchange* x, const TlsClientHello* hello) noexcept nogil:
 # The node's side of the handshake is read where what it grants makes session maps.
 cdef void _watch_handshake(Exchange* x, const TlsClientHello* hello) noexcept nogil:
     cdef const Plan* plan = x.snapshot.plan
-    if x.pool.persistence < 0 or not CLASS_KEYS_GRANTED & plan_class(
-            plan, <uint32_t> x.pool.persistence).chain_flags:
+    if x.decision.persistence < 0 or not CLASS_KEYS_GRANTED & plan_class(
+            plan, <uint32_t> x.decision.persistence).chain_flags:
         return
     x.flight_seen = True
     x.offers_ticket = hello.ticket.bytes != 0
@@ -91,7 +96,6 @@ cdef void passage_begin(Worker* w, ClientConn* c, const TlsClientHello* hello) n
     cdef Exchange* x = _new(w, c)
     cdef const Plan* plan = w.snapshot.plan
     cdef int server = w.server_index[c.virtual_server_slot]
-    cdef DecideInput ask
     if x == NULL:
         return
     if server < 0:
@@ -105,12 +109,35 @@ cdef void passage_begin(Worker* w, ClientConn* c, const TlsClientHello* hello) n
     if hello != NULL:
         _note_hello(x, hello)
         x.pool = plan_pool(plan, route_tls_pool(plan, x.server, hello.sni, hello.alpn))
+    if unlikely(x.server.rule_count != 0):
+        if rules_before(w, x) == RULES_GO_ON:
+            passage_rules_done(w, x)
+        return
+    _decide(w, x, hello)
+
+
+cdef void _decide(Worker* w, Exchange* x, const TlsClientHello* hello) noexcept nogil:
+    cdef DecideInput ask
     attempt_input(w, x, &ask)
     ask.request.hello = hello
     decide(&ask, &x.decision)
     if hello != NULL:
         _watch_handshake(x, hello)
     _act(w, x)
+
+
+cdef void passage_rules_done(Worker* w, Exchange* x) noexcept nogil:
+    # The slices of the hello that was read before may point to where rules have worked since.
+    cdef TlsClientHello hello
+    if rules_before(w, x) != RULES_GO_ON:
+        return
+    if not x.has_hello:
+        _decide(w, x, NULL)
+        return
+    memset(&hello, 0, sizeof(hello))
+    if tls_client_hello(&hello, x.up.data.data + x.up.run, x.up.run_bytes, w.scratch) <= 0:
+        BUG_ON(True)                 # it was read once
+    _decide(w, x, &hello)
 
 
 # What is known of a handshake on https that does not go on.
@@ -261,6 +288,8 @@ cdef void passage_client_events(Worker* w, ClientConn* c, uint32_t events) noexc
     stream_note(&c.stream, events)
     if x.stage == STAGE_TUNNEL:
         _relay(w, x)
+    elif x.stage == STAGE_RULES:
+        rules_client_events(w, x)
     elif c.stream.ready & STREAM_ERROR:
         # Nobody waits for the node any more. A client that only finished sending may.
         exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
@@ -272,7 +301,10 @@ cdef void passage_continue(Worker* w, ClientConn* c) noexcept nogil:
 
 
 cdef void passage_client_timeout(Worker* w, ClientConn* c) noexcept nogil:
-    exchange_abort(w, c.exchange, CAUSE_TUNNEL_TIMEOUT)
+    if c.exchange.stage == STAGE_RULES:
+        rules_timeout(w, c.exchange)
+    else:
+        exchange_abort(w, c.exchange, CAUSE_TUNNEL_TIMEOUT)
 
 
 cdef void passage_node_timeout(Worker* w, NodeConn* n) noexcept nogil:

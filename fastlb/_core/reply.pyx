@@ -6,6 +6,7 @@
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy, strlen
 
+from fastlb._core.arena cimport arena_slice
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.head cimport METHOD_HEAD
 from fastlb._core.http_date cimport HTTP_DATE_BYTES, http_date_write
@@ -13,6 +14,7 @@ from fastlb._core.plan cimport PlanClass, plan_class, plan_text
 from fastlb._core.request cimport request_head_at
 from fastlb._core.response cimport response_add_decision
 from fastlb._core.route cimport route_host
+from fastlb._core.rule_call cimport RuleCall
 from fastlb._core.scratch cimport scratch_add, scratch_add_number
 from fastlb._core.set_cookie cimport set_cookie_expire
 from fastlb._core.slice cimport Slice, ascii_lower, slice_equal, slice_of
@@ -25,37 +27,47 @@ cdef const char* PAGE_HEAD = (
     "<!DOCTYPE html>\n<html><head><title>")
 cdef const char* PAGE_MIDDLE = "</title></head>\n<body><h1>"
 cdef const char* PAGE_TAIL = "</h1></body></html>\n"
+cdef uint32_t _rule_framing_at = 0   # in the scratch, between reply_rule_bytes and _write
+
+
+ctypedef struct Reason:
+    int status
+    const char* text
+
+# RFC 9110 section 15, RFC 6585, RFC 8297 and the registry of status codes
+cdef Reason* REASONS = [
+    Reason(200, "OK"), Reason(201, "Created"), Reason(202, "Accepted"),
+    Reason(203, "Non-Authoritative Information"), Reason(204, "No Content"),
+    Reason(205, "Reset Content"), Reason(206, "Partial Content"), Reason(300, "Multiple Choices"),
+    Reason(301, "Moved Permanently"), Reason(302, "Found"), Reason(303, "See Other"),
+    Reason(304, "Not Modified"), Reason(307, "Temporary Redirect"),
+    Reason(308, "Permanent Redirect"), Reason(400, "Bad Request"), Reason(401, "Unauthorized"),
+    Reason(402, "Payment Required"), Reason(403, "Forbidden"), Reason(404, "Not Found"),
+    Reason(405, "Method Not Allowed"), Reason(406, "Not Acceptable"),
+    Reason(407, "Proxy Authentication Required"), Reason(408, "Request Timeout"),
+    Reason(409, "Conflict"), Reason(410, "Gone"), Reason(411, "Length Required"),
+    Reason(412, "Precondition Failed"), Reason(413, "Content Too Large"),
+    Reason(414, "URI Too Long"), Reason(415, "Unsupported Media Type"),
+    Reason(416, "Range Not Satisfiable"), Reason(417, "Expectation Failed"),
+    Reason(421, "Misdirected Request"), Reason(422, "Unprocessable Content"),
+    Reason(425, "Too Early"), Reason(426, "Upgrade Required"),
+    Reason(428, "Precondition Required"), Reason(429, "Too Many Requests"),
+    Reason(431, "Request Header Fields Too Large"),
+    Reason(451, "Unavailable For Legal Reasons"), Reason(500, "Internal Server Error"),
+    Reason(501, "Not Implemented"), Reason(502, "Bad Gateway"),
+    Reason(503, "Service Unavailable"), Reason(504, "Gateway Timeout"),
+    Reason(505, "HTTP Version Not Supported"),
+    Reason(511, "Network Authentication Required"), Reason(0, NULL),
+]
 
 
 cdef const char* reply_reason(int status) noexcept nogil:
-    # RFC 9110 section 15
-    if status == 302:
-        return "Found"
-    if status == 400:
-        return "Bad Request"
-    if status == 408:
-        return "Request Timeout"
-    if status == 413:
-        return "Content Too Large"
-    if status == 414:
-        return "URI Too Long"
-    if status == 417:
-        return "Expectation Failed"
-    if status == 431:
-        return "Request Header Fields Too Large"
-    if status == 500:
-        return "Internal Server Error"
-    if status == 501:
-        return "Not Implemented"
-    if status == 502:
-        return "Bad Gateway"
-    if status == 503:
-        return "Service Unavailable"
-    if status == 504:
-        return "Gateway Timeout"
-    if status == 505:
-        return "HTTP Version Not Supported"
-    return "Error"
+    cdef const Reason* one = REASONS
+    while one.text != NULL:
+        if one.status == status:
+            return one.text
+        one += 1
+    return "Error" if status >= 400 else "Unassigned"
 
 
 cdef Slice _skip_scheme(Slice url) noexcept nogil:
@@ -205,6 +217,11 @@ cdef bint _add_head(Worker* w, Exchange* x, uint32_t page_bytes) noexcept nogil:
         return False
     if not x.refused and not response_add_decision(w, x):
         return False
+    return _add_connection(w, x)
+
+
+cdef bint _add_connection(Worker* w, Exchange* x) noexcept nogil:
+    # And the end of the head.
     if not x.client_persists:
         return _add(w, "Connection: close\r\n\r\n")
     if x.version_minor == 0:
@@ -236,3 +253,56 @@ cdef uint32_t reply_write(Worker* w, Exchange* x, char* out, uint32_t room) noex
         return 0
     memcpy(out, w.scratch, w.scratch_used)
     return w.scratch_used
+
+
+# --- answers that rules give --------------------------------------------------------------
+
+cdef inline bint _has_no_body(int status) noexcept nogil:
+    # RFC 9110 15.3.5, 15.4.5: 204 and 304 end with their heads.
+    return status == 204 or status == 304
+
+
+cdef bint _add_rule_framing(Worker* w, Exchange* x, uint32_t body_bytes) noexcept nogil:
+    if not _has_no_body(x.status) and not (
+            _add(w, "Content-Length: ") and scratch_add_number(w, body_bytes)
+            and _add(w, "\r\n")):
+        return False
+    return _add_connection(w, x)
+
+
+cdef uint32_t _shown_bytes(const Exchange* x, const RuleCall* call) noexcept nogil:
+    if x.method == METHOD_HEAD or _has_no_body(x.status):
+        return 0
+    return call.effects.reply_body.bytes
+
+
+cdef uint32_t reply_rule_bytes(Worker* w, Exchange* x, const RuleCall* call) noexcept nogil:
+    # The scratch gets what is ours: the first lines, and from `rule_framing_at` on the last ones.
+    global _rule_framing_at
+    w.scratch_used = 0
+    _add(w, "HTTP/1.1 ")
+    scratch_add_number(w, x.status)
+    _add(w, " ")
+    _add(w, reply_reason(x.status))
+    _add(w, "\r\nDate: ")
+    _add_date(w)
+    _add(w, "\r\n")
+    _rule_framing_at = w.scratch_used
+    _add_rule_framing(w, x, call.effects.reply_body.bytes)
+    return w.scratch_used + call.effects.reply_fields.bytes + _shown_bytes(x, call)
+
+
+cdef uint32_t reply_rule_write(Worker* w, Exchange* x, const RuleCall* call,
+                               char* out) noexcept nogil:
+    cdef Slice fields = arena_slice(&call.arena, call.effects.reply_fields)
+    cdef Slice body = arena_slice(&call.arena, call.effects.reply_body)
+    cdef char* at = out
+    memcpy(at, w.scratch, _rule_framing_at)
+    at += _rule_framing_at
+    memcpy(at, fields.at, fields.bytes)
+    at += fields.bytes
+    memcpy(at, w.scratch + _rule_framing_at, w.scratch_used - _rule_framing_at)
+    at += w.scratch_used - _rule_framing_at
+    memcpy(at, body.at, _shown_bytes(x, call))
+    at += _shown_bytes(x, call)
+    return <uint32_t> (at - out)

@@ -1,11 +1,19 @@
 # The request as the node gets it: the received head with fields cut out and put in.
 
+from libc.stdint cimport uint32_t
+
 from fastlb._core.connection cimport Exchange, Worker
+from fastlb._core.head cimport Head
 from fastlb._core.path_session cimport path_of_target
 from fastlb._core.slice cimport Slice, slice_of
 
 # Parses the request's head again, from the exchange's buffer, when `w.request` holds another's.
 cdef void request_reload(Worker* w, Exchange* x) noexcept nogil
+# What is needed of the head after it was sent, as offsets in the buffer, where it begins at
+# `start`.
+cdef void request_note(Exchange* x, const Head* head, uint32_t start) noexcept nogil
+# The pool that the routes say, by the head in `w.request`.
+cdef void request_choose_pool(Worker* w, Exchange* x) noexcept nogil
 # Fills w.iov with the edited head; the count of vectors, or a negative EditError.
 cdef int request_edit(Worker* w, Exchange* x) noexcept nogil
 

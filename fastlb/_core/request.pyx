@@ -3,6 +3,7 @@
 #   request line    HTTP/1.0 becomes HTTP/1.1: the version is ours, hop by hop
 #   Host            that of an absolute-form target; put in where a 1.0 request has none
 #   hop-by-hop      cut; an upgrade's Connection is put in again
+#   Expect          cut where the client was told to go on already
 #   Cookie          fastlb's own cookies are cut (hide_cookie)
 #   X-Forwarded-For the peer is appended, as the last entry
 #   X-Forwarded-Proto   ours, unless a trusted proxy said something
@@ -24,16 +25,17 @@ from fastlb._core.edit cimport (
 )
 from fastlb._core.forwarded cimport forwarded_trusts
 from fastlb._core.head cimport (
-    FIELD_HOP, FIELD_HOST, FIELD_UPGRADE, FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_PROTO,
-    HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field, Head, HeadLimits,
+    FIELD_EXPECT, FIELD_HOP, FIELD_HOST, FIELD_REFERER, FIELD_UPGRADE, FIELD_USER_AGENT,
+    FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_PROTO, HEAD_EXPECT_CONTINUE, HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field, Head, HeadLimits,
     head_next, head_reset, request_head_parse,
 )
 from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX
 from fastlb._core.plan cimport (
     CLASS_HIDE_COOKIE, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT,
     SERVER_NO_SUBJECT_OF_CLIENTS, Plan, PlanClass, PlanCookieName,
-    plan_class, plan_cookie_names, plan_text,
+    plan_class, plan_cookie_names, plan_pool, plan_text,
 )
+from fastlb._core.route cimport route_host, route_pool
 from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at
 from fastlb._core.slice cimport Slice, ascii_lower, slice_of
 
@@ -57,6 +59,45 @@ cdef void request_reload(Worker* w, Exchange* x) noexcept nogil:
     parsed = request_head_parse(&w.request, request_head_at(x), x.head_end - x.head_start, &limits)
     BUG_ON(parsed != <int> (x.head_end - x.head_start))
     w.request_of = x
+
+
+cdef void request_note(Exchange* x, const Head* head, uint32_t start) noexcept nogil:
+    # Also of a head that took another one's place, and may lack what that one had.
+    x.head_start = start
+    x.head_end = start + head.bytes
+    x.method_at = start + head.line_start
+    x.method_bytes = head.method_bytes
+    x.target = start + head.target
+    x.target_bytes = head.target_bytes
+    x.method = head.method
+    x.version_minor = head.version_minor
+    x.upgrade = head.flags & HEAD_UPGRADE != 0
+    x.expect_continue = head.flags & HEAD_EXPECT_CONTINUE != 0
+    x.referer_bytes = x.user_agent_bytes = x.host_bytes = 0
+    if head.first[FIELD_REFERER] >= 0:
+        x.referer = start + head.fields[head.first[FIELD_REFERER]].value
+        x.referer_bytes = head.fields[head.first[FIELD_REFERER]].value_bytes
+    if head.first[FIELD_USER_AGENT] >= 0:
+        x.user_agent = start + head.fields[head.first[FIELD_USER_AGENT]].value
+        x.user_agent_bytes = head.fields[head.first[FIELD_USER_AGENT]].value_bytes
+    if head.authority_bytes:
+        x.host = start + head.authority
+        x.host_bytes = head.authority_bytes
+    elif head.first[FIELD_HOST] >= 0:
+        x.host = start + head.fields[head.first[FIELD_HOST]].value
+        x.host_bytes = head.fields[head.first[FIELD_HOST]].value_bytes
+
+
+cdef void request_choose_pool(Worker* w, Exchange* x) noexcept nogil:
+    cdef const Plan* plan = x.snapshot.plan
+    cdef const char* data = x.up.data.data
+    cdef Slice path
+    if x.server.route_count == 0:
+        x.pool = plan_pool(plan, x.server.pool)
+        return
+    path = slice_of(data + x.head_start + w.request.path, w.request.path_bytes)
+    x.pool = plan_pool(plan, route_pool(
+        plan, x.server, route_host(slice_of(data + x.host, x.host_bytes)), path))
 
 
 cdef int _edit_request_line(Worker* w, const Head* head) noexcept nogil:
@@ -105,6 +146,19 @@ cdef int _cut_hop_by_hop(Worker* w) noexcept nogil:
             return EDIT_FULL
     if upgrade and not scratch_add(w, "Connection: Upgrade\r\n", 21):
         return EDIT_FULL
+    return 0
+
+
+cdef int _cut_expect(Worker* w, const Exchange* x) noexcept nogil:
+    # The client was told to go on, for a rule: the node gets the body with the head.
+    cdef const Head* head = &w.request
+    cdef uint32_t i
+    if not x.continued:
+        return 0
+    for i in range(head.field_count):
+        if head.fields[i].id == FIELD_EXPECT and edit_cut(
+                &w.edit, head.fields[i].start, head.fields[i].end) < 0:
+            return EDIT_FULL
     return 0
 
 
@@ -229,7 +283,7 @@ cdef int request_edit(Worker* w, Exchange* x) noexcept nogil:
         return EDIT_FULL
     # From here on, what is put in stands together, before the empty line.
     tail = scratch_at(w)
-    if _cut_hop_by_hop(w) < 0 or _hide_cookies(w, x, buf) < 0:
+    if _cut_hop_by_hop(w) < 0 or _cut_expect(w, x) < 0 or _hide_cookies(w, x, buf) < 0:
         return EDIT_FULL
     if _add_forwarded_for(w, x) < 0 or _set_forwarded_proto(w, x) < 0 \
             or _set_client_certificate(w, x, buf) < 0:

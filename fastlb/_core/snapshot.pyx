@@ -7,7 +7,9 @@ from libc.stdlib cimport calloc, free
 from fastlb._core cimport system
 from fastlb._core.connection cimport Snapshot, Worker
 from fastlb._core.debug cimport BUG_ON
-from fastlb._core.hooks cimport hooks_prepare, hooks_tls_build, hooks_tls_release
+from fastlb._core.hooks cimport (
+    hooks_prepare, hooks_rules_build, hooks_rules_release, hooks_tls_build, hooks_tls_release,
+)
 from fastlb._core.limits cimport VIRTUAL_SERVERS_MAX
 from fastlb._core.node cimport NodeTable
 from fastlb._core.plan cimport (
@@ -60,7 +62,18 @@ cdef bint _open_contexts(Snapshot* s) noexcept nogil:
     return s.contexts != NULL
 
 
+cdef bint _open_rules(Snapshot* s) noexcept nogil:
+    cdef uint32_t i
+    for i in range(s.plan.virtual_server_count):
+        if plan_virtual_server(s.plan, i).rule_count:
+            s.rules = hooks_rules_build(s.plan)
+            return s.rules != NULL
+    return True
+
+
 cdef void _destroy(Snapshot* s) noexcept nogil:
+    if s.rules != NULL:
+        hooks_rules_release(s.rules)
     if s.contexts != NULL:
         hooks_tls_release(s.contexts)
     if s.plan != NULL:
@@ -93,7 +106,8 @@ cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
     if s.caches == NULL or s.reservations == NULL or not _open_caches(w, s):
         _destroy(s)
         return NULL
-    if not _open_contexts(s):
+    # Rules last: once their modules are changed, nothing may fail any more.
+    if not _open_contexts(s) or not _open_rules(s):
         _destroy(s)
         return NULL
     _prepare_hooks(s.plan)

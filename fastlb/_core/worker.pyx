@@ -24,13 +24,15 @@ from fastlb._core.connection cimport (
     TIMER_NODE, ClientConn, Exchange, NodeConn, Stream, Worker,
 )
 from fastlb._core.debug cimport FASTLB_DEBUG_BUILD
-from fastlb._core.exchange cimport exchange_node_timeout
+from fastlb._core.exchange cimport exchange_node_timeout, exchange_rules_done
 from fastlb._core.head cimport Head
-from fastlb._core.hooks cimport hooks_open, hooks_tls_count
+from fastlb._core.hooks cimport hooks_open, hooks_rules_count, hooks_tls_count
 from fastlb._core.limits cimport TICK_MS
 from fastlb._core.node_tls cimport node_tls_count, node_tls_forget_all
 from fastlb._core.opening cimport opening_run_queue
-from fastlb._core.passage cimport passage_node_timeout
+from fastlb._core.passage cimport passage_node_timeout, passage_rules_done
+from fastlb._core.rule_queue cimport rule_queue_close
+from fastlb._core.rule_state cimport rules_free_all
 from fastlb._core.shm cimport Segment
 from fastlb._core.snapshot cimport snapshot_release
 from fastlb._core.stats cimport WorkerStats
@@ -82,6 +84,13 @@ cdef void _fire(void* context, Timer* timer) noexcept nogil:
         accept_resume(w)
     elif timer.kind == TIMER_DRAIN:
         w.finished = True
+
+
+cdef void _rules_done(Worker* w, Exchange* x) noexcept nogil:
+    if x.passage:
+        passage_rules_done(w, x)
+    else:
+        exchange_rules_done(w, x)
 
 
 cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
@@ -139,6 +148,8 @@ cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket
     w.index = <uint32_t> index
     w.random = int.from_bytes(os.urandom(8), "little") | 1
     w.request_done = client_request_done
+    w.rules_done = _rules_done
+    w.rules.fd = -1
     w.epoll_fd = system.epoll_create1(system.EPOLL_CLOEXEC)
     if w.epoll_fd < 0:
         raise OSError(system.errno, "worker: epoll_create1")
@@ -174,6 +185,7 @@ cdef void _close_all(Worker* w) noexcept nogil:
     client_bury(w)
     upstream_bury(w)
     node_tls_forget_all(w)           # connections that were closed just now have kept theirs
+    rule_queue_close(w)              # calls that were cancelled just now, as far as they are back
     access_log_flush(w)
     access_log_close(&w.log)
     pipe_free_all(w)
@@ -206,6 +218,7 @@ cdef void _free_lists(Worker* w) noexcept nogil:
         head = w.free_heads
         w.free_heads = (<Head**> head)[0]
         free(head)
+    rules_free_all(w)
     buffer_pool_free(&w.buffers)
     tls_free_all()
 
@@ -215,6 +228,8 @@ cdef object _objects(Worker* w):
             f"exchanges={w.stats.exchanges} buffers={w.buffers.borrowed} "
             f"pipes={w.stats.pipes} tls_streams={tls_count()} "
             f"node_sessions={node_tls_count()} contexts={hooks_tls_count()} "
+            f"rules={hooks_rules_count()} "
+            f"rule_calls={w.stats.rule_calls} rule_states={w.stats.rule_states} "
             f"snapshots={0 if w.snapshots == NULL else 1}")
 
 

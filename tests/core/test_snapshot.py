@@ -126,3 +126,34 @@ def test_session_caches_are_found_in_the_segment(size: int) -> None:
             nodes = {w.ask().node for _ in range(6)}
             assert len(nodes) == 1
             assert w.shared.stores.caches["shop"].cache.stats(w.shared.now()).entries == 1
+
+
+RULE = "from fastlb import rule\n@rule.request\ndef route(request): ...\n"
+
+
+def test_rules_are_imported_with_the_plan_and_let_go_with_it() -> None:
+    with HttpNode("a") as a, worker(settings(a)) as w:
+        assert w.stats["gil_acquisitions"] == 0
+        (w.folder / "shop.py").write_text(RULE + "print('not seen')\n")
+        w.use(settings(a, server={"rules": ["shop:route"]}))
+        assert w.stats["gil_acquisitions"] == 1
+        w.use(settings(a))
+        assert w.stats["gil_acquisitions"] == 2
+        assert w.stderr() == ""
+
+
+def test_a_plan_whose_rules_cannot_be_imported_is_refused() -> None:
+    with HttpNode("a") as a, HttpNode("b") as b, worker(settings(a)) as w:
+        ruled = settings(b, server={"rules": ["shop:route"]})
+        for text in ("\n1 / 0\n", "import sys\nsys.exit(0)\n", "def route(): ...\n"):
+            (w.folder / "shop.py").write_text(text)
+            w.send_plan(ruled)
+            assert w.hear() == (Kind.REFUSED, 0, w.generation)
+            assert w.ask().node == "a"
+        assert w.stderr().count("FLB-S120") == 3
+        assert f"{w.folder}/shop.py:2: cannot be imported: ZeroDivisionError" in w.stderr()
+        (w.folder / "shop.py").write_text(RULE)
+        w.use(ruled)
+        w.use(settings(b))
+        assert w.ask().node == "b"
+        assert w.plans_mapped() == 1

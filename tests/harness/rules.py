@@ -18,7 +18,8 @@ from typing import Any
 from .proxy import Proxy
 from .settings import ANY_PORT, Config
 
-EXAMPLES = Path(__file__).parents[2] / "examples/rules"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples/rules"
 
 
 def with_constants(text: str, **values: Any) -> str:
