@@ -8,7 +8,7 @@ from tests.harness.rules import ROOT
 
 sys.path.insert(0, str(ROOT / "ci"))
 
-import rules_reference  # noqa: E402
+import rules_reference
 
 
 def test_it_is_up_to_date() -> None:

@@ -42,7 +42,7 @@ cdef enum:
 cdef list _free = []
 cdef WorkerStats* _stats = NULL
 cdef object _report = None           # fastlb.rule_log.report
-cdef object _quantity = None         # of fastlb.units: what a size means
+cdef object _units = None            # fastlb.units: what a size means
 
 
 cdef void rule_run_open(WorkerStats* stats) noexcept nogil:
@@ -334,13 +334,13 @@ cdef class RuleRun:
 
 
 cdef object _limit(object limit):
-    global _quantity
+    global _units
     found = limit
     if isinstance(limit, str):
-        if _quantity is None:
-            from fastlb.units import BYTES, quantity
-            _quantity = lambda text: quantity(text, BYTES)
-        limit = _quantity(str.__str__(limit))
+        if _units is None:
+            from fastlb import units
+            _units = units
+        limit = _units.quantity(str.__str__(limit), _units.BYTES)
     if not isinstance(limit, int) or isinstance(limit, bool):
         raise wrong_type("body(limit)", 'a size like "1MiB", or an int', found)
     if not 0 < limit <= RULE_BODY_BYTES_MAX:

@@ -9,6 +9,7 @@ back every object, buffer and descriptor.
 """
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -16,7 +17,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -26,6 +26,7 @@ from typing import Any
 import fastlb
 
 from .client import Client, User
+from .forked import Forked, Server
 from .settings import Config, copy_of, toml
 from .wait import TIMEOUT, until
 from .wire import Message
@@ -59,13 +60,26 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+@functools.cache
+def _server() -> Server:
+    return Server(environment())
+
+
 def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """`fastlb …` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "fastlb", *arguments],
-        capture_output=True, text=True, timeout=3 * TIMEOUT, env=environment(), cwd=cwd,
-        check=False,
-    )  # fmt: skip
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = _server().start(arguments, out.fileno(), err.fileno(), cwd, environment())
+        try:
+            code = process.wait(3 * TIMEOUT)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return subprocess.CompletedProcess(["fastlb", *arguments], code, *texts)
 
 
 def check(text: str) -> subprocess.CompletedProcess[str]:
@@ -104,20 +118,20 @@ class Proxy:
         self.config = self._place(config)
         self.file.write_text(toml(self.config))
         self.workers = int(self.config["proxy"]["workers"])  # a reload does not change it
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Forked | None = None
         self.workers = 0  # as started: a reload does not change it
 
     # --- life ---
 
     def arguments(self) -> list[str]:
-        return [sys.executable, "-m", "fastlb", "run", "-c", str(self.file)]
+        return ["run", "-c", str(self.file)]
 
     def start(self) -> None:
         """Start and wait for the ready line."""
         self.workers = int(self.config["proxy"]["workers"])
         with open(self.folder / "stderr", "ab") as err, open(self.folder / "stdout", "ab") as out:
-            self.process = subprocess.Popen(
-                self.arguments(), stdout=out, stderr=err, env=environment(), cwd=self.folder
+            self.process = _server().start(
+                self.arguments(), out.fileno(), err.fileno(), self.folder, environment()
             )
         readies = self._ready_count() + 1
         until(lambda: self._ready_count() >= readies or self._ended(), "the ready line")
