@@ -17,6 +17,7 @@ from libc.string cimport memset
 
 from fastlb._core.head cimport BODY_LENGTH, BODY_NONE
 from fastlb._core.limits cimport RULES_MAX, RULE_BODY_BYTES_MAX
+from fastlb._core.hooks cimport hooks_rules_runner
 from fastlb._core.plan cimport RULES_ANSWER_500, PlanRule, plan_rules, plan_text
 from fastlb._core.rule_call cimport (
     RULE_BODY_READY, RULE_BODY_TOO_LARGE, RULE_CONNECTION, RULE_DONE, RULE_FAILS, RULE_GOES_ON,
@@ -391,3 +392,6 @@ cdef int rule_run_plain(RuleCall* call) except -1:
         if len(_free) < FREE_MAX and Py_REFCNT(<PyObject*> run) == 1:
             _free.append(run)
     return 0
+
+
+hooks_rules_runner(rule_run_plain, rule_run_open)
