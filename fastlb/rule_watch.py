@@ -5,6 +5,7 @@ Nothing of it runs before `ensure` is called, which is when a plan has rules.
 
 import contextlib
 import faulthandler
+import functools
 import os
 import signal
 import threading
@@ -52,7 +53,13 @@ def ensure(
         rule_watchdog.watch_worker()
 
 
+@functools.cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=rule_watchdog.in_child)
+
+
 def _start(report_fd: int) -> None:
+    _watch_forks()
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     asking, loop_fd = os.pipe2(os.O_CLOEXEC)
     _open.extend((reading, writing, loop_fd))
