@@ -28,8 +28,10 @@ from fastlb._core.rule_effects cimport (
 from fastlb._core.rule_message cimport Edits
 from fastlb._core.rule_queue cimport rule_queue_give, rule_queue_take
 from fastlb._core.rule_text cimport shown, text_out, wrong_type, wrong_value
+from fastlb._core.rule_watchdog cimport rule_watch_begin, rule_watch_end, rule_watch_open
 from fastlb._core.system cimport clock_us
 
+from fastlb.rule_watch import RuleOverdue
 from fastlb.rule_types import BodyTooLarge, RuleEnded, RuleError
 
 cdef extern from "Python.h":
@@ -47,6 +49,7 @@ cdef object _quantity = None         # of fastlb.units: what a size means
 cdef void rule_run_open(WorkerStats* stats) noexcept nogil:
     global _stats
     _stats = stats
+    rule_watch_open(stats)
 
 
 cdef Saved _nothing():
@@ -194,13 +197,16 @@ cdef class RuleRun:
     cdef bint step(self, uint32_t i) except -1:
         cdef object result
         self.start(i)
+        rule_watch_begin(self.call.steps[i].slot)
         try:
             if self.call.kind == RULE_RESPONSE:
                 result = (<object> self.call.steps[i].function)(self.request, self.response)
             else:
                 result = (<object> self.call.steps[i].function)(self.subject)
+            rule_watch_end()
         except BaseException as error:
-            return self.fail(i, error, False)
+            rule_watch_end()
+            return self.fail(i, error, isinstance(error, RuleOverdue))
         return self.done(i, result)
 
     # --- for the event loop ---------------------------------------------------------------
@@ -211,6 +217,11 @@ cdef class RuleRun:
         cdef uint32_t i
         return [(<object> self.call.steps[i].function, self.name_of(i))
                 for i in range(self.call.count)]
+
+    @property
+    def timeout(self):
+        """Seconds for each of its rules."""
+        return self.call.facts.plan.rules.timeout / 1000.0
 
     @property
     def ended_early(self):
