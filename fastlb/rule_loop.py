@@ -18,7 +18,7 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, Protocol
 
 from fastlb import rule_log
@@ -188,9 +188,12 @@ class RuleLoop:
         return loop
 
     def _new_task(
-        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **more: Any
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        **more: Any,
     ) -> asyncio.Task[Any]:
-        task = asyncio.Task(coro, loop=loop, **more)
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **more)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -29,7 +29,7 @@ from fastlb._core.rule_effects cimport (
 from fastlb._core.rule_message cimport Edits
 from fastlb._core.rule_queue cimport rule_queue_give, rule_queue_take
 from fastlb._core.rule_text cimport shown, text_out, wrong_type, wrong_value
-from fastlb._core.rule_watchdog cimport rule_watch_begin, rule_watch_end
+from fastlb._core.rule_watchdog cimport rule_watch_begin, rule_watch_end, rule_watch_open
 from fastlb._core.system cimport clock_us
 
 from fastlb.rule_types import BodyTooLarge, RuleEnded, RuleError
@@ -50,6 +50,7 @@ cdef object _units = None            # fastlb.units: what a size means
 cdef void rule_run_open(WorkerStats* stats) noexcept nogil:
     global _stats
     _stats = stats
+    rule_watch_open(stats)
 
 
 cdef Saved _nothing():
