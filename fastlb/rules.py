@@ -6,23 +6,24 @@
     def session(request: rule.Request) -> None:
         request.persistence_key = request.cookies.get("PHPSESSID")
 
-A rule is marked by one of three decorators, may be `def` or `async def`, and returns None. Which rules
-a virtual server runs, and in which order, says its `rules = ["shop_rules:session"]`.
+A rule is marked by one of three decorators, may be `def` or `async def`, and returns None. Which
+rules a virtual server runs, and in which order, says its `rules = ["shop_rules:session"]`.
 
-Text is `str` everywhere. What was sent as UTF-8 reads as it looks; bytes that are not UTF-8 stand in
-it as surrogates (as `os.fsdecode` makes them), and become the same bytes again.
+Text is `str` everywhere. What was sent as UTF-8 reads as it looks; bytes that are not UTF-8 stand
+in it as surrogates (as `os.fsdecode` makes them), and become the same bytes again.
 
-What a rule sets is checked when it is set: a `TypeError` or `ValueError` names the attribute and what is
-wrong with it. The arguments are good while the rule runs; whoever uses one of them, or a view of one,
-after that gets `rule.RuleEnded`. The modules of rules are not imported by the process that controls
-the workers: state that all workers share is in `rule.shared` tables.
+What a rule sets is checked when it is set: a `TypeError` or `ValueError` names the attribute and
+what is wrong with it. The arguments are good while the rule runs; whoever uses one of them, or a
+view of one, after that gets `rule.RuleEnded`. Each worker imports the modules of rules for itself:
+state that all of them share is in `rule.shared` tables.
 """
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from fastlb._core.rule_cookies import Cookies, SetCookie, SetCookies
-from fastlb._core.rule_objects import Connection, Request, Response
+from fastlb._core.rule_objects import Connection, Request
+from fastlb._core.rule_response import Response
 from fastlb._core.rule_shared import Table, shared
 from fastlb._core.rule_views import Headers, Log, Query
 from fastlb.rule_mark import put_mark
@@ -44,9 +45,10 @@ _ResponseRule = TypeVar(
 def connection(function: _ConnectionRule) -> _ConnectionRule:
     """Marks `function(connection)` as a rule for connections.
 
-    It runs once per connection: on tcp and tls before the node is chosen (tls: the ClientHello has
-    been read), on http and https before the first request's rules. What it sets (pool, persistence
-    class, key, node, client address, log fields) holds for all requests of the connection.
+    It runs once per connection: on tcp and tls before the node is chosen (tls: the ClientHello
+    has been read), on http and https before the first request's rules. What it sets (pool,
+    persistence class, key, node, client address, log fields) holds for all requests of the
+    connection.
 
         @rule.connection
         def by_name(connection: rule.Connection) -> None:
@@ -60,8 +62,9 @@ def connection(function: _ConnectionRule) -> _ConnectionRule:
 def request(function: _RequestRule) -> _RequestRule:
     """Marks `function(request)` as a rule for requests.
 
-    It runs for each request, also on a kept connection, after `routes` have chosen the pool and before
-    the node is chosen. What it changes of the message is what persistence, routes and the node see.
+    It runs for each request, also on a kept connection, after `routes` have chosen the pool and
+    before the node is chosen. What it changes of the message is what persistence, routes and the
+    node see.
 
         @rule.request
         def staff_only(request: rule.Request) -> None:

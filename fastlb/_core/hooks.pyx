@@ -24,9 +24,10 @@ cdef dict _ciphers = {}              # key: its cipher object
 cdef bint _reported = False
 cdef dict _contexts = {}             # address of the pointers: tls_contexts.Built
 cdef uint32_t _built = 0             # entries of it
-cdef uint32_t _ruled = 0             # tables of rules
 cdef bint _threads = False           # of rules, were begun
 cdef rules_runner_t _run_rules = NULL
+cdef WorkerStats* _stats = NULL
+cdef uint32_t _ruled = 0             # tables of rules
 
 
 cdef void hooks_open(uint64_t* acquisitions) noexcept nogil:
@@ -170,22 +171,6 @@ cdef int _end_threads() except -1:
         return _report("ending the threads of rules", error)
 
 
-cdef RuleTable* _rules_build(const Plan* plan) except? NULL:
-    global _ruled
-    cdef RuleTable* table
-    try:
-        table = rule_table_build(plan)
-        _ruled += 1
-        _begin_threads(plan, table)
-        return table
-    except BaseException as error:
-        from fastlb import errors, log, rule_loader
-        known = isinstance(error, rule_loader.RuleLoadError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
-        log.error(errors.RULES_NOT_LOADED.line(reason=reason))
-        return NULL
-
-
 cdef int _rules_run(RuleCall* call) except -1:
     try:
         return _run_rules(call)
@@ -195,9 +180,35 @@ cdef int _rules_run(RuleCall* call) except -1:
         return _report("running rules", error)
 
 
-cdef void hooks_rules_runner(rules_runner_t run) noexcept:
+cdef void hooks_rules_runner(rules_runner_t run, rules_counter_t count) noexcept:
     global _run_rules
     _run_rules = run
+    count(_stats)
+
+
+cdef void hooks_rules_open(WorkerStats* stats) noexcept nogil:
+    global _stats
+    _stats = stats
+
+
+cdef RuleTable* _rules_build(const Plan* plan) except? NULL:
+    global _ruled
+    cdef RuleTable* table = NULL
+    try:
+        from fastlb._core import rule_run  # noqa: F401  # which tells what runs rules
+        table = rule_table_build(plan)
+        _ruled += 1
+        _begin_threads(plan, table)
+        return table
+    except BaseException as error:
+        if table != NULL:
+            rule_table_release(table)
+            _ruled -= 1
+        from fastlb import errors, log, rule_loader
+        known = isinstance(error, rule_loader.RuleLoadError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        log.error(errors.RULES_NOT_LOADED.line(reason=reason))
+        return NULL
 
 
 # --- without it ---------------------------------------------------------------------------

@@ -104,7 +104,8 @@ cdef class Cookies(View):
         if not found and made is not None:
             if last >= 0:
                 self.message.line(last, &line)
-                made = line.value.at[:line.value.bytes] + (b"; " if line.value.bytes else b"") + made
+                before = line.value.at[:line.value.bytes]
+                made = before + (b"; " if before else b"") + made
                 self.message.put(last, b"Cookie", made)
             else:
                 self.message.append(b"Cookie", made)

@@ -3,7 +3,8 @@
 
 from fastlb._core.rule_call cimport RuleCall, RuleEffects
 from fastlb._core.rule_message cimport Edits
-from fastlb._core.rule_objects cimport Connection, Request, Response
+from fastlb._core.rule_objects cimport Connection, Request
+from fastlb._core.rule_response cimport Response
 
 cdef class Saved:
     cdef RuleEffects wants

@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t
 
 from fastlb._core.arena cimport Span, arena_add
 from fastlb._core.rule_call cimport (
-    RULE_ANSWERS, RULE_GOES_ON, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_LOG,
+    RULE_ANSWERS, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_LOG,
 )
 
 

@@ -1,10 +1,11 @@
 # Connection, Request and Response, the arguments of rules: attached to a RuleCall, recycled when
 # it has ended. They are views of its facts, with what rules ask for beside it.
 
+from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
 from fastlb._core.rule_call cimport RuleCall, RuleEffects
-from fastlb._core.rule_cookies cimport Cookies, SetCookies
+from fastlb._core.rule_cookies cimport Cookies
 from fastlb._core.rule_message cimport Message, TargetParts
 from fastlb._core.rule_views cimport Headers, Log, Query
 
@@ -36,16 +37,7 @@ cdef class Request(Connection):
     cdef TargetParts parts(self) except *
     cdef int set_path(self, bytes path, str what) except -1
 
-cdef class Response:
-    cdef RuleCall* call
-    cdef object keeper
-    cdef Message message
-    cdef Headers headers_view
-    cdef SetCookies cookies_view
-
-    cdef int demand(self) except -1
-    cdef int begin(self, RuleCall* call) except -1
-    cdef int end(self) except -1
-
 # `data` of a call, made where there is none.
 cdef object call_data(RuleCall* call)
+# Whether somebody besides the attribute that it stands in has a view.
+cdef bint view_shared(PyObject* view) noexcept

@@ -6,41 +6,34 @@ An object lives for one call. `end` lets go of the call's memory at once, whoeve
 object; only what nobody else has is used for the next call.
 """
 
-import cython
-
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memset
 
-from fastlb._core.address cimport address_is_unset
 from fastlb._core.authority cimport authority_host
-from fastlb._core.field cimport field_id
-from fastlb._core.head cimport (
-    FIELD_HOST, METHOD_CONNECT, METHOD_HEAD,
-)
+from fastlb._core.head cimport METHOD_CONNECT, METHOD_HEAD
 from fastlb._core.limits cimport METHOD_BYTES_MAX, RULE_KEY_BYTES_MAX
 from fastlb._core.plan cimport (
     PROTOCOL_HTTP, PROTOCOL_HTTPS, PROTOCOL_TLS, Plan, Text, plan_class, plan_pool, plan_text,
 )
 from fastlb._core.rule_call cimport (
-    RULE_ANSWERS, RULE_CLOSES, RULE_CONNECTION, RULE_GOES_ON, RULE_REQUEST, RULE_RESPONSE,
+    RULE_ANSWERS, RULE_CLOSES, RULE_CONNECTION, RULE_REQUEST, RULE_RESPONSE,
     RULE_SETS_CLIENT, RULE_SETS_KEY, RULE_SETS_NODE, RULE_SETS_PERSISTENCE, RULE_SETS_POOL,
 )
 from fastlb._core.rule_message cimport Line, TargetParts, target_split
 from fastlb._core.rule_reply cimport redirect_fields, reply_body_of, reply_fields_of
 from fastlb._core.rule_text cimport (
-    address_str, check_name, check_target, check_value, field_value, node_str, parse_ip,
+    address_str, check_name, check_target, field_value, node_str, parse_ip,
     parse_node, percent_decode, percent_encode, shown, text_in, text_of, text_out, wrong_type,
     wrong_value,
 )
 from fastlb._core.rule_views cimport set_host
 from fastlb._core.slice cimport Slice, slice_of
-from fastlb._core.system cimport wall_us
 
 from fastlb.errors import did_you_mean
-from fastlb.rule_types import Node, RuleEnded, RuleError, Timings
+from fastlb.rule_types import RuleEnded, RuleError
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject* one)
@@ -98,8 +91,8 @@ cdef object call_data(RuleCall* call):
     return <object> call.data
 
 
-cdef inline bint _shared(PyObject* view) noexcept:
-    # Somebody besides the attribute that it stands in has it. None is everybody's.
+cdef bint view_shared(PyObject* view) noexcept:
+    # None is everybody's.
     return view != <PyObject*> None and Py_REFCNT(view) > 1
 
 
@@ -308,8 +301,9 @@ cdef class Connection:
         else:
             raise wrong_type(self.what("persistence_key"), "str, bytes or None", value)
         if len(key) > RULE_KEY_BYTES_MAX:
-            raise wrong_value(self.what("persistence_key"), f"{len(key)} bytes are too many; "
-                                                 f"{<int> RULE_KEY_BYTES_MAX} is the most")
+            raise wrong_value(self.what("persistence_key"),
+                              f"{len(key)} bytes are too many; {<int> RULE_KEY_BYTES_MAX} is "
+                              "the most")
         self.demand_choice("persistence_key")
         self.key = key
         self.wants.sets |= RULE_SETS_KEY
@@ -329,7 +323,8 @@ cdef class Connection:
         memset(&parsed, 0, sizeof(parsed))
         if value is not None:
             if not isinstance(value, str):
-                raise wrong_type(self.what("persistence_node"), 'str like "10.0.0.1:8080", or None', value)
+                raise wrong_type(self.what("persistence_node"),
+                                 'str like "10.0.0.1:8080", or None', value)
             parse_node(value, self.what("persistence_node"), &parsed.named)
         self.demand_choice("persistence_node")
         self.wants.named = parsed.named
@@ -378,13 +373,13 @@ cdef class Request(Connection):
         return 0
 
     cdef int end(self) except -1:
-        cdef Py_ssize_t views = (self.headers_view is not None) + (self.cookies_view is not None) + (
-            self.query_view is not None)
+        cdef Py_ssize_t views = (self.headers_view is not None) + (
+            self.cookies_view is not None) + (self.query_view is not None)
         self.run = None
         self.message.detach()
         # A view that somebody has keeps the message: all are left to him.
-        if _shared(<PyObject*> self.headers_view) or _shared(<PyObject*> self.cookies_view) or (
-                _shared(<PyObject*> self.query_view)) or (
+        if view_shared(<PyObject*> self.headers_view) or view_shared(<PyObject*> self.cookies_view) or (
+                view_shared(<PyObject*> self.query_view)) or (
                 Py_REFCNT(<PyObject*> self.message) > 1 + views):
             self.message = None
             self.headers_view = None
@@ -591,122 +586,3 @@ cdef class Request(Connection):
         if self.run is None:
             raise RuleError("request.body: nobody can wait for a body here")
         return self.run.want_body(limit)
-
-
-cdef class Response:
-    """A node's response, as rules see it; see `fastlb.rules`."""
-
-    def __reduce__(self):
-        raise TypeError("Response cannot be copied: it ends with its rule")
-
-    def __repr__(self):
-        if self.call == NULL:
-            return "<Response of a rule that has ended>"
-        return f"<Response {self.status} from {self.node}>"
-
-    cdef int demand(self) except -1:
-        if self.call == NULL:
-            raise RuleEnded("this Response was used after its rule had ended; take what is needed "
-                            "later out of it while the rule runs")
-        return 0
-
-    cdef int begin(self, RuleCall* call) except -1:
-        self.call = call
-        if self.message is None:
-            self.message = Message.__new__(Message)
-        return self.message.attach(call, True, True)
-
-    cdef int end(self) except -1:
-        cdef Py_ssize_t views = (self.headers_view is not None) + (self.cookies_view is not None)
-        self.call = NULL
-        self.message.detach()
-        # A SetCookie has the message, too.
-        if _shared(<PyObject*> self.headers_view) or _shared(<PyObject*> self.cookies_view) or (
-                Py_REFCNT(<PyObject*> self.message) > 1 + views):
-            self.message = None
-            self.headers_view = None
-            self.cookies_view = None
-        return 0
-
-    @property
-    def status(self):
-        self.demand()
-        self.message.parse()
-        return self.message.status if self.message.status else self.message.head.status
-
-    @status.setter
-    def status(self, value):
-        cdef int now, wanted
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise wrong_type("response.status", "int", value)
-        if not 200 <= value <= 599:
-            raise wrong_value("response.status", f"expected 200 to 599, found {shown(value)}")
-        wanted = value
-        self.demand()
-        self.message.parse()
-        now = self.message.head.status
-        if wanted != now and (_bodiless(now) or _bodiless(wanted)):
-            raise wrong_value("response.status", f"cannot be changed from {now} to {wanted}: one of them "
-                                        "has no body")
-        self.message.status = wanted
-        if self.message.reason is None:
-            # The node's words are about another number.
-            self.message.reason = _reason(wanted) if wanted != now else None
-        self.message.built = None
-
-    @property
-    def reason(self):
-        self.demand()
-        self.message.parse()
-        if self.message.reason is not None:
-            return self.message.reason.decode("utf-8", "surrogateescape")
-        return text_out(self.message.received.at + self.message.head.reason,
-                        self.message.head.reason_bytes)
-
-    @reason.setter
-    def reason(self, value):
-        cdef bytes text = field_value(value, "response.reason")
-        self.demand()
-        self.message.reason = text
-        self.message.built = None
-
-    @property
-    def headers(self):
-        self.demand()
-        if self.headers_view is None:
-            self.headers_view = Headers.__new__(Headers)
-            self.headers_view.message = self.message
-        return self.headers_view
-
-    @property
-    def cookies(self):
-        self.demand()
-        if self.cookies_view is None:
-            self.cookies_view = SetCookies.__new__(SetCookies)
-            self.cookies_view.message = self.message
-        return self.cookies_view
-
-    @property
-    def node(self):
-        self.demand()
-        return node_str(&self.call.facts.node)
-
-    @property
-    def timings(self):
-        cdef double seconds
-        self.demand()
-        seconds = (<double> wall_us() - <double> self.call.facts.started_us) / 1e6
-        return Timings(self.call.facts.connect_us / 1e6, self.call.facts.response_us / 1e6,
-                       max(seconds, 0.0))
-
-
-cdef bint _bodiless(int status) noexcept:
-    return status < 200 or status == 204 or status == 304
-
-
-cdef bytes _reason(int status):
-    from http import HTTPStatus
-    try:
-        return HTTPStatus(status).phrase.encode("ascii")
-    except ValueError:
-        return b""

@@ -8,7 +8,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastlb._core.rule_call cimport RuleCall
 from fastlb._core.rule_effects cimport Saved
-from fastlb._core.rule_objects cimport Connection, Request, Response
+from fastlb._core.rule_objects cimport Connection, Request
+from fastlb._core.rule_response cimport Response
 from fastlb._core.stats cimport RuleStats, WorkerStats
 
 # Hands a call back to whom it came from.

@@ -17,6 +17,7 @@ from libc.string cimport memset
 
 from fastlb._core.head cimport BODY_LENGTH, BODY_NONE
 from fastlb._core.limits cimport RULES_MAX, RULE_BODY_BYTES_MAX
+from fastlb._core.hooks cimport hooks_rules_runner
 from fastlb._core.plan cimport RULES_ANSWER_500, PlanRule, plan_rules, plan_text
 from fastlb._core.rule_call cimport (
     RULE_BODY_READY, RULE_BODY_TOO_LARGE, RULE_CONNECTION, RULE_DONE, RULE_FAILS, RULE_GOES_ON,
@@ -31,7 +32,7 @@ from fastlb._core.rule_text cimport shown, text_out, wrong_type, wrong_value
 from fastlb._core.rule_watchdog cimport rule_watch_begin, rule_watch_end, rule_watch_open
 from fastlb._core.system cimport clock_us
 
-from fastlb.rule_watch import RuleOverdue
+from fastlb.rule_watch import RuleOverdue, late
 from fastlb.rule_types import BodyTooLarge, RuleEnded, RuleError
 
 cdef extern from "Python.h":
@@ -43,7 +44,7 @@ cdef enum:
 cdef list _free = []
 cdef WorkerStats* _stats = NULL
 cdef object _report = None           # fastlb.rule_log.report
-cdef object _quantity = None         # of fastlb.units: what a size means
+cdef object _units = None            # fastlb.units: what a size means
 
 
 cdef void rule_run_open(WorkerStats* stats) noexcept nogil:
@@ -204,9 +205,12 @@ cdef class RuleRun:
             else:
                 result = (<object> self.call.steps[i].function)(self.subject)
             rule_watch_end()
+        except RuleOverdue as error:
+            rule_watch_end()
+            return self.fail(i, late(error, self.timeout), True)
         except BaseException as error:
             rule_watch_end()
-            return self.fail(i, error, isinstance(error, RuleOverdue))
+            return self.fail(i, error, False)
         return self.done(i, result)
 
     # --- for the event loop ---------------------------------------------------------------
@@ -344,13 +348,13 @@ cdef class RuleRun:
 
 
 cdef object _limit(object limit):
-    global _quantity
+    global _units
     found = limit
     if isinstance(limit, str):
-        if _quantity is None:
-            from fastlb.units import BYTES, quantity
-            _quantity = lambda text: quantity(text, BYTES)
-        limit = _quantity(str.__str__(limit))
+        if _units is None:
+            from fastlb import units
+            _units = units
+        limit = _units.quantity(str.__str__(limit), _units.BYTES)
     if not isinstance(limit, int) or isinstance(limit, bool):
         raise wrong_type("body(limit)", 'a size like "1MiB", or an int', found)
     if not 0 < limit <= RULE_BODY_BYTES_MAX:
@@ -402,3 +406,6 @@ cdef int rule_run_plain(RuleCall* call) except -1:
         if len(_free) < FREE_MAX and Py_REFCNT(<PyObject*> run) == 1:
             _free.append(run)
     return 0
+
+
+hooks_rules_runner(rule_run_plain, rule_run_open)

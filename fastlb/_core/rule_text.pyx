@@ -16,7 +16,7 @@ import math
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsEncodedString, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcpy, strchr
+from libc.string cimport strchr
 
 from fastlb._core.address cimport (
     ADDRESS_TEXT_BYTES_MAX, Address, address_from_text, address_ip_text, address_is_ipv4,

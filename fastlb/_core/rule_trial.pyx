@@ -8,22 +8,21 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from fastlb._core.address cimport Address
 from fastlb._core.arena cimport Span, arena_clear, arena_free, arena_slice
 from fastlb._core.head cimport (
     HeadLimits, head_error_name, head_reset, request_head_parse, response_head_parse,
 )
-from fastlb._core.limits cimport HEAD_BYTES_MAX, HEAD_FIELDS_MAX
 from fastlb._core.message cimport Head
 from fastlb._core.plan cimport (
     Plan, Text, plan_check, plan_class, plan_pool, plan_text, plan_virtual_server,
 )
 from fastlb._core.rule_call cimport (
-    RULE_ANSWERS, RULE_BODY_READY, RULE_CLOSES, RULE_CONNECTION, RULE_FAILS, RULE_KINDS,
+    RULE_ANSWERS, RULE_BODY_READY, RULE_CLOSES, RULE_CONNECTION, RULE_FAILS,
     RULE_REQUEST, RULE_RESPONSE, RULE_SETS_CLIENT, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_LOG,
     RULE_SETS_NODE, RULE_SETS_PERSISTENCE, RULE_SETS_POOL,
 )
-from fastlb._core.rule_objects cimport Request, Response
+from fastlb._core.rule_objects cimport Request
+from fastlb._core.rule_response cimport Response
 from fastlb._core.rule_run cimport RuleRun, rule_run_of, rule_run_plain
 from fastlb._core.rule_text cimport address_str, node_str, parse_ip, parse_node, text_out
 from fastlb._core.slice cimport Slice, slice_of

@@ -109,7 +109,8 @@ cdef int set_host(Message message, bytes value, str what) except -1:
     cdef TargetParts parts
     cdef Py_ssize_t i
     if not authority_valid(PyBytes_AS_STRING(value), <uint32_t> PyBytes_GET_SIZE(value), False):
-        raise wrong_value(what, f"expected a host, or a host and a port, found {shown(value)}")
+        raise wrong_value(what, "expected a host, or a host and a port, found "
+                                f"{shown(text_out(PyBytes_AS_STRING(value), len(value)))}")
     message.demand(True)
     i = message.find(0, slice_of("host", 4))
     if i < 0:
