@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from fastlb import rule_log
 from fastlb._core import rule_queue, rule_watchdog
-from fastlb.rule_watch import RuleOverdue
+from fastlb.rule_watch import RuleOverdue, late
 
 STOP_S = 1.0  # that the worker waits for the thread at its end
 RULES_END_S = 0.5  # of them, for rules that were cancelled
@@ -137,10 +137,7 @@ class _Call:
             self.run.cancelled(i)
             return False
         if self.timed_out or isinstance(error, RuleOverdue):
-            late = TimeoutError(f"it ran for longer than [rules] timeout, {self.run.timeout:g} s")
-            if error is not None:
-                late.__traceback__ = error.__traceback__  # the place where it waited
-            return self.run.failed(i, late, True)
+            return self.run.failed(i, late(error, self.run.timeout), True)
         if error is not None:
             return self.run.failed(i, error)
         return self.run.ended(i, result)

@@ -193,7 +193,7 @@ cdef void hooks_rules_open(WorkerStats* stats) noexcept nogil:
 
 cdef RuleTable* _rules_build(const Plan* plan) except? NULL:
     global _ruled
-    cdef RuleTable* table
+    cdef RuleTable* table = NULL
     try:
         from fastlb._core import rule_run  # noqa: F401  # which tells what runs rules
         table = rule_table_build(plan)
@@ -201,6 +201,9 @@ cdef RuleTable* _rules_build(const Plan* plan) except? NULL:
         _begin_threads(plan, table)
         return table
     except BaseException as error:
+        if table != NULL:
+            rule_table_release(table)
+            _ruled -= 1
         from fastlb import errors, log, rule_loader
         known = isinstance(error, rule_loader.RuleLoadError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"

@@ -33,7 +33,7 @@ from fastlb._core.rule_watchdog cimport rule_watch_begin, rule_watch_end, rule_w
 from fastlb._core.system cimport clock_us
 
 from fastlb.rule_types import BodyTooLarge, RuleEnded, RuleError
-from fastlb.rule_watch import RuleOverdue
+from fastlb.rule_watch import RuleOverdue, late
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject* one)
@@ -210,8 +210,10 @@ cdef class RuleRun:
             finally:
                 if watched:
                     rule_watch_end()
+        except RuleOverdue as error:
+            return self.fail(i, late(error, self.timeout), True)
         except BaseException as error:
-            return self.fail(i, error, isinstance(error, RuleOverdue))
+            return self.fail(i, error, False)
         return self.done(i, result)
 
     # --- for the event loop ---------------------------------------------------------------
