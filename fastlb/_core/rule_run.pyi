@@ -16,6 +16,10 @@ class RuleRun:
         """Whether none of its rules has begun."""
 
     @property
+    def timeout(self) -> float:
+        """Seconds that each rule has."""
+
+    @property
     def ended_early(self) -> bool:
         """Whether nobody waits for it any more."""
 
