@@ -29,11 +29,11 @@ from fastlb._core.rule_effects cimport (
 from fastlb._core.rule_message cimport Edits
 from fastlb._core.rule_queue cimport rule_queue_give, rule_queue_take
 from fastlb._core.rule_text cimport shown, text_out, wrong_type, wrong_value
-from fastlb._core.rule_watchdog cimport rule_watch_begin, rule_watch_end
+from fastlb._core.rule_watchdog cimport rule_watch_begin, rule_watch_end, rule_watch_open
 from fastlb._core.system cimport clock_us
 
 from fastlb.rule_types import BodyTooLarge, RuleEnded, RuleError
-from fastlb.rule_watch import RuleOverdue
+from fastlb.rule_watch import RuleOverdue, late
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject* one)
@@ -50,6 +50,7 @@ cdef object _units = None            # fastlb.units: what a size means
 cdef void rule_run_open(WorkerStats* stats) noexcept nogil:
     global _stats
     _stats = stats
+    rule_watch_open(stats)
 
 
 cdef Saved _nothing():
@@ -209,8 +210,10 @@ cdef class RuleRun:
             finally:
                 if watched:
                     rule_watch_end()
+        except RuleOverdue as error:
+            return self.fail(i, late(error, self.timeout), True)
         except BaseException as error:
-            return self.fail(i, error, isinstance(error, RuleOverdue))
+            return self.fail(i, error, False)
         return self.done(i, result)
 
     # --- for the event loop ---------------------------------------------------------------
