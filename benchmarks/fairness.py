@@ -51,7 +51,7 @@ class Results:
         return statistics.median(figures[metric] for figures in table[name])
 
 
-def _urgent() -> list[str]:
+def urgent() -> list[str]:
     """The words before a command that has to run at once when it can."""
     with contextlib.suppress(OSError):
         policy = os.sched_getscheduler(0)
@@ -65,7 +65,7 @@ def _urgent() -> list[str]:
 def _generators(place: Place, seconds: float) -> Iterator[tuple[Generator, Generator]]:
     """The requests', and the flood's, which takes longer."""
     layout, program = machine.layout(1), [str(place.programs / "https_load"), "-l", str(place.port)]
-    requests = [*_urgent(), *program, "-c", "16", "-r", str(RATE), "-d", str(seconds)]
+    requests = [*urgent(), *program, "-c", "16", "-r", str(RATE), "-d", str(seconds)]
     flood = [*program, "-c", str(_FLOOD_SLOTS), "-m", "full"]
     flood += ["-d", str(seconds + 2 * _HEAD_START_S)]
     with run_generator(layout, requests) as first, run_generator(layout, flood) as second:

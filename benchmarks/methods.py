@@ -24,11 +24,9 @@ import dataclasses
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,18 +36,26 @@ from pathlib import Path
 
 from fastlb.check import check_file
 
-from . import machine, proc, report
+from . import callgrind, machine, proc, report
 from .cases import Load, Task
 from .peers.base import Place
 from .peers.fastlb import command, write_configuration
-from .session import NODES, Generator, RunFailed, Session, leave, read_table, run_nodes, run_proxy
+from .session import (
+    NODES,
+    Generator,
+    RunFailed,
+    Session,
+    leave,
+    read_table,
+    run_nodes,
+    run_proxy,
+    worker_of,
+)
 from .stats import Estimate, estimate
 
 REFERENCE, CONTROL = "none", "none, again"
 AIM = 1.03
 _SLOTS = 64  # connections, and clients, of each method
-_START_S = 120.0  # under valgrind; else a second
-_VALGRIND_SPACE = 30 << 30  # makes fastlb reserve less than valgrind's address space has
 
 
 @dataclass(frozen=True)
@@ -156,14 +162,6 @@ class Bench:
     generators: dict[str, Generator]
 
 
-def _worker(root: int) -> int:
-    """The only process of the tree without children of its own."""
-    leaves = [pid for pid in proc.tree(root) if len(proc.tree(pid)) == 1]
-    if len(leaves) != 1:
-        raise RunFailed(f"one worker was expected, not {len(leaves)}")
-    return leaves[0]
-
-
 @contextlib.contextmanager
 def bench(
     methods: Sequence[Method],
@@ -178,16 +176,16 @@ def bench(
         place = Place(Path(directory), root, place_ports[0], node_ports)
         run = command("run", configuration(methods, place, place_ports), worker_python)
         if worker_python != sys.executable:
-            run = ["prlimit", f"--as={_VALGRIND_SPACE}", *run]
+            run = callgrind.confined(run)
         session = Session(root, machine.layout(1), place)
         with run_nodes(root, session.layout, Task(), place), contextlib.ExitStack() as stack:
             log = stack.enter_context((place.directory / "log").open("w"))
-            stack.enter_context(run_proxy(session, run, log, _START_S))
+            stack.enter_context(run_proxy(session, run, log, callgrind.START_S))
             generators = {
                 method.name: stack.enter_context(_generator(session, method, index, requests, port))
                 for index, (method, port) in enumerate(zip(methods, place_ports, strict=True))
             }
-            yield Bench(session, _worker(session.root), generators)
+            yield Bench(session, worker_of(session.root), generators)
         seen = read_table(place.directory / "table")
     for index, method in enumerate(methods):
         clients = range(index * _SLOTS, (index + 1) * _SLOTS)
@@ -251,43 +249,16 @@ def count_instructions(
     with tempfile.TemporaryDirectory(dir=root) as directory:
         place = keep or Path(directory)
         place.mkdir(parents=True, exist_ok=True)
-        python = Path(directory) / "python"  # of the worker; the control process has its own
-        python.write_text(
-            "#!/bin/sh\nexec valgrind -q --tool=callgrind --instr-atstart=no "
-            f'--callgrind-out-file={shlex.quote(str(place))}/out.%p {sys.executable} "$@"\n'
-        )
-        python.chmod(0o700)
-        with bench(methods, root, requests, results, str(python)) as running:
-            _control(running.worker, "instrumentation", "on")
+        python = callgrind.worker_python(Path(directory), place)
+        with bench(methods, root, requests, results, python) as running:
+            callgrind.control(running.worker, "instrumentation", "on")
             for method in methods:
                 running.generators[method.name].run()  # so that all of it has been translated
-                _control(running.worker, "zero")
+                callgrind.control(running.worker, "zero")
                 counted = running.generators[method.name].run()
                 results.instructions[method.name] = (
-                    _dumped(running.worker, place, method) / counted["requests"]
+                    callgrind.dumped(running.worker, place, method.slug) / counted["requests"]
                 )
-
-
-def _control(pid: int, *what: str) -> None:
-    """A command to callgrind in that process; it is done when this returns."""
-    command = ["vgdb", f"--pid={pid}", "--wait=60", *what]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise RunFailed(f"{' '.join(command)}: {done.stdout}{done.stderr}")
-
-
-def _dumped(pid: int, place: Path, method: Method) -> int:
-    """Has callgrind write what it counted; returns the sum."""
-    known = set(place.glob(f"out.{pid}.*"))
-    _control(pid, "dump", method.slug)
-    new = sorted(set(place.glob(f"out.{pid}.*")) - known)
-    if len(new) != 1:
-        raise RunFailed(f"callgrind wrote {len(new)} files for {method.name}")
-    found = re.search(r"^(?:summary|totals): (\d+)", new[0].read_text(), re.MULTILINE)
-    if not found:
-        raise RunFailed(f"{new[0].name} has no sum")
-    new[0].rename(place / f"{method.slug}.callgrind")
-    return int(found[1])
 
 
 def _rows(methods: Sequence[Method], results: Results) -> list[report.Row]:

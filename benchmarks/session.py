@@ -88,6 +88,14 @@ def read_table(path: Path) -> Seen:
     return Seen(len(nodes_by_client), len(movers), requests, connections, movers)
 
 
+def worker_of(root: int) -> int:
+    """The only process of the tree without children of its own."""
+    leaves = [pid for pid in proc.tree(root) if len(proc.tree(pid)) == 1]
+    if len(leaves) != 1:
+        raise RunFailed(f"one worker was expected, not {len(leaves)}")
+    return leaves[0]
+
+
 class Generator:
     """The load program after its warm-up; each run is a measured part."""
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 import fastlb
 from fastlb import errors
 from fastlb.config import PLACES, Config, uses_tls
@@ -17,6 +19,7 @@ from fastlb.decode import Decoder, Report
 from fastlb.errors import ConfigNotFound, Message, Problem, printable
 from fastlb.features import unavailable
 from fastlb.toml_lines import Path, TomlLines
+from fastlb.uses import rules_of
 from fastlb.validate import unused, validate
 
 NAMED_TABLES = ("virtual_servers", "pools", "monitors", "persistence")
@@ -28,6 +31,7 @@ class Checked(NamedTuple):
     config: Config | None
     errors: list[Problem]
     warnings: list[Problem]
+    problems: list[Problem]  # both, in the order of the file
 
 
 class Problems:
@@ -49,6 +53,12 @@ class Problems:
         text = message.text.format(**values)
         self._note(message, line, table, key, text)
 
+    def add_elsewhere(self, problem: Problem, path: Path) -> None:
+        """Notes what was found in another file, and the place here because of which it counts."""
+        if path not in self.refused:
+            table, key = map(printable, self._place(path))
+            self.found.append(problem._replace(table=table, key=key, text=printable(problem.text)))
+
     def add_at_line(self, message: Message, line: int | None, **values: object) -> None:
         """Notes that `message` holds for the file, or one line of it."""
         self._note(message, line, "", "", message.text.format(**values))
@@ -58,10 +68,13 @@ class Problems:
 
     def checked(self, config: Config | None) -> Checked:
         """Both lists in the order of the file."""
-        self.found = sorted(dict.fromkeys(self.found), key=lambda problem: problem.line or 0)
+        self.found = sorted(dict.fromkeys(self.found), key=self._order)
         wrong = self.errors()
         warnings = [problem for problem in self.found if problem.level == "warning"]
-        return Checked(None if wrong else config, wrong, warnings)
+        return Checked(None if wrong else config, wrong, warnings, self.found)
+
+    def _order(self, problem: Problem) -> tuple[bool, str, int]:
+        return problem.file != self.file, problem.file, problem.line or 0
 
     def _note(self, message: Message, line: int | None, table: str, key: str, text: str) -> None:
         place = printable(table), printable(key)
@@ -102,12 +115,16 @@ def check_file(path: FilePath | str) -> Checked:
         line = error.object[: error.start].count(b"\n") + 1
         problems.add_at_line(errors.FILE_NOT_UTF8, line, offset=error.start)
         return problems.checked(None)
-    return check_text(text, file)
+    return _checked(text, problems, with_rules=True)
 
 
 def check_text(text: str, file: FilePath) -> Checked:
-    """Checks a configuration that was read from `file`."""
-    problems = Problems(file)
+    """Checks a configuration that was read from `file`; the modules of its rules are not
+    looked at."""
+    return _checked(text, Problems(file), with_rules=False)
+
+
+def _checked(text: str, problems: Problems, with_rules: bool) -> Checked:
     try:
         problems.document = document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -118,9 +135,14 @@ def check_text(text: str, file: FilePath) -> Checked:
     for path, what in unavailable(document):
         problems.add(errors.NOT_AVAILABLE, path, what=what, version=fastlb.__version__)
         problems.refused.add(path)
-    config = Decoder(document, file, problems.add).read()
+    config = Decoder(document, FilePath(problems.file), problems.add).read()
     validate(config, document, problems.add)
     _check_tls(config, problems.add)
+    if with_rules and rules_of(config):
+        from fastlb.rule_problems import report_rules  # which most configurations do without
+
+        kinds = report_rules(config, problems.add, problems.add_elsewhere)
+        config = structs.replace(config, rule_kinds=kinds)
     if not problems.errors():
         unused(config, problems.add)
     return problems.checked(config)

@@ -1,5 +1,7 @@
 """Commands that need no running proxy: run, check, demo, version."""
 
+import json
+
 import fastlb
 from fastlb import log
 from fastlb.command import DONE, WRONG, Arguments, Commands
@@ -7,7 +9,8 @@ from fastlb.command import DONE, WRONG, Arguments, Commands
 
 def add_first(commands: Commands) -> None:
     commands.add("run", run, "run the proxy in the foreground", "-c shop.toml")
-    commands.add("check", check, "say everything that is wrong in a configuration", "")
+    one = commands.add("check", check, "say everything that is wrong in a configuration", "")
+    one.add_argument("--json", action="store_true", help="a list of it on stdout, for programs")
 
 
 def add_last(commands: Commands) -> None:
@@ -38,9 +41,12 @@ def check(arguments: Arguments) -> int:
 
     file = find_config(arguments.config)
     checked = check_file(file)
-    for problem in sorted(checked.errors + checked.warnings, key=lambda one: one.line or 0):
-        log.log(problem.level, f"{problem} [{problem.code}]")
     wrong, doubtful = len(checked.errors), len(checked.warnings)
+    if arguments.json:
+        print(json.dumps([problem._asdict() for problem in checked.problems], indent=2))
+        return WRONG if wrong else DONE
+    for problem in checked.problems:
+        log.log(problem.level, f"{problem} [{problem.code}]")
     if not wrong:
         note = f", {doubtful} warning{'s' * (doubtful != 1)}" if doubtful else ""
         print(f"{file}: right{note}")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from fastlb import errors, log
+from fastlb import errors, log, rule_check
 from fastlb.access_log import AccessLog, open_access_log
 from fastlb.check import check_file
 from fastlb.config import Config
@@ -229,12 +229,12 @@ class Control:
     async def reload(self) -> Reloaded:
         """Reads the file again and puts it in force, as a whole or not at all."""
         async with self._reloading:
-            checked = check_file(self.file)
+            checked = await asyncio.to_thread(check_file, self.file)  # imports rules, elsewhere
+            if self.stopping.is_set():
+                return Reloaded(["fastlb is stopping"], [])
             warnings = [str(problem) for problem in checked.warnings]
             if checked.config is None:
                 return Reloaded([str(one) for one in checked.errors], warnings, True)
-            if self.stopping.is_set():
-                return Reloaded(["fastlb is stopping"], [])
             cfg, fixed = self._with_what_stays(checked.config)
             warnings += [errors.NEEDS_RESTART.line(key=f"[proxy] {key}") for key in fixed]
             try:
@@ -296,6 +296,7 @@ class Control:
 
     def stop(self, at_once: bool = False) -> None:
         """Begins to stop; at once if told so, or told a second time."""
+        rule_check.abort()  # a reload would wait for it
         if at_once or self.stopping.is_set():
             self.hurrying.set()
         self.stopping.set()

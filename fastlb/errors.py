@@ -267,8 +267,10 @@ RULE_FOR_PROTOCOL = _error(
     '"{name}" is a {kind} rule, and protocol "{protocol}" has no {kind}s that fastlb sees; '
     "expected one marked @rule.connection",
 )
-RULE_HARMFUL = _error(146, "importing it {what}; expected a module that can be imported")
+RULE_HARMFUL = _error(146, 'importing "{module}" {how}; expected a module that can be imported')
 RULE_TWICE = _error(147, '"{found}" is listed twice, and would run twice')
+RULES_NOT_CHECKED = _error(148, "rules cannot be looked at: the process that imports them {how}")
+RULE_UNUSED = _warning(149, '"{function}" is a rule that no virtual server uses')
 
 # What will work, but perhaps not as meant
 UNUSED = _warning(60, "not used by any {by}")

@@ -5,6 +5,7 @@ Nothing of it runs before `ensure` is called, which is when a plan has rules.
 
 import contextlib
 import faulthandler
+import functools
 import os
 import signal
 import threading
@@ -20,6 +21,14 @@ ASK_SIGNAL = signal.SIGRTMAX - 2
 
 class RuleOverdue(BaseException):
     """Raised within a rule that has run for longer than `[rules] timeout`."""
+
+
+def late(error: BaseException | None, timeout: float) -> TimeoutError:
+    """What is said of a rule that ran longer than its time; `error` ended it, and knows where."""
+    about = TimeoutError(f"it ran for longer than [rules] timeout, {timeout:g} s")
+    if error is not None:
+        about.__traceback__ = error.__traceback__
+    return about
 
 
 def _on_ask(_number: int, _frame: FrameType | None) -> None:
@@ -52,7 +61,13 @@ def ensure(
         rule_watchdog.watch_worker()
 
 
+@functools.cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=rule_watchdog.in_child)
+
+
 def _start(report_fd: int) -> None:
+    _watch_forks()
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     asking, loop_fd = os.pipe2(os.O_CLOEXEC)
     _open.extend((reading, writing, loop_fd))

@@ -25,7 +25,7 @@ from fastlb.units import (
     UnixAddress,
     written_quantity,
 )
-from fastlb.uses import chain_of, classes_of, cookie_names_of, pools_of, uses_of
+from fastlb.uses import chain_of, classes_of, cookie_names_of, pools_of, rules_of, uses_of
 from fastlb.validate_protocols import check_protocols
 
 PLACEHOLDER = "%{path}"
@@ -48,6 +48,7 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _fallbacks(cfg, report)
     check_protocols(cfg, document, report)
     _named(cfg, report)
+    _rules(cfg, report)
     _keys(cfg, document, report)
     _failure_modes(cfg, document, report)
     _placeholders(cfg, report)
@@ -238,6 +239,13 @@ def _named(cfg: Config, report: Report) -> None:
     for name, has_rules in ruled.items():
         if not has_rules:
             report(errors.NAMED_BY_NOBODY, ("persistence", name, "type"))
+
+
+def _rules(cfg: Config, report: Report) -> None:
+    for name, server in cfg.virtual_servers.items():
+        for index, rule in enumerate(server.rules):
+            if rule in server.rules[:index]:
+                report(errors.RULE_TWICE, ("virtual_servers", name, "rules", index), found=rule)
 
 
 def _placeholders(cfg: Config, report: Report) -> None:
@@ -454,6 +462,7 @@ def _counts(cfg: Config, report: Report) -> None:
         ("virtual_servers", listeners, "addresses to listen on", config.LISTENERS_MAX),
         ("persistence", len(cfg.persistence), "tables", config.CLASSES_MAX),
         ("pools", len(cfg.pools), "tables", config.NODES_MAX),
+        ("virtual_servers", len(rules_of(cfg)), "rules", config.RULES_MAX),
     ):
         if found > most:
             report(errors.TOO_MANY, (table,), found=found, things=things, expected=most)

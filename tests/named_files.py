@@ -1,4 +1,4 @@
-"""The certificates and keys that a configuration names, made where it looks for them."""
+"""Certificates, keys and rules that a configuration names, made where it looks for them."""
 
 import tomllib
 from collections.abc import Iterator
@@ -8,10 +8,12 @@ from typing import Any
 from tests.harness.certificates import Authority
 
 PASSPHRASE = "a passphrase"
+RULE = "from fastlb import rule\n\n\n@rule.request\ndef {}(request): ...\n"
 
 
 def with_files(text: str, directory: Path) -> Path:
-    """A file in `directory` with this configuration, and beside it what it names of TLS."""
+    """A file in `directory` with this configuration, and beside it what it names of TLS and
+    rules."""
     authority = Authority(directory)
     for table in _tables(tomllib.loads(text)):
         for key in ("ca", "client_ca"):
@@ -19,6 +21,9 @@ def with_files(text: str, directory: Path) -> Path:
                 (directory / table[key]).write_bytes(authority.file.read_bytes())
         if "certificate" in table:
             _certificate(authority, table)
+        for rule in table.get("rules", ()):
+            module, _, function = rule.partition(":")
+            (directory / f"{module}.py").write_text(RULE.format(function))
     file = directory / "fastlb.toml"
     file.write_text(text)
     return file

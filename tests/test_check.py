@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastlb
-from fastlb import errors, features, tls_files
+from fastlb import errors, features, rule_problems, tls_files
 from fastlb.check import check_file, check_text, find_config
 from fastlb.config import COOKIE_NAMES_MAX, LISTENERS_MAX, NODES_MAX
 from fastlb.errors import ConfigNotFound, Message, Problem
@@ -28,6 +28,8 @@ def _everything_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "UNAVAILABLE", ())
     # The files that tls tables name are test_tls_files.py's.
     monkeypatch.setattr(tls_files, "check_tls", lambda config, report: None)
+    # The modules of rules are test_rule_check.py's.
+    monkeypatch.setattr(rule_problems, "report_rules", lambda *arguments: {})
 
 
 def lines_of(problems: list[Problem]) -> list[str]:
@@ -77,6 +79,7 @@ def test_every_message_is_shown_by_a_test() -> None:
     shown |= {"FLB-C092"}  # below
     shown |= {"FLB-C090", "FLB-C093", "FLB-C094"}  # of other files: test_passphrases.py
     shown |= {f"FLB-C{number}" for number in (*range(120, 125), *range(130, 137))}  # test_tls_files
+    shown |= {f"FLB-C{number}" for number in range(140, 150)}  # test_rule_check, test_rule_loader
     assert {message.code for message in catalogue()} == shown
 
 

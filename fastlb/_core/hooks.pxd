@@ -8,6 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastlb._core.plan cimport Plan
 from fastlb._core.rule_call cimport RuleCall, RuleTable
+from fastlb._core.stats cimport WorkerStats
 
 cdef enum:
     SIV_KEY_BYTES = 64               # AES-256-SIV (RFC 5297): two keys of 32 bytes
@@ -26,9 +27,13 @@ cdef uint32_t hooks_siv_decrypt(const uint8_t* key, const uint8_t* cipher, uint3
                                 uint8_t* out) noexcept nogil
 
 ctypedef int (*rules_runner_t)(RuleCall* call) except -1
+ctypedef void (*rules_counter_t)(WorkerStats* stats) noexcept nogil
 
-# What runs a call of plain rules, with the GIL; the module that has it says so at its import.
-cdef void hooks_rules_runner(rules_runner_t run) noexcept
+# The counters of the worker that rules will run in; NULL: none.
+cdef void hooks_rules_open(WorkerStats* stats) noexcept nogil
+# What runs a call of plain rules, with the GIL, and what is told of the counters: the module that
+# has them (rule_run) says so at its import, so that a worker without rules need not import it.
+cdef void hooks_rules_runner(rules_runner_t run, rules_counter_t count) noexcept
 # Runs the call; its effects are written when it returns.
 cdef void hooks_rules_run(RuleCall* call) noexcept nogil
 # Gives a reference to a Python object back.
@@ -50,5 +55,7 @@ cdef uint32_t hooks_peer_subject(void* ssl, char* out, uint32_t room) noexcept n
 cdef RuleTable* hooks_rules_build(const Plan* plan) noexcept nogil
 # Frees the table and lets go of the functions; modules that no other plan has go with them.
 cdef void hooks_rules_release(RuleTable* table) noexcept nogil
+# At the worker's end: the threads that rules needed are ended, as far as they let themselves be.
+cdef void hooks_rules_stop() noexcept nogil
 # Tables that were built and not released in this process.
 cdef uint32_t hooks_rules_count() noexcept nogil

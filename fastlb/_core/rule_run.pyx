@@ -19,6 +19,7 @@ from libc.string cimport memset
 
 from fastlb._core.head cimport BODY_LENGTH, BODY_NONE
 from fastlb._core.limits cimport RULES_MAX, RULE_BODY_BYTES_MAX
+from fastlb._core.hooks cimport hooks_rules_runner
 from fastlb._core.plan cimport RULES_ANSWER_500, PlanRule, plan_rules, plan_text
 from fastlb._core.rule_call cimport (
     RULE_BODY_READY, RULE_BODY_TOO_LARGE, RULE_CONNECTION, RULE_DONE, RULE_FAILS, RULE_GOES_ON,
@@ -30,11 +31,11 @@ from fastlb._core.rule_effects cimport (
 from fastlb._core.rule_message cimport Edits
 from fastlb._core.rule_queue cimport rule_queue_give, rule_queue_take
 from fastlb._core.rule_text cimport shown, text_out, wrong_type, wrong_value
-from fastlb._core.rule_watchdog cimport rule_watch_begin, rule_watch_end
+from fastlb._core.rule_watchdog cimport rule_watch_begin, rule_watch_end, rule_watch_open
 from fastlb._core.system cimport clock_us
 
 from fastlb.rule_types import BodyTooLarge, RuleEnded, RuleError
-from fastlb.rule_watch import RuleOverdue
+from fastlb.rule_watch import RuleOverdue, late
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject* one)
@@ -51,6 +52,7 @@ cdef object _units = None            # fastlb.units: what a size means
 cdef void rule_run_open(WorkerStats* stats) noexcept nogil:
     global _stats
     _stats = stats
+    rule_watch_open(stats)
 
 
 cdef Saved _nothing():
@@ -211,8 +213,10 @@ cdef class RuleRun:
             finally:
                 if watched:
                     rule_watch_end()
+        except RuleOverdue as error:
+            return self.fail(i, late(error, self.timeout), True)
         except BaseException as error:
-            return self.fail(i, error, isinstance(error, RuleOverdue))
+            return self.fail(i, error, False)
         return self.done(i, result)
 
     # --- for the event loop ---------------------------------------------------------------
@@ -408,3 +412,6 @@ cdef int rule_run_plain(RuleCall* call) except -1:
         if len(_free) < FREE_MAX and Py_REFCNT(<PyObject*> run) == 1:
             _free.append(run)
     return 0
+
+
+hooks_rules_runner(rule_run_plain, rule_run_open)

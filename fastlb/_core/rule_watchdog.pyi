@@ -37,5 +37,11 @@ def loop_idle() -> None:
 def overdue() -> bool:
     """Whether the call that runs in the worker's thread is the one that was asked to end."""
 
+def in_child() -> None:
+    """This is a forked child: rules may run to their end here, but no further."""
+
+def leave_if_forked() -> None:
+    """Called behind each async rule; ends a child that came back from one."""
+
 def ask_loop(exception: type[BaseException]) -> bool:
     """Raises `exception` in the event loop's thread, if what was asked to end still holds it."""

@@ -17,6 +17,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memchr, memcpy, memset, strlen, strncmp
 
 from fastlb._core cimport system
+from fastlb._core.debug cimport unlikely
 from fastlb._core.limits cimport RULES_MAX
 from fastlb._core.siphash cimport SipKey, siphash64
 from fastlb._core.stats cimport WorkerStats
@@ -71,6 +72,9 @@ cdef extern from *:
     uint64_t watch_load(const uint64_t* at) noexcept nogil
     void watch_store(uint64_t* at, uint64_t value) noexcept nogil
 
+cdef extern from "<unistd.h>" nogil:
+    void _exit(int status) noexcept
+
 cdef extern from "Python.h":
     int PyThreadState_SetAsyncExc(unsigned long thread, object exception)
 
@@ -119,11 +123,20 @@ cdef int _wake_fd = -1
 cdef int _loop_fd = -1               # a byte: the event loop's thread is to be asked to end
 cdef bint _runs = False
 cdef uint64_t _stop = 0
+cdef bint _forked = False            # this is a child of the worker's
+cdef const char* LEAVES = (b"fastlb: error: a process that a rule forked came back from the rule;"
+                           b" it is ended. End it by os._exit, or use subprocess\n")
 cdef char _dump[DUMP_BYTES]
 cdef char _report[REPORT_BYTES]
 
 
 # --- what is watched ----------------------------------------------------------------------
+
+cdef void _leave() noexcept nogil:
+    # A rule forked, and its child came back from it: a second worker on the same connections.
+    system.write(2, LEAVES, strlen(LEAVES))
+    _exit(70)
+
 
 cdef void rule_watch_open(WorkerStats* stats) noexcept nogil:
     global _stats
@@ -136,6 +149,8 @@ cdef void rule_watch_begin(uint32_t slot) noexcept nogil:
 
 
 cdef void rule_watch_end() noexcept nogil:
+    if unlikely(_forked):
+        _leave()
     watch_store(&_watched[WORKER_THREAD].sequence, _watched[WORKER_THREAD].sequence + 1)
 
 
@@ -282,7 +297,7 @@ cdef void _ask(int which) noexcept nogil:
 cdef void _look(int which, uint64_t now_us) noexcept nogil:
     cdef Watched* one = &_watched[which]
     cdef uint64_t sequence = watch_load(&one.sequence)
-    cdef uint64_t slot = one.slot
+    cdef uint64_t slot = one.slot if one.slot < RULES_MAX else 0
     cdef uint64_t took
     if sequence != one.seen or not sequence & 1:
         one.seen = sequence
@@ -416,6 +431,18 @@ def overdue():
     """Whether the call that runs in the worker's thread is the one that was asked to end."""
     cdef uint64_t sequence = watch_load(&_watched[WORKER_THREAD].sequence)
     return bool(sequence & 1) and watch_load(&_watched[WORKER_THREAD].overdue) == sequence
+
+
+def in_child():
+    """This is a forked child: rules may run to their end here, but no further."""
+    global _forked
+    _forked = True
+
+
+def leave_if_forked():
+    """Called behind each async rule; ends a child that came back from one."""
+    if _forked:
+        _leave()
 
 
 def ask_loop(exception):

@@ -26,7 +26,9 @@ from fastlb._core.connection cimport (
 from fastlb._core.debug cimport FASTLB_DEBUG_BUILD
 from fastlb._core.exchange cimport exchange_node_timeout, exchange_rules_done
 from fastlb._core.head cimport Head
-from fastlb._core.hooks cimport hooks_open, hooks_rules_count, hooks_tls_count
+from fastlb._core.hooks cimport (
+    hooks_open, hooks_rules_count, hooks_rules_open, hooks_rules_stop, hooks_tls_count,
+)
 from fastlb._core.limits cimport TICK_MS
 from fastlb._core.node_tls cimport node_tls_count, node_tls_forget_all
 from fastlb._core.opening cimport opening_run_queue
@@ -185,6 +187,7 @@ cdef void _close_all(Worker* w) noexcept nogil:
     client_bury(w)
     upstream_bury(w)
     node_tls_forget_all(w)           # connections that were closed just now have kept theirs
+    hooks_rules_stop()
     rule_queue_close(w)              # calls that were cancelled just now, as far as they are back
     access_log_flush(w)
     access_log_close(&w.log)
@@ -228,8 +231,8 @@ cdef object _objects(Worker* w):
             f"exchanges={w.stats.exchanges} buffers={w.buffers.borrowed} "
             f"pipes={w.stats.pipes} tls_streams={tls_count()} "
             f"node_sessions={node_tls_count()} contexts={hooks_tls_count()} "
-            f"rules={hooks_rules_count()} "
             f"rule_calls={w.stats.rule_calls} rule_states={w.stats.rule_states} "
+            f"rules={hooks_rules_count()} "
             f"snapshots={0 if w.snapshots == NULL else 1}")
 
 
@@ -255,11 +258,13 @@ def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: b
     w.stats = <WorkerStats*> segment.at(region[0])
     w.stats.gil_acquisitions = 0
     hooks_open(&w.stats.gil_acquisitions)
+    hooks_rules_open(w.stats)
     _open(w, index, channel_fd, log_fd, log_socket)
     with nogil:
         _loop(w, events)
         _close_all(w)
     hooks_open(NULL)
+    hooks_rules_open(NULL)
     if FASTLB_DEBUG_BUILD:
         # The channel and the log were open before, and are closed now.
         left = len(os.listdir("/proc/self/fd")) - before + 1 + (log_fd >= 0)

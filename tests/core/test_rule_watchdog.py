@@ -268,3 +268,30 @@ def test_begun_and_ended_many_times() -> None:
         """
     )
     assert out == "0 2\n"
+
+
+def test_a_forked_child_does_not_become_a_worker() -> None:
+    """Its end is its own affair, but it may not go on behind the rule."""
+    out = story(
+        """
+        def forks():
+            if os.fork() == 0:
+                return "child"
+            return "parent"
+        sys.stderr.close()
+        reading_end, writing_end = os.pipe()
+        os.dup2(writing_end, 2)
+        print(call(3, forks), flush=True)
+        print(os.waitstatus_to_exitcode(os.wait()[1]))
+        print(os.read(reading_end, 1000).decode(), end="")
+        def leaves():
+            if os.fork() == 0:
+                os._exit(3)
+        call(3, leaves)
+        print(os.waitstatus_to_exitcode(os.wait()[1]))
+        """
+    )
+    lines = out.splitlines()
+    assert lines[:2] == ["parent", "70"]
+    assert lines[2].startswith("fastlb: error: a process that a rule forked came back")
+    assert lines[3:] == ["3"]

@@ -1,0 +1,243 @@
+"""Whether the rules of a configuration can be loaded, found out in a process of its own.
+
+    python -m fastlb.rule_check DIRECTORY SECONDS RESULT_FD TRACE_FD MODULE:FUNCTION ...
+
+Importing a module runs it, and a module may do anything: end the process, crash it, never return,
+leave threads and processes behind. So none is ever imported by the control process. This one has
+the workers' user and environment; it writes a line of JSON to RESULT_FD, which is a file in memory,
+before each rule that it looks for and after it, and what Python knows of a crash to TRACE_FD.
+"""
+
+import contextlib
+import faulthandler
+import inspect
+import json
+import os
+import pwd
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastlb.rule_loader import Finder, RuleLoadError, find, install
+from fastlb.rule_mark import RuleKind, mark_of
+
+TIME_S = 10.0  # for all imports together
+GRACE_S = 2.0  # for a process that cannot even say where it is
+END = {"end": True}
+
+
+class RuleProblem(NamedTuple):
+    """One rule that cannot be loaded; without a file it is the configuration that is wrong."""
+
+    name: str
+    code: str
+    text: str
+    file: str | None
+    line: int | None
+
+
+class Unused(NamedTuple):
+    """A function that is marked, in a module of which another one is used."""
+
+    function: str
+    module: str
+    file: str
+    line: int
+
+
+class Findings(NamedTuple):
+    """What a check found."""
+
+    kinds: dict[str, RuleKind]
+    problems: list[RuleProblem]
+    unused: list[Unused]
+    ended: str | None  # how the process ended before it was done
+    blamed: str | None  # the rule whose module it was importing then
+    file: str | None  # and where that was
+    line: int | None
+
+
+# --- in the process that asks -------------------------------------------------------------
+
+_running: set[subprocess.Popen[bytes]] = set()  # none of them reaped yet
+_lock = threading.Lock()
+
+
+def check_rules(directory: Path, names: list[str], user: str | None = None) -> Findings:
+    """Looks for these rules, as `user` if this process may become it; takes at most TIME_S and a
+    little. May be called in a thread."""
+    with _memory("result") as result, _memory("trace") as trace:
+        ended = _run(directory, names, user, result, trace)
+        entries = list(_entries(_read(result)))
+        traced = _read(trace)
+    kinds, problems, unused = dict[str, RuleKind](), list[RuleProblem](), list[Unused]()
+    blamed = file = None
+    for entry in entries:
+        blamed, file = entry.get("loading", blamed), entry.get("from", file)
+        if "kind" in entry:
+            kinds[entry["name"]] = RuleKind(entry["kind"], entry["async"])
+        elif "code" in entry:
+            problems.append(RuleProblem(**entry))
+        unused += [Unused(*one) for one in entry.get("unused", ())]
+    if entries[-1:] == [END]:
+        return Findings(kinds, problems, unused, None, None, None, None)
+    if traced.startswith("Timeout"):
+        ended = f"does not end within {TIME_S:g} s"
+    place = traced_place(traced, str(directory)) or (file, None)
+    return Findings(kinds, problems, unused, ended, blamed, *place)
+
+
+def _entries(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):  # cut off, or not ours
+            yield json.loads(line)
+
+
+def abort() -> None:
+    """Ends the checks that are under way: nobody waits for their result any more."""
+    with _lock:
+        for process in _running:
+            _kill(process)
+
+
+def _run(directory: Path, names: list[str], user: str | None, result: int, trace: int) -> str:
+    """Returns how it ended, in words."""
+    arguments = [str(directory.absolute()), TIME_S, result, trace, *names]
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastlb.rule_check", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # as workers have it
+            pass_fds=(result, trace),
+            process_group=0,
+            **_as_user(user),
+        )
+    except OSError as error:
+        return f"cannot be started: {error.strerror or error}"
+    with _lock:
+        _running.add(process)
+    try:
+        in_time = _wait(process)
+    finally:
+        with _lock:
+            _running.discard(process)
+            _kill(process)
+            status = process.wait()
+    if not in_time:
+        return f"does not end within {TIME_S:g} s"
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"crashes Python ({signal.Signals(-status).name})"
+    return f"ends the process (status {status})"
+
+
+def _wait(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended in time; it is not reaped, so that its number stays its own."""
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        return bool(select.select([pidfd], [], [], TIME_S + GRACE_S)[0])
+    finally:
+        os.close(pidfd)
+
+
+def _as_user(user: str | None) -> dict[str, Any]:
+    """The arguments of Popen to become that user, as the control process does."""
+    if user is None or os.geteuid() != 0:
+        return {}
+    try:
+        entry = pwd.getpwnam(user)
+    except (KeyError, ValueError):
+        return {}  # which is an error of its own
+    groups = os.getgrouplist(user, entry.pw_gid)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Also what it has started and left behind."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _memory(name: str) -> Iterator[int]:
+    fd = os.memfd_create(f"fastlb-rule-{name}", os.MFD_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int) -> str:
+    return os.pread(fd, 16 << 20, 0).decode(errors="replace")
+
+
+def traced_place(text: str, directory: str) -> tuple[str, int] | None:
+    """The user's line in what `faulthandler` wrote: the innermost one, of the main thread, of a
+    file beside the configuration."""
+    threads = [
+        re.findall(r'^  File "(.*)", line (\d+) in ', section, re.MULTILINE)
+        for section in re.split(r"\n(?=(?:Current thread|Thread) )", f"\n{text}")
+    ]
+    # Of a stack that is very deep, the beginning is missing: then it is any thread's.
+    threads.sort(key=lambda frames: all(file != __file__ for file, _ in frames))
+    for file, line in (frame for frames in threads for frame in frames):
+        if file.startswith(f"{directory}/") and file != __file__:
+            return file, int(line)
+    return None
+
+
+# --- in the process of its own ------------------------------------------------------------
+
+
+def main(arguments: list[str]) -> int:
+    """Writes what it finds; ends at once, whatever threads were left behind."""
+    directory, seconds, result, trace, *names = arguments
+    faulthandler.enable(int(trace))
+    faulthandler.dump_traceback_later(float(seconds), exit=True, file=int(trace))
+    own = os.getpid()
+
+    def say(entry: dict[str, Any]) -> None:
+        if os.getpid() != own:
+            os._exit(0)  # a fork that came back from an import
+        os.write(int(result), json.dumps(entry).encode() + b"\n")
+
+    finder = install(directory)
+    for name in names:
+        spec = finder.locate(name.partition(":")[0])
+        say({"loading": name, "from": spec and spec.origin})
+        say(_entry(finder, name))
+    say({"unused": _unused(finder, names)})
+    say(END)
+    os._exit(0)
+
+
+def _entry(finder: Finder, name: str) -> dict[str, Any]:
+    try:
+        rule = find(finder, name)
+    except RuleLoadError as error:
+        message = {"code": error.message.code, "text": error.text}
+        return {"name": name, **message, "file": error.file, "line": error.line}
+    return {"name": name, "kind": rule.kind, "async": rule.is_async}
+
+
+def _unused(finder: Finder, names: list[str]) -> list[Unused]:
+    found = []
+    for module_name in dict.fromkeys(name.partition(":")[0] for name in names):
+        module = finder.modules().get(module_name)
+        for key, value in vars(module).items() if module is not None else ():
+            if mark_of(value) is None or f"{module_name}:{key}" in names:
+                continue
+            code = getattr(inspect.unwrap(value), "__code__", None)
+            if code is not None and code.co_filename == getattr(module, "__file__", None):
+                found.append(Unused(key, module_name, code.co_filename, code.co_firstlineno))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
