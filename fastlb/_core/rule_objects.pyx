@@ -6,6 +6,8 @@ An object lives for one call. `end` lets go of the call's memory at once, whoeve
 object; only what nobody else has is used for the next call.
 """
 
+import cython
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
@@ -354,6 +356,7 @@ cdef class Connection:
         self.reply_fields = self.reply_body = None
 
 
+@cython.final
 cdef class Request(Connection):
     """One request, as rules see it; see `fastlb.rules`."""
 
