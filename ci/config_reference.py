@@ -124,6 +124,8 @@ def persistence() -> Iterator[str]:
 def reference() -> Iterator[str]:
     yield "## Every table, key and default\n"
     for info in structs.fields(Config):
+        if info.name in config.NO_KEYS:
+            continue
         if info.name == "persistence":
             yield from persistence()
         elif inner := inner_struct(info.type):

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 import fastlb
 from fastlb import errors
 from fastlb.config import PLACES, Config, uses_tls
@@ -139,7 +141,8 @@ def _checked(text: str, problems: Problems, with_rules: bool) -> Checked:
     if with_rules and rules_of(config):
         from fastlb.rule_problems import report_rules  # which most configurations do without
 
-        report_rules(config, problems.add, problems.add_elsewhere)
+        kinds = report_rules(config, problems.add, problems.add_elsewhere)
+        config = structs.replace(config, rule_kinds=kinds)
     if not problems.errors():
         unused(config, problems.add)
     return problems.checked(config)

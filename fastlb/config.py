@@ -32,6 +32,7 @@ from fastlb.config_classes import (
     XZeusClass,
 )
 from fastlb.config_table import NAME_PATTERN, ClassName, File, Name, Table, key_of
+from fastlb.rule_mark import RuleKind
 from fastlb.units import (
     Computed,
     Duration,
@@ -465,11 +466,13 @@ class Config(Table, frozen=True, kw_only=True):
     """Several proxies."""
     file: Path = Path("fastlb.toml")
     """The file that was read; no key of it."""
+    rule_kinds: dict[str, RuleKind] = field(default_factory=dict)
+    """What the rules are, where their modules were looked at; no key of the file."""
     connections_given: bool = True
     """Whether `limits.max_connections` is the operator's number; no key of the file."""
 
 
-NO_KEYS = ("file", "connections_given")  # fields of Config that stand for no table
+NO_KEYS = ("file", "rule_kinds", "connections_given")  # fields of Config that stand for no table
 
 
 def uses_tls(cfg: Config) -> bool:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastlb.rule_loader import Finder, RuleLoadError, find, install
-from fastlb.rule_mark import mark_of
+from fastlb.rule_mark import RuleKind, mark_of
 
 TIME_S = 10.0  # for all imports together
 GRACE_S = 2.0  # for a process that cannot even say where it is
@@ -40,13 +40,6 @@ class RuleProblem(NamedTuple):
     text: str
     file: str | None
     line: int | None
-
-
-class RuleKind(NamedTuple):
-    """One that can."""
-
-    kind: str
-    is_async: bool
 
 
 class Unused(NamedTuple):

@@ -18,12 +18,12 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, Protocol
 
 from fastlb import rule_log
 from fastlb._core import rule_queue, rule_watchdog
-from fastlb.rule_watch import RuleOverdue
+from fastlb.rule_watch import RuleOverdue, late
 
 STOP_S = 1.0  # that the worker waits for the thread at its end
 RULES_END_S = 0.5  # of them, for rules that were cancelled
@@ -137,10 +137,7 @@ class _Call:
             self.run.cancelled(i)
             return False
         if self.timed_out or isinstance(error, RuleOverdue):
-            late = TimeoutError(f"it ran for longer than [rules] timeout, {self.run.timeout:g} s")
-            if error is not None:
-                late.__traceback__ = error.__traceback__  # the place where it waited
-            return self.run.failed(i, late, True)
+            return self.run.failed(i, late(error, self.run.timeout), True)
         if error is not None:
             return self.run.failed(i, error)
         return self.run.ended(i, result)
@@ -188,9 +185,12 @@ class RuleLoop:
         return loop
 
     def _new_task(
-        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **more: Any
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        **more: Any,
     ) -> asyncio.Task[Any]:
-        task = asyncio.Task(coro, loop=loop, **more)
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **more)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

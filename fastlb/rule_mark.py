@@ -14,11 +14,15 @@ ARGUMENTS = {  # of each kind, by the names that they have in the documentation
 }
 
 
-class Mark(NamedTuple):
-    """What a decorator said."""
+class RuleKind(NamedTuple):
+    """What a rule is called with, and how."""
 
     kind: str  # of ARGUMENTS
     is_async: bool
+
+
+class Mark(RuleKind):
+    """What a decorator said."""
 
 
 def put_mark(function: Any, kind: str) -> None:

@@ -6,7 +6,8 @@ from fastlb import errors
 from fastlb.config import Config
 from fastlb.decode import Report
 from fastlb.errors import Message, Problem
-from fastlb.rule_check import Findings, RuleKind, RuleProblem, check_rules
+from fastlb.rule_check import Findings, RuleProblem, check_rules
+from fastlb.rule_mark import RuleKind
 from fastlb.uses import rules_of
 
 Path = tuple[str | int, ...]
@@ -14,8 +15,11 @@ ReportElsewhere = Callable[[Problem, Path], None]
 CONNECTIONS_ONLY = ("tcp", "tls")
 
 
-def report_rules(cfg: Config, report: Report, report_elsewhere: ReportElsewhere) -> None:
-    """Has the modules imported by another process, and reports all that came of it."""
+def report_rules(
+    cfg: Config, report: Report, report_elsewhere: ReportElsewhere
+) -> dict[str, RuleKind]:
+    """Has the modules imported by another process, and reports all that came of it; returns what
+    the rules are."""
     names = [name for name in rules_of(cfg) if ":" in name]
     places = _places(cfg)
     found = check_rules(cfg.file.absolute().parent, names, cfg.proxy.user)
@@ -24,13 +28,14 @@ def report_rules(cfg: Config, report: Report, report_elsewhere: ReportElsewhere)
         if (mark := (problem.text, problem.file, problem.line)) not in said:
             said.add(mark)
             _report_problem(problem, places[problem.name][0], report, report_elsewhere)
-    for one in found.unused:
+    for one in found.unused if not found.problems else ():  # one of them may be meant
         text = errors.RULE_UNUSED.text.format(function=one.function)
         place = places[next(name for name in names if name.startswith(f"{one.module}:"))][0]
         report_elsewhere(_problem(errors.RULE_UNUSED, one.file, one.line, text), place[:-1])
     if found.ended is not None:
         _report_end(found, found.ended, places, report, report_elsewhere)
     _protocols(cfg, found.kinds, report)
+    return found.kinds
 
 
 def _places(cfg: Config) -> dict[str, list[Path]]:

@@ -23,6 +23,14 @@ class RuleOverdue(BaseException):
     """Raised within a rule that has run for longer than `[rules] timeout`."""
 
 
+def late(error: BaseException | None, timeout: float) -> TimeoutError:
+    """What is said of a rule that ran longer than its time; `error` ended it, and knows where."""
+    about = TimeoutError(f"it ran for longer than [rules] timeout, {timeout:g} s")
+    if error is not None:
+        about.__traceback__ = error.__traceback__
+    return about
+
+
 def _on_ask(_number: int, _frame: FrameType | None) -> None:
     if rule_watchdog.overdue():
         raise RuleOverdue("it ran for longer than [rules] timeout")

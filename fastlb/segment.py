@@ -1,9 +1,9 @@
 """What the control process and the workers share: one segment, its regions, their clock.
 
 Regions: `nodes`, `worker.N` (counters), `class.NAME` (session cache of a class),
-`reserve.NAME` (its reservations) and `rules.shared` (their tables). A cache whose size changes gets a new region, and so does one
-whose class gets another type: what its keys mean has changed. The old one stays until no worker
-uses it, which the caller knows.
+`reserve.NAME` (its reservations) and `rules.shared` (their tables). A cache whose size changes
+gets a new region, and so does one whose class gets another type: what its keys mean has changed.
+The old one stays until no worker uses it, which the caller knows.
 """
 
 import os

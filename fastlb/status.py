@@ -3,11 +3,13 @@
 docs/operations.md explains each field; a test compares.
 """
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
 import fastlb
 from fastlb._core.node import read_slot
+from fastlb._core.rule_shared import Region
 from fastlb._core.session_walk import TallyRow
 from fastlb.config import CacheClass, Config, Node, VirtualServer
 from fastlb.counters import Counters
@@ -16,9 +18,11 @@ from fastlb.in_force import InForce
 from fastlb.node_states import Watch
 from fastlb.plan_class import ticks
 from fastlb.removal import Maps, maps_of_nodes, removal
+from fastlb.rule_mark import RuleKind
 from fastlb.segment import TICK_MS, Store, boot_ms
 from fastlb.sessions import census, opened
 from fastlb.slots import NodeKey, node_key
+from fastlb.uses import rules_of
 from fastlb.workers import Workers
 
 CACHE_FIGURES = ("hits", "misses", "expiries", "evictions")
@@ -36,8 +40,16 @@ async def status_of(in_force: InForce) -> dict[str, Any]:
                 for name, cls in cfg.persistence.items()
                 if isinstance(cls, CacheClass)
             }
+            shared = await asyncio.to_thread(_shared, segment.stores.shared)
             if cfg is in_force.cfg:
-                return _read(cfg, in_force, counted)
+                return {**_read(cfg, in_force, counted), "shared": shared}
+
+
+def _shared(region: Region | None) -> dict[str, int] | None:
+    if region is None:
+        return None
+    entries, evictions = region.stats()
+    return {"entries": entries, "entries_max": region.size, "evictions": evictions}
 
 
 def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) -> dict[str, Any]:
@@ -74,8 +86,18 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             )
             for name, cls in cfg.persistence.items()
         },
+        "rules": {
+            name: _rule(cfg.rule_kinds.get(name), reader.rule(reader.slots.rules.used[name]))
+            for name in rules_of(cfg)
+        },
         "causes": causes,
     }
+
+
+def _rule(kind: RuleKind | None, counters: Counters) -> dict[str, Any]:
+    seconds = counters.pop("busy_us") / 1_000_000
+    known = {"kind": kind and kind.kind, "async": kind and kind.is_async}
+    return {**known, **counters, "seconds": seconds}
 
 
 def _worker(index: int, counters: Counters, workers: Workers, now_ms: int) -> dict[str, Any]:

@@ -8,6 +8,8 @@ NODE_HEAD = (
     "pool", "node", "state", "weight", "connections", "sessions", "given", "requests", "idle",
 )  # fmt: skip
 TLS = ("handshakes", "resumed", "failed", "waiting")
+RULE_FIGURES = ("waiting", "errors", "timeouts", "cancelled", "blocked")
+RULE_HEAD = ("rule", "kind", "calls", "ms/call", *RULE_FIGURES)
 CLASS_HEAD = ("class", "type", "maps", "oldest", *CACHE_FIGURES, "outcomes")
 
 
@@ -33,6 +35,8 @@ def as_tables(status: dict[str, Any]) -> str:
                 (_class_row(name, cls) for name, cls in status["persistence"].items()),
             )
         )
+    if status["rules"]:
+        parts.append(_rules(status["rules"], status["shared"]))
     if status["causes"]:
         failed = ", ".join(f"{cause} {count}" for cause, count in status["causes"].items())
         parts.append(f"failed exchanges: {failed}")
@@ -78,6 +82,20 @@ def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
         node["requests"],
         "-" if node["idle_seconds"] is None else duration(node["idle_seconds"]),
     )
+
+
+def _rules(rules: dict[str, Any], shared: dict[str, int] | None) -> str:
+    parts = [table(RULE_HEAD, (_rule_row(name, rule) for name, rule in rules.items()))]
+    if shared and (shared["entries"] or shared["evictions"]):
+        entries = f"{shared['entries']}/{shared['entries_max']} entries"
+        parts.append(f"shared tables: {entries}, {shared['evictions']} evictions")
+    return "\n\n".join(parts)
+
+
+def _rule_row(name: str, rule: dict[str, Any]) -> tuple[object, ...]:
+    kind = f"{'async ' if rule['async'] else ''}{rule['kind'] or '-'}"
+    mean = f"{1000 * rule['seconds'] / rule['calls']:.3f}" if rule["calls"] else "-"
+    return name, kind, rule["calls"], mean, *(rule[key] for key in RULE_FIGURES)
 
 
 def _class_row(name: str, cls: dict[str, Any]) -> tuple[object, ...]:

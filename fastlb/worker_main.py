@@ -16,7 +16,10 @@ def main(arguments: list[str]) -> int:
     from fastlb._core.worker import run
 
     index, segment_fd, channel_fd, log_fd, syslog = map(int, arguments)
-    return run(index, segment_fd, channel_fd, log_fd, bool(syslog))
+    status = run(index, segment_fd, channel_fd, log_fd, bool(syslog))
+    if "fastlb.rule_threads" in sys.modules:
+        sys.modules["fastlb.rule_threads"].leave(status)
+    return status
 
 
 if __name__ == "__main__":

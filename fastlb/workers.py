@@ -22,6 +22,7 @@ from fastlb.slots import ListenerKey
 COMMAND = (sys.executable, "-m", "fastlb.worker_main")
 CRASHES_MAX = 5  # in a row, each within SHORT_LIFE_S, before the next start waits
 SHORT_LIFE_S = 10.0
+NO_PLAN = "could not use the configuration"
 DELAY_MIN_S, DELAY_MAX_S = 0.5, 5.0
 RETRY_S = 0.2  # for a worker that does not read its channel
 KILL_AFTER_S = 2.0  # a worker that was told to stop at once
@@ -219,6 +220,8 @@ class Workers:
                     index=worker.index, pid=worker.pid, generation=message.generation
                 )
             )
+            if not worker.acknowledged:
+                worker.process.terminate()  # it serves nothing; the next one may do better
         elif message.kind == Kind.RELEASED:
             worker.released = max(worker.released, message.generation)
             self.changed()
@@ -235,7 +238,8 @@ class Workers:
         clear_worker_column(self.segment.address(self.segment.node_table), index)
         retire_worker(self.segment.address(self.segment.counters[index]))
         if not self._stopping:
-            self._replace(worker, how_it_ended(status))
+            idle = worker.refused and not worker.acknowledged
+            self._replace(worker, NO_PLAN if idle else how_it_ended(status))
         self.changed()
 
     def _replace(self, worker: Worker, how: str) -> None:

@@ -29,7 +29,7 @@ def _everything_served(monkeypatch: pytest.MonkeyPatch) -> None:
     # The files that tls tables name are test_tls_files.py's.
     monkeypatch.setattr(tls_files, "check_tls", lambda config, report: None)
     # The modules of rules are test_rule_check.py's.
-    monkeypatch.setattr(rule_problems, "report_rules", lambda *arguments: None)
+    monkeypatch.setattr(rule_problems, "report_rules", lambda *arguments: {})
 
 
 def lines_of(problems: list[Problem]) -> list[str]:

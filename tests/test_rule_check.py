@@ -13,7 +13,8 @@ import pytest
 from fastlb import errors, rule_check
 from fastlb.check import check_file
 from fastlb.errors import Problem
-from fastlb.rule_check import RuleKind, Unused, check_rules, traced_place
+from fastlb.rule_check import Unused, check_rules, traced_place
+from fastlb.rule_mark import RuleKind
 from tests.harness.proxy import command
 from tests.harness.wait import until
 
@@ -58,6 +59,9 @@ def test_all_rules_of_all_modules_at_once(tmp_path: Path) -> None:
 def test_right_rules_are_right(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(ROUTE)
     assert found(tmp_path, "shop:route") == []
+    cfg = check_file(tmp_path / "fastlb.toml").config
+    assert cfg is not None
+    assert cfg.rule_kinds == {"shop:route": RuleKind("request", False)}
     assert not (tmp_path / "__pycache__").exists()
 
 

@@ -1,6 +1,8 @@
 """What an operator sees of a rule that fails, and how often."""
 
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -26,7 +28,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         texts.append(data.decode())
         return len(data)
 
-    monkeypatch.setattr(rule_log.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     return texts
 
 
@@ -52,14 +54,14 @@ def test_a_report_in_one_write(written: list[str]) -> None:
     first, *rest = text.splitlines()
     assert first == "fastlb: error: rule shop:route failed: ZeroDivisionError: division by zero"
     assert rest[0] == "fastlb: rule shop:route: Traceback (most recent call last):"
-    assert "fastlb: rule shop:route:     return 1 / int(\"0\")" in rest
+    assert 'fastlb: rule shop:route:     return 1 / int("0")' in rest
     assert rest[-1] == "fastlb: rule shop:route: ZeroDivisionError: division by zero"
     assert all(line.startswith("fastlb: rule shop:route: ") for line in rest)
 
 
 def test_once_per_place_and_minute(written: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(rule_log.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for _ in range(5):
         report("shop:route", raised(divide))
     assert len(written) == 1
@@ -154,7 +156,7 @@ def test_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(fd: int, data: bytes) -> int:
         raise BrokenPipeError
 
-    monkeypatch.setattr(rule_log.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     report("a", ValueError("x"))
 
 

@@ -335,8 +335,8 @@ def test_tasks_that_a_rule_starts_go_on_after_it(
         raise ValueError("nobody sees it")
 
     async def starts(run: CallRun) -> None:
-        asyncio.create_task(later())
-        asyncio.create_task(fails())
+        asyncio.create_task(later())  # noqa: RUF006  # as users do
+        asyncio.create_task(fails())  # noqa: RUF006  # as users do
 
     calls.put(CallRun(starts)).wait()
     gc.collect()
@@ -346,9 +346,7 @@ def test_tasks_that_a_rule_starts_go_on_after_it(
     until(lambda: not loop._tasks)
 
 
-def test_callbacks_that_fail_are_reported(
-    loop: RuleLoop, calls: Calls, reports: list[str]
-) -> None:
+def test_callbacks_that_fail_are_reported(loop: RuleLoop, calls: Calls, reports: list[str]) -> None:
     async def schedules(run: CallRun) -> None:
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
         asyncio.get_running_loop().call_exception_handler({"message": "odd"})
@@ -493,7 +491,7 @@ def test_the_end_cancels_all(calls: Calls) -> None:
             ends.append("closed")
 
     async def starts(run: CallRun) -> None:
-        asyncio.create_task(in_order(run))
+        asyncio.create_task(in_order(run))  # noqa: RUF006  # as users do
 
     runs = [calls.put(CallRun(in_order)) for _ in range(10)]
     calls.put(CallRun(starts)).wait()

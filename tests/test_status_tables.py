@@ -3,8 +3,9 @@
 from typing import Any
 
 from fastlb.config import VirtualServer, VirtualServerTls
-from fastlb.status import STATUS_CLASSES, _virtual_server
-from fastlb.status_tables import as_tables
+from fastlb.rule_mark import RuleKind
+from fastlb.status import STATUS_CLASSES, _rule, _virtual_server
+from fastlb.status_tables import _rules, as_tables
 from fastlb.units import UnixAddress
 
 SOME = {"handshakes": 7, "resumed": 5, "failed": 1, "waiting": 2}
@@ -21,7 +22,7 @@ def server(protocol: Any) -> dict[str, Any]:
 def shown(**servers: dict[str, Any]) -> list[list[str]]:
     status = {
         "version": "1", "uptime_seconds": 0, "generation": 1, "workers": [], "pools": {},
-        "virtual_servers": servers, "persistence": {}, "causes": {"not-tls": 3},
+        "virtual_servers": servers, "persistence": {}, "causes": {"not-tls": 3}, "rules": {},
     }  # fmt: skip
     return [line.split() for line in as_tables(status).splitlines()]
 
@@ -50,3 +51,35 @@ def test_handshakes_have_a_table_of_their_own() -> None:
     at = lines.index(["TLS", "handshakes", "resumed", "failed", "waiting"])
     assert lines[at + 1] == ["b", "7", "5", "1", "2"]
     assert lines[at + 2] == []
+
+
+RULE = {
+    "calls": 4, "errors": 1, "timeouts": 2, "cancelled": 3, "waiting": 0, "busy_us": 50,
+    "blocked": 5,
+}  # fmt: skip
+
+
+def test_a_rule_for_programs() -> None:
+    counters = {key: value for key, value in RULE.items() if key != "busy_us"}
+    assert _rule(RuleKind("request", True), dict(RULE)) == {
+        "kind": "request", "async": True, "seconds": 0.00005, **counters,
+    }  # fmt: skip
+    assert _rule(None, dict(RULE))["kind"] is None
+
+
+def test_rules_have_a_table_and_shared_tables_a_line_when_used() -> None:
+    rules = {
+        "shop:route": _rule(RuleKind("request", True), dict(RULE)),
+        "shop:tag": _rule(RuleKind("response", False), {**RULE, "calls": 0}),
+    }
+    used = {"entries": 2, "entries_max": 1024, "evictions": 1}
+    lines = [line.split("  ") for line in _rules(rules, used).splitlines()]
+    assert [[word.strip() for word in line if word] for line in lines[:3]] == [
+        ["rule", "kind", "calls", "ms/call", "waiting", "errors", "timeouts", "cancelled",
+         "blocked"],
+        ["shop:route", "async request", "4", "0.013", "0", "1", "2", "3", "5"],
+        ["shop:tag", "response", "0", "-", "0", "1", "2", "3", "5"],
+    ]  # fmt: skip
+    assert lines[-1] == ["shared tables: 2/1024 entries, 1 evictions"]
+    unused = {"entries": 0, "entries_max": 1024, "evictions": 0}
+    assert "shared" not in _rules(rules, unused) + _rules(rules, None)

@@ -55,5 +55,7 @@ cdef uint32_t hooks_peer_subject(void* ssl, char* out, uint32_t room) noexcept n
 cdef RuleTable* hooks_rules_build(const Plan* plan) noexcept nogil
 # Frees the table and lets go of the functions; modules that no other plan has go with them.
 cdef void hooks_rules_release(RuleTable* table) noexcept nogil
+# At the worker's end: the threads that rules needed are ended, as far as they let themselves be.
+cdef void hooks_rules_stop() noexcept nogil
 # Tables that were built and not released in this process.
 cdef uint32_t hooks_rules_count() noexcept nogil

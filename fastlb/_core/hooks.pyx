@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from fastlb._core.plan cimport PlanRule, plan_rules, plan_text
 from fastlb._core.rule_table cimport rule_table_build, rule_table_release
 from fastlb._core.tls_library cimport tls
 
@@ -23,6 +24,7 @@ cdef dict _ciphers = {}              # key: its cipher object
 cdef bint _reported = False
 cdef dict _contexts = {}             # address of the pointers: tls_contexts.Built
 cdef uint32_t _built = 0             # entries of it
+cdef bint _threads = False           # of rules, were begun
 cdef rules_runner_t _run_rules = NULL
 cdef WorkerStats* _stats = NULL
 cdef uint32_t _ruled = 0             # tables of rules
@@ -146,6 +148,29 @@ cdef int _peer_subject(void* ssl, char* out, uint32_t room) except -1:
     return <int> len(subject)
 
 
+cdef int _begin_threads(const Plan* plan, const RuleTable* table) except -1:
+    global _threads
+    cdef const PlanRule* rule
+    from fastlb import rule_threads
+    names = {}
+    for i in range(plan.rules.rule_count):
+        rule = plan_rules(plan) + <uint32_t> i
+        names[rule.slot] = plan_text(plan, rule.name)[:rule.name.bytes].decode("utf-8", "replace")
+    rule_threads.begin(names, plan.rules.watchdog, plan.rules.timeout, bool(table.has_plain),
+                       bool(table.has_async))
+    _threads = True
+    return 0
+
+
+cdef int _end_threads() except -1:
+    try:
+        from fastlb import rule_threads
+        rule_threads.end()
+        return 0
+    except BaseException as error:
+        return _report("ending the threads of rules", error)
+
+
 cdef int _rules_run(RuleCall* call) except -1:
     try:
         return _run_rules(call)
@@ -168,13 +193,17 @@ cdef void hooks_rules_open(WorkerStats* stats) noexcept nogil:
 
 cdef RuleTable* _rules_build(const Plan* plan) except? NULL:
     global _ruled
-    cdef RuleTable* table
+    cdef RuleTable* table = NULL
     try:
         from fastlb._core import rule_run  # noqa: F401  # which tells what runs rules
         table = rule_table_build(plan)
         _ruled += 1
+        _begin_threads(plan, table)
         return table
     except BaseException as error:
+        if table != NULL:
+            rule_table_release(table)
+            _ruled -= 1
         from fastlb import errors, log, rule_loader
         known = isinstance(error, rule_loader.RuleLoadError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
@@ -261,6 +290,17 @@ cdef void hooks_rules_release(RuleTable* table) noexcept nogil:
         try:
             _ruled -= 1
             rule_table_release(table)
+        finally:
+            return
+
+
+cdef void hooks_rules_stop() noexcept nogil:
+    if not _threads:
+        return
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            _end_threads()
         finally:
             return
 

@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memset
+from libc.string cimport memchr, memcmp, memset
 
 from fastlb._core.authority cimport authority_host
 from fastlb._core.head cimport METHOD_CONNECT, METHOD_HEAD
@@ -116,8 +116,8 @@ cdef class Connection:
     cdef int demand_choice(self, str what) except -1:
         self.demand()
         if self.call.kind == RULE_RESPONSE:
-            raise AttributeError(f"{self.what(what)}: cannot be set in a response rule: the node has "
-                                 "been chosen and has answered")
+            raise AttributeError(f"{self.what(what)}: cannot be set in a response rule: the node "
+                                 "has been chosen and has answered")
         return 0
 
     cdef str what(self, str attribute):
@@ -378,7 +378,8 @@ cdef class Request(Connection):
         self.run = None
         self.message.detach()
         # A view that somebody has keeps the message: all are left to him.
-        if view_shared(<PyObject*> self.headers_view) or view_shared(<PyObject*> self.cookies_view) or (
+        if view_shared(<PyObject*> self.headers_view) or (
+                view_shared(<PyObject*> self.cookies_view)) or (
                 view_shared(<PyObject*> self.query_view)) or (
                 Py_REFCNT(<PyObject*> self.message) > 1 + views):
             self.message = None
@@ -390,8 +391,8 @@ cdef class Request(Connection):
     cdef int demand_message(self, str what) except -1:
         self.demand()
         if self.call.kind != RULE_REQUEST:
-            raise AttributeError(f"{self.what(what)}: cannot be set in a response rule: the request has "
-                                 "been sent")
+            raise AttributeError(f"{self.what(what)}: cannot be set in a response rule: the "
+                                 "request has been sent")
         return 0
 
     # --- the request line -----------------------------------------------------------------
@@ -408,16 +409,17 @@ cdef class Request(Connection):
         check_name(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), "request.method")
         if len(name) > METHOD_BYTES_MAX:
             raise wrong_value("request.method", f"{len(name)} bytes are too many; "
-                                        f"{<int> METHOD_BYTES_MAX} is the most")
+                                                f"{<int> METHOD_BYTES_MAX} is the most")
         self.demand_message("method")
         now = self.message.method_text()
         if now.at[:now.bytes] == name:
             return
         if name in (b"HEAD", b"CONNECT") or self.message.head.method in (
                 METHOD_HEAD, METHOD_CONNECT):
-            raise wrong_value("request.method", f"a request cannot be changed from {text_of(now)} to "
-                                        f"{text_out(PyBytes_AS_STRING(name), len(name))}: "
-                                        "HEAD and CONNECT are answered otherwise")
+            raise wrong_value("request.method",
+                              f"a request cannot be changed from {text_of(now)} to "
+                              f"{text_out(PyBytes_AS_STRING(name), len(name))}: HEAD and CONNECT "
+                              "are answered otherwise")
         self.message.method = name
         self.message.built = None
 
@@ -451,8 +453,9 @@ cdef class Request(Connection):
         if self.message.head.method == METHOD_CONNECT:
             raise wrong_value("request." + what, "the target of CONNECT has none")
         if not path.startswith(b"/"):
-            raise wrong_value("request." + what, 'expected a path that begins with "/", '
-                                    f"not {shown(text_out(PyBytes_AS_STRING(path), len(path)))}")
+            raise wrong_value("request." + what,
+                              'expected a path that begins with "/", found '
+                              f"{shown(text_out(PyBytes_AS_STRING(path), len(path)))}")
         target_split(self.message.target_text(), &parts)
         parts.path = slice_of(PyBytes_AS_STRING(path), <uint32_t> PyBytes_GET_SIZE(path))
         return self.message.set_target(&parts)
@@ -463,6 +466,8 @@ cdef class Request(Connection):
         cdef bytes decoded
         if parts.path.bytes == 0:
             return "" if self.message.head.method == METHOD_CONNECT else "/"
+        if memchr(parts.path.at, c'%', parts.path.bytes) == NULL:
+            return text_of(parts.path)
         decoded = percent_decode(parts.path.at, parts.path.bytes, False)
         return text_out(PyBytes_AS_STRING(decoded), PyBytes_GET_SIZE(decoded))
 
@@ -482,7 +487,7 @@ cdef class Request(Connection):
         check_target(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), "request.raw_path")
         if b"?" in text:
             raise wrong_value("request.raw_path", f"'?' would begin the query ({shown(value)}); "
-                                          "set raw_query, or percent-encode it")
+                                                  "set raw_query, or percent-encode it")
         self.set_path(text, "raw_path")
 
     @property

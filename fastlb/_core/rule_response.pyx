@@ -44,7 +44,8 @@ cdef class Response:
         self.call = NULL
         self.message.detach()
         # A SetCookie has the message, too.
-        if view_shared(<PyObject*> self.headers_view) or view_shared(<PyObject*> self.cookies_view) or (
+        if view_shared(<PyObject*> self.headers_view) or (
+                view_shared(<PyObject*> self.cookies_view)) or (
                 Py_REFCNT(<PyObject*> self.message) > 1 + views):
             self.message = None
             self.headers_view = None
@@ -69,8 +70,8 @@ cdef class Response:
         self.message.parse()
         now = self.message.head.status
         if wanted != now and (_bodiless(now) or _bodiless(wanted)):
-            raise wrong_value("response.status", f"cannot be changed from {now} to {wanted}: one of them "
-                                        "has no body")
+            raise wrong_value("response.status", f"cannot be changed from {now} to {wanted}: "
+                                                 "one of them has no body")
         self.message.status = wanted
         if self.message.reason is None:
             # The node's words are about another number.

@@ -12,8 +12,16 @@ class RuleRun:
         """The rules to be run, in their order: pairs of function and name."""
 
     @property
+    def timeout(self) -> float:
+        """Seconds for each of its rules."""
+
+    @property
     def fresh(self) -> bool:
         """Whether none of its rules has begun."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that each rule has."""
 
     @property
     def ended_early(self) -> bool:

@@ -29,9 +29,11 @@ from fastlb._core.rule_effects cimport (
 from fastlb._core.rule_message cimport Edits
 from fastlb._core.rule_queue cimport rule_queue_give, rule_queue_take
 from fastlb._core.rule_text cimport shown, text_out, wrong_type, wrong_value
+from fastlb._core.rule_watchdog cimport rule_watch_begin, rule_watch_end, rule_watch_open
 from fastlb._core.system cimport clock_us
 
 from fastlb.rule_types import BodyTooLarge, RuleEnded, RuleError
+from fastlb.rule_watch import RuleOverdue, late
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject* one)
@@ -48,6 +50,7 @@ cdef object _units = None            # fastlb.units: what a size means
 cdef void rule_run_open(WorkerStats* stats) noexcept nogil:
     global _stats
     _stats = stats
+    rule_watch_open(stats)
 
 
 cdef Saved _nothing():
@@ -194,12 +197,21 @@ cdef class RuleRun:
 
     cdef bint step(self, uint32_t i) except -1:
         cdef object result
+        cdef bint watched = self.call.steps[i].slot < RULES_MAX
         self.start(i)
+        if watched:
+            rule_watch_begin(self.call.steps[i].slot)
         try:
-            if self.call.kind == RULE_RESPONSE:
-                result = (<object> self.call.steps[i].function)(self.request, self.response)
-            else:
-                result = (<object> self.call.steps[i].function)(self.subject)
+            try:
+                if self.call.kind == RULE_RESPONSE:
+                    result = (<object> self.call.steps[i].function)(self.request, self.response)
+                else:
+                    result = (<object> self.call.steps[i].function)(self.subject)
+            finally:
+                if watched:
+                    rule_watch_end()
+        except RuleOverdue as error:
+            return self.fail(i, late(error, self.timeout), True)
         except BaseException as error:
             return self.fail(i, error, False)
         return self.done(i, result)
@@ -212,6 +224,11 @@ cdef class RuleRun:
         cdef uint32_t i
         return [(<object> self.call.steps[i].function, self.name_of(i))
                 for i in range(self.call.count)]
+
+    @property
+    def timeout(self):
+        """Seconds that each rule has."""
+        return self.call.facts.plan.rules.timeout / 1e3
 
     @property
     def ended_early(self):

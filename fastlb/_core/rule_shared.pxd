@@ -4,6 +4,5 @@
 from libc.stdint cimport uint64_t
 
 # From now on, the tables are in `count` bytes at `memory`: the region that the plan in force names.
-# NULL: in the process's own memory. To be called with the GIL held, or when no rule can run.
-# False: no table of this version; all stays as it was.
+# Rules may run meanwhile. False: no table of this version; all stays as it was.
 cdef bint rule_shared_use(void* memory, uint64_t count) noexcept nogil

@@ -1,14 +1,12 @@
 # The Python edge of shared_table: names, keys and lives as rules write them.
 
-import datetime
 import os
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free
-from libc.string cimport memset
+from libc.stdlib cimport calloc, free
 
 from fastlb._core cimport system
 from fastlb._core.shared_table cimport (
@@ -37,8 +35,10 @@ cdef enum KeyKind:
     KEY_INT
     KEY_BIG_INT
 
-cdef SharedTable _current            # entries NULL: none yet
-cdef uint64_t _serial = 0            # of `_current`
+# A handle is never freed: one that the other thread works with is replaced by a single store, at
+# a reload that changes the size. NULL: none yet.
+cdef SharedTable* _current = NULL
+cdef void* _memory = NULL            # that it is for
 cdef void* _local = NULL             # memory of the process's own tables
 cdef int64_t _ahead = 0              # milliseconds that the clock of those is ahead
 cdef dict _tables = {}               # by name
@@ -46,28 +46,43 @@ cdef dict _lives = {}                # "1m": 60000
 
 
 cdef bint rule_shared_use(void* memory, uint64_t count) noexcept nogil:
-    global _current, _serial, _ahead
-    cdef SharedTable opened
-    memset(&opened, 0, sizeof(opened))
-    if memory != NULL and not shared_table_open(&opened, memory, count):
+    global _current, _memory, _ahead
+    cdef SharedTable* opened
+    if memory == _memory and memory != NULL:
+        return True
+    opened = <SharedTable*> calloc(1, sizeof(SharedTable))
+    if opened == NULL or not shared_table_open(opened, memory, count):
+        free(opened)
         return False
     _current = opened
-    _serial += 1
+    _memory = memory
     _ahead = 0
     return True
 
 
-cdef int _open_local() except -1:
-    """Tables of this process alone, empty."""
+cdef void _use_none() noexcept nogil:
+    global _current, _memory, _ahead
+    _current = NULL
+    _memory = NULL
+    _ahead = 0
+
+
+cdef int _open_local(bint anew) except -1:
+    """Tables of this process alone, empty; not `anew`: if there are none."""
     global _local
     cdef uint64_t count = shared_table_bytes(LOCAL_ENTRIES)
     cdef bytes secret = os.urandom(16)
+    # Random bytes are had without the GIL: another thread may have come first.
+    if _current != NULL and not anew:
+        return 0
+    _use_none()
     if _local == NULL and posix_memalign(&_local, 64, count) != 0:
         _local = NULL
         raise MemoryError("rule.shared: no memory for its tables")
     if not shared_table_format(_local, count, LOCAL_ENTRIES, <const uint8_t*> <char*> secret):
         raise MemoryError("rule.shared: no locks")
-    rule_shared_use(_local, count)
+    if not rule_shared_use(_local, count):
+        raise MemoryError("rule.shared: no memory for its tables")
     return 0
 
 
@@ -101,7 +116,7 @@ cdef uint64_t _life(object ttl) except? 1:
                 _lives.clear()
             _lives[ttl] = known
         return known
-    if isinstance(ttl, datetime.timedelta):
+    if hasattr(ttl, "total_seconds"):
         return _milliseconds(ttl.total_seconds(), ttl)
     if isinstance(ttl, (int, float)) and not isinstance(ttl, bool):
         return _milliseconds(ttl, ttl)
@@ -132,7 +147,7 @@ cdef class Table:
 
     cdef readonly str name
     cdef SipState begun              # hash of the name, to go on with the key
-    cdef uint64_t serial             # of the memory that it is for
+    cdef SharedTable* table          # that it is for
 
     def __init__(self, name):
         if not isinstance(name, str):
@@ -147,12 +162,12 @@ cdef class Table:
     cdef int _begin(self) except -1:
         cdef bytes name = self.name.encode("utf-8", "surrogatepass")
         cdef Py_ssize_t count = len(name)
-        if _current.entries == NULL:
-            _open_local()
-        sip_init128(&self.begun, &_current.key)
+        if _current == NULL:
+            _open_local(False)
+        self.table = _current
+        sip_init128(&self.begun, &self.table.key)
         sip_update_u64(&self.begun, <uint64_t> count)
         sip_update(&self.begun, PyBytes_AS_STRING(name), count)
-        self.serial = _serial
         return 0
 
     cdef Hash128 _hash(self, object key) except *:
@@ -162,7 +177,7 @@ cdef class Table:
         cdef int overflow = 0
         cdef int64_t number
         cdef bytes encoded
-        if self.serial != _serial or _current.entries == NULL:
+        if self.table == NULL or self.table != _current:
             self._begin()
         state = self.begun
         if isinstance(key, str):
@@ -195,7 +210,7 @@ cdef class Table:
         """The number of `key`, or None when there is none, or it has ended."""
         cdef int64_t value = 0
         cdef Hash128 hash = self._hash(key)
-        if shared_table_get(&_current, &hash, _now(), &value) == SHARED_NONE:
+        if shared_table_get(self.table, &hash, _now(), &value) == SHARED_NONE:
             return None
         return value
 
@@ -210,7 +225,7 @@ cdef class Table:
         cdef int64_t more = _number(by, "by")
         cdef uint64_t life = _life(ttl)
         cdef Hash128 hash = self._hash(key)
-        if shared_table_incr(&_current, &hash, more, life, _now(), &value) == SHARED_OVERFLOW:
+        if shared_table_incr(self.table, &hash, more, life, _now(), &value) == SHARED_OVERFLOW:
             raise OverflowError(f"{self!r}: the sum for {key!r} does not fit in 64 bits")
         return value
 
@@ -219,12 +234,12 @@ cdef class Table:
         cdef int64_t number = _number(value, "value")
         cdef uint64_t life = _life(ttl)
         cdef Hash128 hash = self._hash(key)
-        shared_table_set(&_current, &hash, number, life, _now())
+        shared_table_set(self.table, &hash, number, life, _now())
 
     def delete(self, key):
         """Removes `key`; returns whether it was there."""
         cdef Hash128 hash = self._hash(key)
-        return shared_table_delete(&_current, &hash, _now()) != SHARED_NONE
+        return shared_table_delete(self.table, &hash, _now()) != SHARED_NONE
 
 
 def shared(name):
@@ -243,18 +258,18 @@ def shared(name):
 
 def reset_local():
     """Empties the tables of this process, whose clock is the system's again. Not for workers."""
-    if _current.entries != NULL and _local == NULL:
+    if _current != NULL and _memory != _local:
         raise RuntimeError("rule.shared: the tables belong to a running fastlb")
-    _open_local()
+    _open_local(True)
 
 
 def advance_local(seconds):
     """Lets time pass for the tables of this process: what ends within `seconds` is over."""
     global _ahead
     cdef uint64_t more = _milliseconds(seconds, seconds)
-    if _current.entries == NULL:
-        _open_local()
-    if _local == NULL:
+    if _current == NULL:
+        _open_local(False)
+    if _memory != _local:
         raise RuntimeError("rule.shared: the tables belong to a running fastlb")
     _ahead += <int64_t> more
 
@@ -323,6 +338,6 @@ cdef class Region:
 def use_none():
     """`rule.shared` of this process is in its own memory, and empty."""
     global _local
-    rule_shared_use(NULL, 0)
+    _use_none()
     free(_local)
     _local = NULL

@@ -10,8 +10,8 @@ What a message of an error shows of a value is never made by the value itself: o
 types are shown, so that no __repr__ of a rule's object runs in the middle of a check.
 """
 
-import json
 import math
+from json.encoder import encode_basestring
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsEncodedString, PyUnicode_DecodeUTF8
@@ -276,7 +276,8 @@ cdef bytes percent_encode(const char* at, Py_ssize_t count, const char* also):
 cdef str _json(object text, str what):
     # Bytes that are no text have no place in JSON. U+007F would pass, but not on a terminal.
     cdef str readable = text_in(text, what).decode("utf-8", "replace")
-    return json.dumps(readable, ensure_ascii=False).replace("\x7f", "\\u007f")
+    readable = encode_basestring(readable)
+    return readable.replace("\x7f", "\\u007f") if "\x7f" in readable else readable
 
 
 cdef bytes json_member(str name, object value, str what):

@@ -297,7 +297,7 @@ cdef void _ask(int which) noexcept nogil:
 cdef void _look(int which, uint64_t now_us) noexcept nogil:
     cdef Watched* one = &_watched[which]
     cdef uint64_t sequence = watch_load(&one.sequence)
-    cdef uint64_t slot = one.slot
+    cdef uint64_t slot = one.slot if one.slot < RULES_MAX else 0
     cdef uint64_t took
     if sequence != one.seen or not sequence & 1:
         one.seen = sequence

@@ -15,6 +15,7 @@ from fastlb._core.node cimport NodeTable
 from fastlb._core.plan cimport (
     CLASS_HAS_CACHE, Plan, PlanClass, plan_check, plan_class, plan_text, plan_virtual_server,
 )
+from fastlb._core.rule_shared cimport rule_shared_use
 from fastlb._core.session_layout cimport session_cache_open
 from fastlb._core.session_shard cimport SessionCache
 
@@ -62,8 +63,15 @@ cdef bint _open_contexts(Snapshot* s) noexcept nogil:
     return s.contexts != NULL
 
 
-cdef bint _open_rules(Snapshot* s) noexcept nogil:
+cdef void _use_shared(Worker* w, const Plan* plan) noexcept nogil:
+    if plan.rules.shared_bytes:
+        rule_shared_use(w.segment + plan.rules.shared_offset, plan.rules.shared_bytes)
+
+
+cdef bint _open_rules(Worker* w, Snapshot* s) noexcept nogil:
     cdef uint32_t i
+    if w.snapshot == NULL:
+        _use_shared(w, s.plan)       # modules may count as soon as they are imported
     for i in range(s.plan.virtual_server_count):
         if plan_virtual_server(s.plan, i).rule_count:
             s.rules = hooks_rules_build(s.plan)
@@ -107,7 +115,7 @@ cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
         _destroy(s)
         return NULL
     # Rules last: once their modules are changed, nothing may fail any more.
-    if not _open_contexts(s) or not _open_rules(s):
+    if not _open_contexts(s) or not _open_rules(w, s):
         _destroy(s)
         return NULL
     _prepare_hooks(s.plan)
@@ -145,6 +153,7 @@ cdef void snapshot_enter(Worker* w, Snapshot* snapshot) noexcept nogil:
     w.nodes = <NodeTable*> (w.segment + plan.node_table_offset)
     w.buffers.bytes_max = plan.limits.buffer_bytes
     w.stats.generation = plan.generation
+    _use_shared(w, plan)
     for i in range(VIRTUAL_SERVERS_MAX):
         w.server_index[i] = -1
     for i in range(<int> plan.virtual_server_count):

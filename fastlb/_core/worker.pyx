@@ -27,7 +27,7 @@ from fastlb._core.debug cimport FASTLB_DEBUG_BUILD
 from fastlb._core.exchange cimport exchange_node_timeout, exchange_rules_done
 from fastlb._core.head cimport Head
 from fastlb._core.hooks cimport (
-    hooks_open, hooks_rules_count, hooks_rules_open, hooks_tls_count,
+    hooks_open, hooks_rules_count, hooks_rules_open, hooks_rules_stop, hooks_tls_count,
 )
 from fastlb._core.limits cimport TICK_MS
 from fastlb._core.node_tls cimport node_tls_count, node_tls_forget_all
@@ -187,6 +187,7 @@ cdef void _close_all(Worker* w) noexcept nogil:
     client_bury(w)
     upstream_bury(w)
     node_tls_forget_all(w)           # connections that were closed just now have kept theirs
+    hooks_rules_stop()
     rule_queue_close(w)              # calls that were cancelled just now, as far as they are back
     access_log_flush(w)
     access_log_close(&w.log)

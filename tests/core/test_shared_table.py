@@ -126,13 +126,13 @@ def test_a_copy_keeps_values_and_ends(segment: Segment) -> None:
     old.copy_to(new, 120)
     assert new.get(3, 120) == 1000
     assert new.get(500, 109) is None
-    assert new.entries(120) == old.entries(120) | {k: (1000, 160) for k in [key_of(new, 3)]}
+    assert new.entries(120) == old.entries(120) | {key_of(new, 3): (1000, 160)}
 
 
 def key_of(table: Probe, number: int) -> bytes:
-    before = table.entries(0)
     table.set(number, 1000, 60, 100)
-    return next(key for key, row in table.entries(0).items() if row == (1000, 160) and before)
+    rows: dict[bytes, tuple[int, int]] = table.entries(0)
+    return next(key for key, row in rows.items() if row == (1000, 160))
 
 
 STEPS = st.lists(

@@ -33,9 +33,10 @@ from .wire import Message
 
 READY = "fastlb: ready"
 OBJECTS = "fastlb: objects "
-TROUBLE = re.compile(
-    r"BUG at|Traceback \(most recent|AddressSanitizer|LeakSanitizer|runtime error:"
-    r"|Exception ignored|Segmentation fault"
+TROUBLE = re.compile(  # the traceback of a rule's failure has the rule's name before it
+    r"BUG at|^Traceback \(most recent|AddressSanitizer|LeakSanitizer|runtime error:"
+    r"|Exception ignored|Segmentation fault",
+    re.MULTILINE,
 )
 
 
