@@ -64,7 +64,8 @@ cdef int32_t _pool_index(const Plan* plan, object name, str what) except -1:
         if _is_text(plan, plan_pool(plan, i).name, wanted):
             return <int32_t> i
     known = [_name(plan, plan_pool(plan, i).name) for i in range(plan.pool_count)]
-    raise wrong_value(what, f"no pool {shown(name)}{did_you_mean(str.__str__(name), known)}")
+    raise wrong_value(what, f"no pool {shown(name)}; there is {', '.join(known)}"
+                            f"{did_you_mean(str.__str__(name), known)}")
 
 
 cdef int32_t _class_index(const Plan* plan, object name, str what) except -2:
@@ -79,7 +80,8 @@ cdef int32_t _class_index(const Plan* plan, object name, str what) except -2:
         if _is_text(plan, plan_class(plan, i).name, wanted):
             return <int32_t> i
     known = [_name(plan, plan_class(plan, i).name) for i in range(plan.class_count)]
-    raise wrong_value(what, f"no persistence class {shown(name)}"
+    raise wrong_value(what, f"no persistence class {shown(name)}; there is "
+                            f"{', '.join(known) or 'none'}"
                             f"{did_you_mean(str.__str__(name), known)}")
 
 

@@ -82,7 +82,7 @@ def test_the_pool():
         assert request.pool == "api"
 
     assert run(change) == {"pool": "api"}
-    with pytest.raises(ValueError, match=r'request\.pool: no pool \'apo\' \(did you mean "api"'):
+    with pytest.raises(ValueError, match=r'request\.pool: no pool \'apo\'; there is web, api \(did you mean "api"'):
         run(assign("pool", "apo"))
     facts = testing.connection(pools=POOLS)
     with pytest.raises(ValueError, match=r"connection\.pool: no pool"):
@@ -97,7 +97,7 @@ def test_the_class():
 
     assert run(change) == {"persistence": "by-ip"}
     assert run(assign("persistence", None)) == {"persistence": None}
-    with pytest.raises(ValueError, match=r"request\.persistence: no persistence class 'x'"):
+    with pytest.raises(ValueError, match=r"request\.persistence: no persistence class 'x'; there is php, by-ip$"):
         run(assign("persistence", "x"))
 
 

@@ -247,8 +247,11 @@ def test_a_rule_knows_its_name_and_time():
 
 
 def test_what_fails_is_reported_by_name(reports):
+    def raises(request):
+        raise LookupError("on purpose")
+
     made = with_500()
-    made.set_rules([fails])
+    made.set_rules([raises])
     made.run_plain()
     assert made.effects()["action"] == "fails"
     assert [(name, str(error)) for name, error in reports] == [("shop_rules:route", "on purpose")]
