@@ -568,6 +568,11 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each latency; default 4")
     parser.add_argument("--quick", action="store_true", help="few and short rounds: rough figures")
     parser.add_argument("--no-time", action="store_true", help="no CPU time")
+    parser.add_argument(
+        "--lines",
+        type=lambda text: [name for name in text.split(",") if name],
+        help="those without a rule are always there: " + ", ".join(one.slug for one in LINES),
+    )
     parser.add_argument("--own", action="store_true", help="only fastlb")
     parser.add_argument("--instructions", action="store_true", help="count these too, by callgrind")
     parser.add_argument("--callgrind", type=Path, metavar="DIR", help="keep callgrind's files")
@@ -577,6 +582,9 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--assert", dest="check", action="store_true", help="1 if an aim is missed")
     arguments = parser.parse_args(argv)
+    unknown = set(arguments.lines or ()) - {line.slug for line in LINES}
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
     arguments.rounds = arguments.rounds or (8 if arguments.quick else 40)
     arguments.requests = arguments.requests or (2000 if arguments.quick else 4000)
     if arguments.latency_rounds < 0:
@@ -588,7 +596,13 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _chosen(arguments: argparse.Namespace, haproxy: str | None) -> list[Line]:
     with_others = haproxy is not None and not arguments.own
-    return [line for line in LINES if with_others or line.proxy.startswith("fastlb")]
+    wanted = arguments.lines or [line.slug for line in LINES]
+    return [
+        line
+        for line in LINES
+        if (with_others or line.proxy.startswith("fastlb"))
+        and (line.slug in wanted or line.slug == line.reference or not line.reference)
+    ]
 
 
 def run(arguments: argparse.Namespace) -> Results:
