@@ -28,7 +28,7 @@ def report_rules(
         if (mark := (problem.text, problem.file, problem.line)) not in said:
             said.add(mark)
             _report_problem(problem, places[problem.name][0], report, report_elsewhere)
-    for one in found.unused:
+    for one in found.unused if not found.problems else ():  # one of them may be meant
         text = errors.RULE_UNUSED.text.format(function=one.function)
         place = places[next(name for name in names if name.startswith(f"{one.module}:"))][0]
         report_elsewhere(_problem(errors.RULE_UNUSED, one.file, one.line, text), place[:-1])

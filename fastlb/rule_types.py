@@ -6,10 +6,10 @@ from typing import NamedTuple
 class RuleError(Exception):
     """The root of what rules are told.
 
-    RuleError
-    ├── RuleEnded       an object was used after the rule that got it had ended
-    ├── RuleTimeout     the rule took longer than `[rules] timeout`
-    └── BodyTooLarge    a request's body is longer than the rule said
+        RuleError
+        ├── RuleEnded       an object was used after the rule that got it had ended
+        ├── RuleTimeout     the rule took longer than `[rules] timeout`
+        └── BodyTooLarge    a request's body is longer than the rule said
     """
 
 

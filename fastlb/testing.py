@@ -25,13 +25,15 @@ from fastlb._core.plan import PlanBuilder
 from fastlb._core.rule_objects import Request
 from fastlb._core.rule_response import Response
 from fastlb._core.rule_run import RuleRun
+from fastlb._core.rule_shared import advance_local, reset_local
 from fastlb._core.rule_trial import Trial
 from fastlb._core.rule_views import Headers
 from fastlb.rule_mark import Mark, mark_of
 from fastlb.rule_types import Node, RuleTimeout
 
 __all__ = [
-    "Answer", "Decision", "Facts", "Tls", "connection", "request", "response", "run", "run_async",
+    "Answer", "Decision", "Facts", "Tls", "advance", "connection", "request", "reset_shared",
+    "response", "run", "run_async",
 ]  # fmt: skip
 
 Protocol = Literal["http", "https", "tls", "tcp"]
@@ -289,6 +291,23 @@ async def run_async(
     """`run` in the event loop that runs already."""
     functions, mark = _rules(rules)
     return await _decide(functions, mark, subject, answered, raises, timeout)
+
+
+def reset_shared() -> None:
+    """Empties all tables of `rule.shared`, which belong to the process that runs the tests.
+
+    For a fixture that runs around each test:
+
+        @pytest.fixture(autouse=True)
+        def empty_tables() -> None:
+            testing.reset_shared()
+    """
+    reset_local()
+
+
+def advance(seconds: float) -> None:
+    """Lets time pass for the tables of `rule.shared`: what has a `ttl` of less is over."""
+    advance_local(seconds)
 
 
 # --- how it is done -----------------------------------------------------------------------

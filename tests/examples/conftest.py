@@ -7,9 +7,15 @@ from types import ModuleType
 
 import pytest
 
+from fastlb import testing
 from tests.harness.rules import EXAMPLES
 
 NAMES = sorted(file.stem for file in EXAMPLES.glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def empty_tables() -> None:
+    testing.reset_shared()
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ MODULES = sorted({file.stem for file in EXAMPLES.glob("*.py")} - HELPERS)
 
 @pytest.mark.parametrize("name", MODULES)
 def test_its_configuration_is_right(name: str, tmp_path: Path) -> None:
+    file = with_files((EXAMPLES / f"{name}.toml").read_text(), tmp_path)
     for module in EXAMPLES.glob("*.py"):
         (tmp_path / module.name).write_bytes(module.read_bytes())
-    checked = check_file(with_files((EXAMPLES / f"{name}.toml").read_text(), tmp_path))
+    checked = check_file(file)
     assert [str(problem) for problem in (*checked.errors, *checked.warnings)] == []
     assert checked.config is not None
     rules = [one for server in checked.config.virtual_servers.values() for one in server.rules]

@@ -33,10 +33,10 @@ from .wire import Message
 
 READY = "fastlb: ready"
 OBJECTS = "fastlb: objects "
-# A rule's own traceback, each line of which says so, is what the test may be about.
-TROUBLE = re.compile(
-    r"BUG at|(?m:^(?!fastlb: ).*Traceback) \(most recent|AddressSanitizer|LeakSanitizer"
-    r"|runtime error:|Exception ignored|Segmentation fault"
+TROUBLE = re.compile(  # the traceback of a rule's failure has the rule's name before it
+    r"BUG at|^Traceback \(most recent|AddressSanitizer|LeakSanitizer|runtime error:"
+    r"|Exception ignored|Segmentation fault",
+    re.MULTILINE,
 )
 
 

@@ -52,7 +52,7 @@ def test_a_share_that_grows_moves_only_those_who_must_move(nodes):
         # A mistake in the module does not get in; the rules that were there go on.
         (p.folder / "canary.py").write_text("SHARES = {\n")
         refused = p.reload(config)
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         assert "canary.py" in refused.stderr + refused.stdout
         assert on_canary(p) == set()
 

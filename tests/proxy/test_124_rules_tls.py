@@ -105,17 +105,18 @@ def embedded(pair):
 @pytest.mark.parametrize(("server", "prefix"), [("shop", "X-Mapping-"), ("netscaler", "NSC_")])
 def test_the_inserted_cookie_is_partitioned_and_still_counts(embedded, server, prefix):
     homes = []
-    for _ in range(6):
+    for number in range(6):
+        browser = ("User-Agent", f"browser {number}")
         address = embedded.address(server)
         with TlsClient(address, client_context(), name="shop.test") as client:
-            first = client.ask()
+            first = client.ask("/", browser)
             (line,) = first.all("Set-Cookie")
             pair, *attributes = [part.strip() for part in line.decode().split(";")]
             assert pair.startswith(prefix)
             assert sorted(each.lower() for each in attributes) == [
                 "httponly", "partitioned", "path=/", "samesite=none", "secure",
             ]  # fmt: skip
-            again = [client.ask("/", ("Cookie", pair)) for _ in range(3)]
+            again = [client.ask("/", browser, ("Cookie", pair)) for _ in range(3)]
         assert {answer.node for answer in again} == {first.node}
         assert [answer.all("Set-Cookie") for answer in again] == [[], [], []]
         homes.append(first.node)
