@@ -8,7 +8,7 @@ from fastlb import rule, rule_log, testing
 from fastlb._core.plan import PlanBuilder
 from fastlb._core.rule_trial import Trial
 
-from .rule_words import HEAD, trial
+from .rule_words import HEAD, run_all, trial
 
 
 @pytest.fixture
@@ -17,25 +17,6 @@ def reports(monkeypatch):
     found = []
     monkeypatch.setattr(rule_log, "report", lambda name, error: found.append((name, error)))
     return found
-
-
-def run_all(*functions, made=None, failures=None):
-    """The effects of several plain rules of one call, run as a worker runs them."""
-    made = made or trial()
-    made.set_rules(functions)
-    opened = made.open(failures if failures is not None else [])
-    for index, function in enumerate(functions):
-        opened.begin(index)
-        try:
-            result = function(*opened.arguments(index))
-        except BaseException as error:
-            goes_on = opened.failed(index, error)
-        else:
-            goes_on = opened.ended(index, result)
-        if not goes_on:
-            break
-    opened.finish()
-    return made.effects()
 
 
 def plain(*functions, made=None):
