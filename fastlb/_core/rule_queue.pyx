@@ -201,10 +201,8 @@ cdef bint rule_queue_open(Worker* w, RuleCallBack on_call) noexcept nogil:
 
 
 cdef void rule_queue_close(Worker* w) noexcept nogil:
-    cdef RuleCall* call
-    if w.rules.on_events == NULL:
-        return
-    call = _next_back()
+    # The event loop may have opened its side though no call was ever put.
+    cdef RuleCall* call = _next_back()
     while call != NULL:
         _on_call(w, call)
         call = _next_back()
