@@ -19,6 +19,9 @@ DUMP_SIGNAL = signal.SIGRTMAX - 1
 ASK_SIGNAL = signal.SIGRTMAX - 2
 
 
+ASKER_S = 1.0
+
+
 class RuleOverdue(BaseException):
     """Raised within a rule that has run for longer than `[rules] timeout`."""
 
@@ -74,10 +77,13 @@ def _start(report_fd: int) -> None:
     faulthandler.register(DUMP_SIGNAL, file=writing, all_threads=False, chain=False)
     package = f"{Path(__file__).parent}/".encode()
     rule_watchdog.start(DUMP_SIGNAL, ASK_SIGNAL, reading, loop_fd, package, report_fd)
-    threading.Thread(target=_ask_loop, args=(asking,), name="rule-overdue", daemon=True).start()
+    asker = threading.Thread(target=_ask_loop, args=(asking,), name="rule-overdue", daemon=True)
+    asker.start()
+    _askers.append(asker)
 
 
 _open: list[int] = []  # descriptors
+_askers: list[threading.Thread] = []
 
 
 def stop() -> None:
@@ -91,3 +97,5 @@ def stop() -> None:
     for fd in _open:
         os.close(fd)
     _open.clear()
+    while _askers:
+        _askers.pop().join(ASKER_S)  # its pipe is closed

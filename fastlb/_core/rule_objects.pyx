@@ -6,6 +6,8 @@ An object lives for one call. `end` lets go of the call's memory at once, whoeve
 object; only what nobody else has is used for the next call.
 """
 
+import cython
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
@@ -62,7 +64,8 @@ cdef int32_t _pool_index(const Plan* plan, object name, str what) except -1:
         if _is_text(plan, plan_pool(plan, i).name, wanted):
             return <int32_t> i
     known = [_name(plan, plan_pool(plan, i).name) for i in range(plan.pool_count)]
-    raise wrong_value(what, f"no pool {shown(name)}{did_you_mean(str.__str__(name), known)}")
+    raise wrong_value(what, f"no pool {shown(name)}; there is {', '.join(known)}"
+                            f"{did_you_mean(str.__str__(name), known)}")
 
 
 cdef int32_t _class_index(const Plan* plan, object name, str what) except -2:
@@ -77,7 +80,8 @@ cdef int32_t _class_index(const Plan* plan, object name, str what) except -2:
         if _is_text(plan, plan_class(plan, i).name, wanted):
             return <int32_t> i
     known = [_name(plan, plan_class(plan, i).name) for i in range(plan.class_count)]
-    raise wrong_value(what, f"no persistence class {shown(name)}"
+    raise wrong_value(what, f"no persistence class {shown(name)}; there is "
+                            f"{', '.join(known) or 'none'}"
                             f"{did_you_mean(str.__str__(name), known)}")
 
 
@@ -354,6 +358,7 @@ cdef class Connection:
         self.reply_fields = self.reply_body = None
 
 
+@cython.final
 cdef class Request(Connection):
     """One request, as rules see it; see `fastlb.rules`."""
 

@@ -3,6 +3,8 @@
 
 from http import HTTPStatus
 
+import cython
+
 from cpython.object cimport PyObject
 
 from fastlb._core.rule_message cimport Message
@@ -16,6 +18,7 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject* one)
 
 
+@cython.final
 cdef class Response:
     """A node's response, as rules see it; see `fastlb.rules`."""
 

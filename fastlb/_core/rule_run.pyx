@@ -10,6 +10,8 @@ Runs, with their objects, are used again; see rule_objects for when.
 
 import asyncio
 
+import cython
+
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint32_t, uint64_t
@@ -43,7 +45,7 @@ cdef enum:
 
 cdef list _free = []
 cdef WorkerStats* _stats = NULL
-cdef object _report = None           # fastlb.rule_log.report
+cdef object _log = None              # fastlb.rule_log
 cdef object _units = None            # fastlb.units: what a size means
 
 
@@ -63,17 +65,18 @@ cdef Saved _nothing():
 
 cdef int _tell(str name, object error) except -1:
     # What goes wrong here must not become the failure of the request.
-    global _report
+    global _log
     try:
-        if _report is None:
-            from fastlb.rule_log import report
-            _report = report
-        _report(name, error)
+        if _log is None:
+            from fastlb import rule_log
+            _log = rule_log
+        _log.report(name, error)
     except Exception:
         return 0
     return 0
 
 
+@cython.final
 cdef class RuleRun:
     """One call of rules that is under way."""
 

@@ -6,6 +6,7 @@
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from fastlb._core.address cimport address_is_unset
 from fastlb._core.arena cimport Arena, arena_clear, arena_free, arena_slice
 from fastlb._core.buffer cimport Buffer, buffer_return
 from fastlb._core.connection cimport ClientConn, Exchange, Snapshot, Worker
@@ -154,7 +155,7 @@ cdef void rules_input(const Exchange* x, DecideInput* ask) noexcept nogil:
         # An empty one is set, too: this request has no key, whatever the class declares.
         ask.request.key = (arena_slice(&state.arena, state.key) if state.key.bytes
                            else slice_of("", 0))
-    if state.sets & RULE_SETS_NODE:
+    if state.sets & RULE_SETS_NODE and not address_is_unset(&state.named):
         ask.request.named = &state.named
 
 

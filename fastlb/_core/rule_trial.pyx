@@ -119,6 +119,12 @@ cdef class Trial:
             self.call.body_bytes = <uint64_t> PyBytes_GET_SIZE(body)
             self.call.body_state = RULE_BODY_READY
 
+    def forget_parsed(self):
+        """As after rule_call_own: heads are there, their parsed forms are not."""
+        free(<void*> self.call.facts.request_head)
+        free(<void*> self.call.facts.response_head)
+        self.call.facts.request_head = self.call.facts.response_head = NULL
+
     def set_response(self, bytes head, node, uint32_t connect_us, uint32_t response_us):
         """After set_request, whose method says how it is read."""
         cdef HeadLimits limits = _bounds(self.call.facts.plan)

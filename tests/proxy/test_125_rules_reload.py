@@ -198,3 +198,21 @@ def test_each_rule_is_counted() -> None:
         assert (failed["calls"], failed["errors"]) == (3, 3)
         assert (said["calls"], said["errors"]) == (3, 0)
         assert p.status()["shared"] == {"entries": 0, "entries_max": 65536, "evictions": 0}
+
+
+def test_one_plain_rule_takes_pythons_lock_once_for_a_request() -> None:
+    text = HEAD + "@rule.request\ndef say(request): request.cookies.get('a')\n"
+    with HttpNode("a") as a, ruled(text, a) as p, p.client() as client:
+
+        def taken() -> int:
+            return p.status()["workers"][0]["gil_acquisitions"]
+
+        before = taken()
+        for _ in range(50):
+            assert client.ask().node == "a"
+        assert taken() == before + 50
+        assert p.reload(changed(p.config, "virtual_servers.shop.rules", [])).returncode == 0
+        before = taken()
+        for _ in range(50):
+            assert client.ask().node == "a"
+        assert taken() == before

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import HttpNode, proxy, settings, until
+from tests.harness.proxy import Proxy
 from tests.harness.rules import ruled
 
 RULES = """
@@ -156,8 +157,19 @@ def test_who_leaves_cancels(node):
         assert p.get("/after").status == 200
 
 
+class Stuck(Proxy):
+    """Its worker cannot get back what a thread holds that does not end."""
+
+    def __init__(self, config, folder):
+        (folder / "m.py").write_text(RULES)
+        super().__init__(config, folder)
+
+    def _demand_no_leak(self, err, workers):
+        assert "rule_calls=1" in err
+
+
 def test_it_ends_although_a_rule_is_stuck(node):
-    with proxy(config(node, "m:waits", timeout="1h"), ruled(m=RULES)) as p:
+    with proxy(config(node, "m:waits", timeout="1h"), Stuck) as p:
         with p.client() as gone:
             gone.send(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n")
             until(lambda: (Path(p.folder) / "stuck").exists(), "the rule")

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fastlb import features
-
 from .matrix.methods import METHODS, Method
 from .matrix.situations import SITUATIONS
 from .matrix.stage import Situation, Stage, stage
-from .matrix.table import ABSENT, CELLS, LANDED, NEEDS_RULES, REASONS, WANTED, reason
+from .matrix.table import CELLS, REASONS, WANTED, reason
 
 BY_NAME = {method.name: method for method in METHODS}
 
@@ -43,14 +41,13 @@ def test_no_cell_is_left_out() -> None:
     told = {(method.name, one.name) for method, one in CELLS}
     declared = {
         (method.name, one.name)
-        for method in LANDED
+        for method in METHODS
         for one in SITUATIONS
         if reason(method, one) is not None
     }
-    absent = {(method.name, one.name) for method in ABSENT for one in SITUATIONS}
     assert len(told) == len(CELLS), "two cells of one name"
-    assert len(told) + len(declared) + len(absent) == len(every)
-    assert told | declared | absent == every
+    assert len(told) + len(declared) == len(every)
+    assert told | declared == every
 
 
 def test_every_type_has_a_row() -> None:
@@ -69,12 +66,6 @@ def test_every_reason_is_needed() -> None:
     for methods, situations in REASONS:
         assert any(re.fullmatch(methods, method.name) for method in METHODS), methods
         assert any(re.fullmatch(situations, one.name) for one in SITUATIONS), situations
-
-
-def test_rows_need_rules_only_while_there_are_none() -> None:
-    assert {method.name for method in ABSENT} == NEEDS_RULES
-    without_rules = any(one.what == "running rules" for one in features.UNAVAILABLE)
-    assert bool(NEEDS_RULES) == without_rules
 
 
 def test_the_table_in_the_docs_has_the_same_situations() -> None:

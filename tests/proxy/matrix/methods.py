@@ -150,6 +150,7 @@ class Method:
     listed_only: bool = False  # a node that is not in the pool is no node at all
     dated: bool = True  # fastlb enforces the age of its cookie
     files: Callable[[Path], dict[str, Any]] = lambda _folder: {}  # keys that name files
+    rules: dict[str, str] = field(default_factory=dict)  # what runs, and the text of its module
 
     @property
     def slug(self) -> str:
@@ -170,7 +171,8 @@ class Method:
     @property
     def again(self) -> tuple[str, str]:
         """Outcome of a later request, and where its session was found."""
-        found = {Kind.CACHE: "cache", Kind.COOKIE: "cookie", Kind.NAMED: "cookie"}
+        named = "rule" if self.rules else "cookie"
+        found = {Kind.CACHE: "cache", Kind.COOKIE: "cookie", Kind.NAMED: named}
         return ("hashed", "hash") if self.kind is Kind.HASH else ("hit", found[self.kind])
 
 
@@ -190,6 +192,18 @@ def asp_name(node: app.AppNode) -> str:
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ASP_NET = "abcdefghijklmnopqrstuvwxyz012345"
+
+BY_COOKIE = """
+from fastlb import rule
+
+
+@rule.request
+def by_cookie(request: rule.Request) -> None:
+    try:
+        request.persistence_node = request.cookies.get("SHOPNODE")
+    except ValueError:
+        request.log["named"] = "no node"
+"""
 
 BY_ADDRESS = [
     # The cookie is its fallback's, where it has one.
@@ -273,7 +287,11 @@ SESSION_IDS = [
     ),
 ]  # fmt: skip
 NAMED = [
-    Method("named", Kind.NAMED, {"type": "named"}),
+    Method(
+        "named", Kind.NAMED, {"type": "named"}, ByApplicationCookie("SHOPNODE"),
+        app.sets_cookie(lambda _: "SHOPNODE", lambda node: node.address, "SHOPNODE"),
+        needs_key=True, rules={"naming:by_cookie": BY_COOKIE},
+    ),
     Method(
         "x-zeus", Kind.NAMED, {"type": "x-zeus"}, ByApplicationCookie("X-Zeus-Backend"),
         app.sets_cookie(

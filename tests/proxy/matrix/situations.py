@@ -230,14 +230,15 @@ def removed(slot: Slot) -> None:
 
 
 def removed_and_kept(slot: Slot) -> None:
-    """With a failure mode and a map that is kept, the session waits for its node."""
+    """With a failure mode and a map that is kept, or a rule that insists, the session waits for
+    its node."""
     a, b, c = slot.nodes.values()
     crowd = slot.crowd()
     user = crowd.pop("b")
     kept_jar = dict(user.jar)
     slot.nodes_are(c, a)
     answer = user.visit()
-    if slot.method.remembers and not slot.method.listed_only:
+    if slot.method.kind is not Kind.HASH and not slot.method.listed_only:
         assert (answer.status, answer.outcome, answer.ours) == (503, "node-removed", [])
     else:
         assert (answer.status, answer.node != "b") == (200, True), answer

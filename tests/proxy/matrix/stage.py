@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fastlb.control_socket import ask
-from tests.harness import ANY_PORT, Client, Proxy, proxy, until
+from tests.harness import ANY_PORT, Client, proxy, until
+from tests.harness.rules import ruled
 from tests.harness.settings import Config, toml
 
 from .application import AppNode
@@ -73,7 +74,7 @@ class Slot:
         name = self.name + suffix
         config["virtual_servers"][name] = {
             "listen": [ANY_PORT], "protocol": "http", "pool": name,
-            "decision_header": ["127.0.0.0/8"], **server,
+            "decision_header": ["127.0.0.0/8"], "rules": list(self.method.rules), **server,
         }  # fmt: skip
         config["pools"][name] = {
             "nodes": list(self.nodes.values()) if nodes is None else nodes,
@@ -186,7 +187,8 @@ def stage(
     with made.open:
         for slot in made.slots.values():
             slot.configure(made.config)
-        with proxy(made.config, Proxy) as made.proxy:
+        modules = {rule.partition(":")[0]: text for rule, text in method.rules.items()}
+        with proxy(made.config, ruled(**modules)) as made.proxy:
             for slot in made.slots.values():
                 slot.situation.early(slot)
             yield made

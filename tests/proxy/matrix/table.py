@@ -8,10 +8,6 @@ from .stage import Situation
 
 Cell = tuple[Method, Situation]
 
-# Rows that cannot be told yet, because only a rule can name a node. Their decisions are
-# tested in tests/core.
-NEEDS_RULES = {"named"}
-
 # What must be shown of every method, each as a pattern of the situations that show it.
 WANTED = {
     "first request": "first request",
@@ -40,11 +36,13 @@ NOTHING_STORED = "fastlb stores nothing for it"
 
 # (pattern of methods, pattern of situations) → why there is nothing to tell.
 REASONS = {
-    ("transparent|cookie-insert.*|cookie|x-zeus|hash.*", "cache full"): NOTHING_STORED,
-    ("x-zeus|hash.*", "map expired"): NOTHING_STORED,
+    ("transparent|cookie-insert.*|cookie|x-zeus|named|hash.*", "cache full"): NOTHING_STORED,
+    ("x-zeus|named|hash.*", "map expired"): NOTHING_STORED,
     ("ip|hash, source", "cookie tampered"): "the key is the connection's own address",
-    ("x-zeus|hash.*", "cookie of another class"): "neither its key nor its node is of a class",
-    ("x-zeus", "cookie of another installation"): "the cookie is the application's",
+    ("x-zeus|named|hash.*", "cookie of another class"): (
+        "neither its key nor its node is of a class"
+    ),
+    ("x-zeus|named", "cookie of another installation"): "the cookie is the application's",
     ("hash, source", "fallback found"): "every client has an address: it always has a node",
     ("hash.*", "two pools with one class"): (
         "there is no map that pools could share: each pool's own nodes are hashed"
@@ -60,11 +58,9 @@ def reason(method: Method, situation: Situation) -> str | None:
     return None
 
 
-LANDED = [method for method in METHODS if method.name not in NEEDS_RULES]
-ABSENT = [method for method in METHODS if method not in LANDED]
 CELLS: list[Cell] = [
     (method, situation)
-    for method in LANDED
+    for method in METHODS
     for situation in SITUATIONS
     if reason(method, situation) is None
 ]
