@@ -46,6 +46,9 @@ cdef extern from *:
     int rule_queue_descriptor() noexcept nogil
     int sched_yield() noexcept nogil
 
+cdef enum:
+    BACK_PER_TURN = 16
+
 ctypedef struct Queue:
     RuleCall* first
     RuleCall* last
@@ -166,7 +169,7 @@ cdef void _drain(Worker* w) noexcept nogil:
     cdef RuleCall* call
     cdef uint32_t left
     _lock_and_hear(&_back)
-    left = _back.count
+    left = min(_back.count, BACK_PER_TURN)
     rule_queue_unlock()
     while left:
         left -= 1
@@ -174,7 +177,8 @@ cdef void _drain(Worker* w) noexcept nogil:
         if call == NULL:
             break
         _on_call(w, call)
-    # What came meanwhile may have to wait for the others of this turn, but not for ever.
+    # The others wait for the next turn: a thousand rules that slept as long end at one time, and
+    # who has no rule would wait for all of their answers.
     rule_queue_lock()
     _unlock_and_wake(&_back)
 
