@@ -528,9 +528,13 @@ def verdicts(results: Results) -> list[tuple[str, bool]]:
         what = f"CPU that a plain request rule adds ≤ {AIM_US:g} µs"
         found.append(_verdict(what, results.added(plain), AIM_US))
     if WAITING in results.latency:
-        what = f"p99 beside {PARKED:,} parked requests ≤ {AIM_P99:g} × alone"
-        found.append(_verdict(what, results.p99_ratio(WAITING), AIM_P99))
+        found.append(p99_verdict(results))
     return found
+
+
+def p99_verdict(results: Results) -> tuple[str, bool]:
+    what = f"p99 beside {PARKED:,} parked requests ≤ {AIM_P99:g} × alone"
+    return _verdict(what, results.p99_ratio(WAITING), AIM_P99)
 
 
 def _lines(results: Results) -> list[str]:

@@ -367,3 +367,28 @@ def test_fields_of_the_log_in_both_formats(a: HttpNode) -> None:
         file = p.folder / "access.log"
         until(lambda: file.read_text().endswith("\n"), "the line is written")
         assert file.read_text().endswith('" "-" n="2" k="true" user="b, c: d"\n')
+
+
+# --- keys that responses teach ------------------------------------------------------------
+
+
+def test_a_response_rule_teaches_the_key_of_a_session(a: HttpNode, b: HttpNode) -> None:
+    """The classic of universal persistence: nodes name sessions, requests come back with them."""
+    text = (
+        f"{IMPORT}@rule.request\ndef ask(request):\n"
+        "    request.persistence_key = request.cookies.get('SID')\n"
+        "@rule.response\ndef learn(request, response):\n"
+        "    if 'SID' in response.cookies:\n"
+        "        request.persistence_key = response.cookies['SID'].value\n"
+    )
+    a.extra, b.extra = (("Set-Cookie", "SID=of-a"),), (("Set-Cookie", "SID=of-b"),)
+    config = settings(a, b, persistence={"type": "universal"})
+    with proxy(rules(config, "ask", "learn"), ruled(my=text)) as p:
+        for _ in range(2):
+            with p.client() as client:
+                client.ask("/first")
+        for node in ("a", "b", "b", "a", "a"):
+            with p.client() as client:
+                answer = client.ask("/again", ("Cookie", f"SID=of-{node}"))
+            assert answer.json()["node"] == node
+        assert [line["outcome"] for line in p.log(7)[2:]] == ["hit"] * 5
