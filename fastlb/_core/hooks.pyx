@@ -2,6 +2,8 @@
 # merely does not hold the GIL. `with gil` takes it back and gives it up again. Signals are none
 # of its affair: the worker reads them from a descriptor.
 
+import importlib
+
 from cpython.buffer cimport PyBUF_READ
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport PyObject, Py_XDECREF
@@ -195,7 +197,7 @@ cdef RuleTable* _rules_build(const Plan* plan) except? NULL:
     global _ruled
     cdef RuleTable* table = NULL
     try:
-        from fastlb._core import rule_run  # noqa: F401  # which tells what runs rules
+        importlib.import_module("fastlb._core.rule_run")     # it tells what runs rules
         table = rule_table_build(plan)
         _ruled += 1
         _begin_threads(plan, table)

@@ -6,9 +6,7 @@
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from fastlb._core.arena cimport arena_room, arena_slice
-from fastlb._core.connection cimport (
-    STREAM_ERROR, STREAM_HUP, ClientConn, Exchange, Worker,
-)
+from fastlb._core.connection cimport STREAM_ERROR, STREAM_HUP, Exchange, Worker
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.edit cimport edit_bytes, edit_copy
 from fastlb._core.exchange_end cimport (
