@@ -28,6 +28,7 @@ from fastlb.rule_watch import RuleOverdue, late
 STOP_S = 1.0  # that the worker waits for the thread at its end
 RULES_END_S = 0.5  # of them, for rules that were cancelled
 SWITCH_S = 0.001  # how long one thread keeps the GIL when the other one wants it
+NICER = 10  # than the worker's own thread, which serves all those without such rules
 RESTART_S = 0.05  # before a loop that fails at once is tried again
 
 
@@ -196,6 +197,9 @@ class RuleLoop:
         return task
 
     def _main(self) -> None:
+        with contextlib.suppress(OSError):
+            nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice + NICER)
         rule_watchdog.watch_loop()
         try:
             while not self._stopping:

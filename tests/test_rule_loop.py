@@ -136,6 +136,17 @@ async def wrong(run: CallRun) -> None:
     raise ValueError("as it is")
 
 
+def test_the_thread_gives_way_to_the_one_that_serves(loop: RuleLoop, calls: Calls) -> None:
+    found: list[int] = []
+
+    async def look(run: CallRun) -> None:
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    calls.put(CallRun(look)).wait()
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert found == [min(19, own + rule_loop.NICER)]
+
+
 def test_rules_of_a_call_run_in_their_order(loop: RuleLoop, calls: Calls) -> None:
     run = calls.put(CallRun(fine, wrong, fine))
     assert run.wait() == [

@@ -169,7 +169,7 @@ cdef void _drain(Worker* w) noexcept nogil:
     cdef RuleCall* call
     cdef uint32_t left
     _lock_and_hear(&_back)
-    left = min(_back.count, BACK_PER_TURN)
+    left = min(_back.count, <uint32_t> BACK_PER_TURN)
     rule_queue_unlock()
     while left:
         left -= 1
