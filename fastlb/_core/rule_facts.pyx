@@ -43,6 +43,8 @@ cdef void _tls(Worker* w, Exchange* x, RuleFacts* facts) noexcept nogil:
     facts.sni = slice_of(t.sni, t.sni_bytes)
     if t.subject != NULL:
         facts.subject = slice_of(t.subject, t.subject_bytes)
+    if t.certificate != NULL:
+        facts.certificate = slice_of(t.certificate, t.certificate_bytes)
     # fastlb agrees on one protocol only.
     tls.SSL_get0_alpn_selected(t.ssl, &agreed, &count)
     if count == 8:

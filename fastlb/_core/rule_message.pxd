@@ -71,6 +71,7 @@ cdef class Message:
     cdef Slice target_text(self) except *
     cdef int set_target(self, TargetParts* parts) except -1
     cdef bytes first_line(self)
+    cdef list kept(self)
     cdef bytes join(self)
     cdef void bounds(self, HeadLimits* limits) noexcept
     # The head with all edits, parsed again under the plan's limits: a ValueError if it is none.
