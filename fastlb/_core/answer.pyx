@@ -77,7 +77,8 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
     cdef int64_t got
     if x.down.head != NULL and not _flush_interim(w, x):
         return False
-    while x.stage < STAGE_RESPONSE_RULES and x.down.head == NULL and n.stream.ready & STREAM_READABLE:
+    while (x.stage < STAGE_RESPONSE_RULES and x.down.head == NULL
+            and n.stream.ready & STREAM_READABLE):
         if not _room_for_head(w, x):
             if x.down.data == NULL:
                 return exchange_reply(w, x, 503, CAUSE_NO_BUFFER)

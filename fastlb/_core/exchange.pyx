@@ -25,8 +25,8 @@ from fastlb._core.decision cimport ACTION_CLOSE, ACTION_FORWARD, ACTION_REDIRECT
 from fastlb._core.exchange_end cimport exchange_abort, exchange_reply, exchange_uncount_load
 from fastlb._core.forwarded cimport forwarded_client
 from fastlb._core.head cimport (
-    BODY_NONE, Head, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT,
-    METHOD_TRACE, head_persists,
+    BODY_NONE, Head, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS,
+    METHOD_PUT, METHOD_TRACE, head_persists,
 )
 from fastlb._core.outcome cimport (
     CAUSE_BAD_REQUEST, CAUSE_BAD_REQUEST_BODY, CAUSE_BODY_TIMEOUT, CAUSE_BODY_TOO_LARGE,

@@ -195,7 +195,8 @@ cdef RuleTable* _rules_build(const Plan* plan) except? NULL:
     global _ruled
     cdef RuleTable* table = NULL
     try:
-        from fastlb._core import rule_run  # noqa: F401  # which tells what runs rules
+        from importlib import import_module
+        import_module("fastlb._core.rule_run")  # which tells what runs rules
         table = rule_table_build(plan)
         _ruled += 1
         _begin_threads(plan, table)

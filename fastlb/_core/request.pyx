@@ -26,8 +26,9 @@ from fastlb._core.edit cimport (
 from fastlb._core.forwarded cimport forwarded_trusts
 from fastlb._core.head cimport (
     FIELD_EXPECT, FIELD_HOP, FIELD_HOST, FIELD_REFERER, FIELD_UPGRADE, FIELD_USER_AGENT,
-    FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_PROTO, HEAD_EXPECT_CONTINUE, HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field, Head, HeadLimits,
-    head_next, head_reset, request_head_parse,
+    FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_PROTO, HEAD_EXPECT_CONTINUE, HEAD_HAS_COOKIE,
+    HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field, Head, HeadLimits, head_next, head_reset,
+    request_head_parse,
 )
 from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX
 from fastlb._core.plan cimport (

@@ -5,7 +5,6 @@ from libc.string cimport memset
 
 from fastlb._core.arena cimport arena_slice
 from fastlb._core.attempt cimport attempt_local_address
-from fastlb._core.buffer cimport buffer_pending
 from fastlb._core.connection cimport Exchange, TlsStream, Worker
 from fastlb._core.decision cimport decision_node
 from fastlb._core.plan cimport plan_pool
