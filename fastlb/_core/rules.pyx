@@ -22,8 +22,8 @@ from fastlb._core.request cimport request_choose_pool, request_reload
 from fastlb._core.rule_body cimport rule_body_begin, rule_body_run
 from fastlb._core.rule_call cimport (
     RULE_ANSWERS, RULE_CLOSES, RULE_CONNECTION, RULE_FAILS, RULE_GOES_ON, RULE_REQUEST,
-    RULE_RESPONSE, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_POOL, RULE_WANTS_BODY, RuleCall, RuleList,
-    RuleState, rule_call_own, rule_list,
+    RULE_RESPONSE, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_POOL, RULE_WANTS_BODY, RuleCall,
+    RuleList, RuleState, rule_call_own, rule_list,
 )
 from fastlb._core.rule_apply cimport (
     rule_apply, rule_inherit, rule_remember,
