@@ -290,7 +290,8 @@ cdef class Message:
             if type(item) is tuple:
                 lines.append(item)
             elif line.id == FIELD_CONNECTION:
-                options = [one.strip(b" \t") for one in line.value.at[:line.value.bytes].split(b",")]
+                options = line.value.at[:line.value.bytes].split(b",")
+                options = [one.strip(b" \t") for one in options]
                 left = [one for one in options if (<bytes> one).lower() not in made]
                 if len(left) == len(options):
                     lines.append(item)
