@@ -172,8 +172,10 @@ def test_what_a_passed_handshake_shows() -> None:
 
 def at_node(part: str) -> Callable[[HttpNode, Message, dict[str, Any]], object]:
     def found(node: HttpNode, answer: Message, line: dict[str, Any]) -> object:
-        seen = node.requests[-1]
-        return seen.start.decode() if part == "" else (seen.get(part) or b"").decode()
+        seen = answer.json()
+        if part == "":
+            return f"{seen['method']} {seen['target']} HTTP/1.1"
+        return next((value for name, value in seen["fields"] if name == part), "")
 
     return found
 
