@@ -199,6 +199,19 @@ cdef class Message:
                 return i
         return -1
 
+    cdef bint makes(self, Slice name) except -1:
+        cdef Py_ssize_t i
+        if self.lines is None:
+            return False
+        i = self.find(0, name)
+        if i < 0:
+            return False
+        while i >= 0:
+            if type(self.lines[i]) is not tuple:
+                return False
+            i = self.find(i + 1, name)
+        return True
+
     # --- edits ----------------------------------------------------------------------------
 
     cdef int open(self) except -1:
@@ -290,8 +303,13 @@ cdef class Message:
             if type(item) is tuple:
                 lines.append(item)
             elif line.id == FIELD_CONNECTION:
+<<<<<<< HEAD
                 options = line.value.at[:line.value.bytes].split(b",")
                 options = [one.strip(b" \t") for one in options]
+=======
+                listed = line.value.at[:line.value.bytes]
+                options = [one.strip(b" \t") for one in listed.split(b",")]
+>>>>>>> enemy
                 left = [one for one in options if (<bytes> one).lower() not in made]
                 if len(left) == len(options):
                     lines.append(item)

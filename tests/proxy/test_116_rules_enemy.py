@@ -58,3 +58,23 @@ def test_a_client_cannot_list_away_what_a_rule_sets(
     assert (seen.get("X-Forwarded-For") or b"").startswith(b"192.0.2.1, ")
     assert seen.get("Connection") == left
     assert seen.get("X-Gone") is None
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_rule_says_by_which_protocol_the_client_came(a: HttpNode, kind: str) -> None:
+    """fastlb's own word takes the place of an unknown client's, not of a rule's."""
+    text = request_rule(
+        "how = request.headers['X-How']",
+        "if how == 'set': request.headers['X-Forwarded-Proto'] = 'https'",
+        "if how == 'add': request.headers.add('X-Forwarded-Proto', 'https')",
+        "if how == 'fail': request.headers['X-Forwarded-Proto'] = 'https'; raise ValueError",
+        kind=kind,
+    ) + request_rule("request.headers['X-Next'] = '1'", name="after").removeprefix(IMPORT)
+    with proxy(rules(settings(a), "route", "after"), ruled(my=text)) as p, p.client() as client:
+        for how in ("set", "add", "fail", "none", "set"):
+            client.ask("/", ("X-How", how), ("X-Forwarded-Proto", "gopher"))
+    seen = [(one.get("X-How"), one.all("X-Forwarded-Proto")) for one in a.requests]
+    assert seen == [
+        (b"set", [b"https"]), (b"add", [b"http"]), (b"fail", [b"http"]), (b"none", [b"http"]),
+        (b"set", [b"https"]),
+    ]  # fmt: skip

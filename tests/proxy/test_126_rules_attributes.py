@@ -65,7 +65,7 @@ def attributes(of: type) -> set[str]:
     return {
         name
         for name in dir(of)
-        if not name.startswith("_") and not callable(getattr(of, name)) or name in of.__dict__
+        if (not name.startswith("_") and not callable(getattr(of, name))) or name in of.__dict__
         if not name.startswith("_") and name not in {"respond", "redirect", "close", "body"}
     }
 
