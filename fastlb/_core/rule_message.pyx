@@ -303,13 +303,8 @@ cdef class Message:
             if type(item) is tuple:
                 lines.append(item)
             elif line.id == FIELD_CONNECTION:
-<<<<<<< HEAD
-                options = line.value.at[:line.value.bytes].split(b",")
-                options = [one.strip(b" \t") for one in options]
-=======
                 listed = line.value.at[:line.value.bytes]
                 options = [one.strip(b" \t") for one in listed.split(b",")]
->>>>>>> enemy
                 left = [one for one in options if (<bytes> one).lower() not in made]
                 if len(left) == len(options):
                     lines.append(item)
