@@ -65,7 +65,6 @@ def attributes(of: type) -> set[str]:
     return {
         name
         for name in dir(of)
-        if (not name.startswith("_") and not callable(getattr(of, name))) or name in of.__dict__
         if not name.startswith("_") and name not in {"respond", "redirect", "close", "body"}
     }
 
@@ -184,6 +183,10 @@ def in_log(name: str) -> Callable[[HttpNode, Message, dict[str, Any]], object]:
     return lambda node, answer, line: line.get(name)
 
 
+def logged(name: str) -> Callable[[HttpNode, Message, dict[str, Any]], object]:
+    return lambda node, answer, line: line["log"][name]
+
+
 def at_client(part: str) -> Callable[[HttpNode, Message, dict[str, Any]], object]:
     def found(node: HttpNode, answer: Message, line: dict[str, Any]) -> object:
         return answer.start.decode() if part == "" else [v.decode() for v in answer.all(part)]
@@ -197,7 +200,7 @@ REQUEST_CHANGES = {
     "persistence": ("request.persistence = 'named'", in_log("class"), "named"),
     "no persistence": ("request.persistence = None", in_log("class"), None),
     "persistence_key": ("request.persistence_key = 'k'", in_log("found_in"), "cache"),
-    "log": ("request.log['user'] = 'anna'", in_log("log"), {"user": "anna"}),
+    "log": ("request.log['user'] = 'anna'", logged("user"), "anna"),
     "method": ("request.method = 'PUT'", at_node(""), "PUT /a%20b?x=1&y HTTP/1.1"),
     "target": ("request.target = '/c?d'", at_node(""), "GET /c?d HTTP/1.1"),
     "path": ("request.path = '/ä ?'", at_node(""), "GET /%C3%A4%20%3F?x=1&y HTTP/1.1"),
@@ -230,7 +233,7 @@ RESPONSE_CHANGES = {
         "response.cookies.set('new', '1')", lambda *a: at_client("Set-Cookie")(*a)[1][:5], "new=1",
     ),
     "del": ("del response.cookies['left']", at_client("Set-Cookie"), []),
-    "log": ("request.log['status'] = response.status", in_log("log"), {"status": 200}),
+    "log": ("request.log['status'] = response.status", logged("status"), 200),
     "respond": ("request.respond(503, 'x')", in_log("cause"), "rule-answered"),
     "redirect": ("request.redirect('/x')", at_client("Location"), ["/x"]),
 }  # fmt: skip
@@ -246,6 +249,7 @@ def changing():
         arguments = "request" if kind == "request" else "request, response"
         lines += [f"@rule.{kind}", f"def {kind}({arguments}):"]
         lines += ["    wanted = request.headers.get('X-Change')"]
+        lines += ["    request.log['mark'] = request.headers['X-Mark']"]
         for of, name, line, *_ in CHANGES:
             if of == kind:
                 lines += [f"    if wanted == {f'{kind} {name}'!r}:", f"        {line}"]
@@ -268,6 +272,7 @@ def changing():
 def test_what_can_be_changed(changing, kind, name, change, where, expected) -> None:
     p, node = changing
     fields = [("X-Change", f"{kind} {name}"), ("X-A", "1"), ("Cookie", "id=abc; other=1")]
+    fields += [("X-Mark", f"{kind} {name}")]
     with p.client() as client:
         for _ in range(2):  # the second one meets what the first has taught
             before = len(p.log_lines())
