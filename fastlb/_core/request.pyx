@@ -51,9 +51,9 @@ cdef void request_reload(Worker* w, Exchange* x) noexcept nogil:
     if w.request_of == x:
         return
     # It was accepted once: the bounds are those of the array, not of a newer configuration.
-    limits.request_line_bytes = x.head_end
+    limits.request_line_bytes = x.head_end - x.head_start
     limits.field_bytes = 0
-    limits.head_bytes = x.head_end
+    limits.head_bytes = x.head_end - x.head_start
     limits.field_count = plan.limits.field_count
     head_reset(&w.request)
     parsed = request_head_parse(&w.request, request_head_at(x), x.head_end - x.head_start, &limits)
