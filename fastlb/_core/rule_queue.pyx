@@ -110,11 +110,12 @@ cdef int rule_queue_fd() noexcept nogil:
 
 # --- the worker's side --------------------------------------------------------------------
 
-cdef RuleCall* _next_back() noexcept nogil:
+cdef RuleCall* _next_back(uint8_t* message) noexcept nogil:
     cdef RuleCall* call
     rule_queue_lock()
     call = _back.first
     if call != NULL:
+        message[0] = call.message
         _unlink(&_back, call)
     rule_queue_unlock()
     return call
@@ -124,16 +125,17 @@ cdef void _drain(Worker* w) noexcept nogil:
     # One by one: what is done for a call may tell others, which moves them between the queues.
     cdef RuleCall* call
     cdef uint32_t left
+    cdef uint8_t message
     rule_queue_lock()
     _heard(&_back)
     left = _back.count
     rule_queue_unlock()
     while left:
         left -= 1
-        call = _next_back()
+        call = _next_back(&message)
         if call == NULL:
             break
-        _on_call(w, call)
+        _on_call(w, call, message)
     # What came meanwhile may have to wait for the others of this turn, but not for ever.
     rule_queue_lock()
     _wake(&_back)
@@ -163,16 +165,15 @@ cdef bint rule_queue_open(Worker* w, RuleCallBack on_call) noexcept nogil:
 
 cdef void rule_queue_close(Worker* w) noexcept nogil:
     cdef RuleCall* call
-    if w.rules.on_events == NULL:
-        return
-    call = _next_back()
+    cdef uint8_t message
+    call = _next_back(&message) if w.rules.on_events != NULL else NULL
     while call != NULL:
-        _on_call(w, call)
-        call = _next_back()
+        _on_call(w, call, message)
+        call = _next_back(&message)
     w.rules.on_events = NULL
     w.rules.fd = -1
     _close(&_back)                   # which takes it out of the epoll, too
-    _close(&_out)
+    _close(&_out)                    # the event loop may have opened it, and never got a call
 
 
 cdef void rule_queue_put(RuleCall* call) noexcept nogil:
@@ -215,6 +216,8 @@ cdef void rule_queue_give(RuleCall* call, uint8_t message) noexcept nogil:
     rule_queue_lock()
     if call.queued == RULE_QUEUED_OUT and message == RULE_DONE:
         _unlink(&_out, call)
+    if call.queued == RULE_QUEUED_BACK and message == RULE_DONE:
+        call.message = message       # instead of a wish, which nobody has any more
     if call.queued == RULE_QUEUED_NOWHERE:
         call.message = message
         _link(&_back, call, RULE_QUEUED_BACK)
