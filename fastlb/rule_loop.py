@@ -18,7 +18,7 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 from fastlb import rule_log
@@ -49,7 +49,7 @@ class Run(Protocol):
     def finish(self) -> None: ...
 
 
-Take = Callable[[], Iterable[Run]]
+Take = Callable[[], list[Run]]  # what was dealt with is taken out
 
 
 class _Selector(selectors.DefaultSelector):
@@ -230,15 +230,19 @@ class RuleLoop:
         self._loop = self._new_loop()
 
     def _on_calls(self) -> None:
-        for run in self._take():
+        runs = self._take()
+        while runs:
+            run = runs[0]
             call = self._calls.get(run)
             if call is None:
                 call = self._calls[run] = _Call(run, self._forget)
-                call.start(self._loop)
             else:
                 run.told()
+            if call.task is None:
+                call.start(self._loop)
             if run.ended_early:
                 call.cancel()
+            del runs[0]
 
     def _forget(self, run: Run) -> None:
         self._calls.pop(run, None)
