@@ -192,7 +192,10 @@ def test_more_than_may_wait(a: HttpNode, on_error: str) -> None:
         with p.client() as one:
             one.ask("/3", ("X-Gate", "go"))
     targets = [one.target for one in a.requests]
-    assert targets == ([b"/2"] if on_error == "continue" else []) + [b"/1-done"] * 3 + [b"/3-done"]
+    # Connection by connection, whichever of them were used again.
+    assert sorted(targets) == [b"/1-done"] * 3 + ([b"/2"] if on_error == "continue" else []) + [
+        b"/3-done"
+    ]
 
 
 def test_a_reload_while_it_waits(a: HttpNode) -> None:
