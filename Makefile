@@ -34,6 +34,7 @@ test-deep: $(TOOLS) build debug sanitize ## sanitizers and long searches (half a
 bench: build ## measure beside HAProxy, nginx and Envoy; renews docs/performance.*
 	@ci/install-bench-peers
 	@$(PYTHON) -m benchmarks --markdown docs/performance.md --svg docs/performance.svg $(ARGS)
+	@$(PYTHON) -m benchmarks.rules --instructions --markdown docs/performance.md
 
 bench-tls: build ## the same for TLS and TCP, with all aims at the end
 	@ci/install-bench-peers

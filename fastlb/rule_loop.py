@@ -28,6 +28,7 @@ from fastlb.rule_watch import RuleOverdue, late
 STOP_S = 1.0  # that the worker waits for the thread at its end
 RULES_END_S = 0.5  # of them, for rules that were cancelled
 SWITCH_S = 0.001  # how long one thread keeps the GIL when the other one wants it
+NICER = 10  # than the worker's own thread, which serves all those without such rules
 RESTART_S = 0.05  # before a loop that fails at once is tried again
 
 
@@ -151,9 +152,10 @@ class _Call:
 class RuleLoop:
     """The thread and its loop. `take` gives calls that came, and those that were told something."""
 
-    def __init__(self, take: Take, fd: int) -> None:
+    def __init__(self, take: Take, fd: int, *, nicer: bool = False) -> None:
         self._take = take
         self._fd = fd
+        self._nicer = nicer  # gives way to the worker's own thread
         self._calls: dict[Run, _Call] = {}
         self._tasks: set[asyncio.Task[Any]] = set()  # a loop itself keeps none
         self._stopping = False
@@ -196,6 +198,10 @@ class RuleLoop:
         return task
 
     def _main(self) -> None:
+        if self._nicer:
+            with contextlib.suppress(OSError):
+                nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice + NICER)
         rule_watchdog.watch_loop()
         try:
             while not self._stopping:
@@ -293,7 +299,9 @@ def ensure(*, plain: bool) -> None:
     if _one is None or not _one.is_alive:
         from fastlb._core.rule_run import take
 
-        _one = RuleLoop(take, rule_queue.fd())
+        # With plain rules the worker's thread may wait for the GIL while this one has it: on a
+        # busy machine a thread that gives way to everybody would keep it for long.
+        _one = RuleLoop(take, rule_queue.fd(), nicer=not plain)
         _one.start()
 
 

@@ -10,6 +10,8 @@ class RuleError(Exception):
         ├── RuleEnded       an object was used after the rule that got it had ended
         ├── RuleTimeout     the rule took longer than `[rules] timeout`
         └── BodyTooLarge    a request's body is longer than the rule said
+
+    Wrong values are a TypeError or ValueError, as everywhere.
     """
 
 

@@ -304,6 +304,15 @@ def reasons() -> str:
     return ", ".join(dict.fromkeys(found)) or "the library does not say why"
 
 
+def peer_certificate(ssl: int) -> bytes:
+    """The peer's certificate on the SSL at this address, DER; empty when it showed none."""
+    found = lib.SSL_get_peer_certificate(ffi.cast("SSL *", ssl))
+    if found == ffi.NULL:
+        return b""
+    certificate = crypto.X509._from_raw_x509_ptr(found)
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+
 def peer_subject(ssl: int) -> bytes:
     """The subject of the peer's certificate on the SSL at this address (RFC 4514); empty when it
     showed none."""

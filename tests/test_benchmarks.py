@@ -23,6 +23,7 @@ from benchmarks import (
     proc,
     report,
     rotation,
+    rules,
     secure,
     session_cache,
 )
@@ -442,3 +443,46 @@ def test_the_curve_of_session_caches_runs(
     assert "aim 1,000,000 maps in 100 MiB: 69.1 MiB, met" in shown
     assert re.search(r"^4,096 +156,909 +0\.0 % +0\.0 % +0\.0 % +0\.0 %$", shown, re.MULTILINE)
     assert "| 4,096 |" in page.read_text()
+
+
+# ---- what rules cost ----
+
+
+def rule_costs(**cpu_us: list[float]) -> rules.Results:
+    names = {name.replace("_", "-"): figures for name, figures in cpu_us.items()}
+    return rules.Results(cpu_us=names, requests_s={name: [1.0] for name in names})
+
+
+@pytest.mark.parametrize(("request_us", "said"), [([12.5, 13.0], "met"), ([14.0, 14.5], "MISSED")])
+def test_what_a_rule_adds_is_that_of_one_round(request_us: list[float], said: str) -> None:
+    found = rule_costs(fastlb_no_rule=[10.0, 10.5], fastlb_request=request_us)
+    shown = rules.text(rules.LINES[:4], found)
+    added = request_us[0] - 10
+    assert re.search(rf"request +\S+ +\+{added:.2f} ", shown)
+    assert f"adds ≤ 3 µs: {added:.2f} ({added:.2f} to {added:.2f}), {said}" in shown
+
+
+def test_the_others_p99_is_divided_by_that_of_its_own_round() -> None:
+    alone = [{"p50_us": 1.0, "p99_us": p99, "p999_us": 9.0} for p99 in (100.0, 200.0)]
+    parked = [{"p50_us": 1.0, "p99_us": p99, "p999_us": 9.0} for p99 in (110.0, 220.0)]
+    found = rules.Results(latency={rules.ALONE: alone, rules.WAITING: parked})
+    assert rules.p99_verdict(found) == ("aim p99 beside 1,000 parked requests ≤ 1.2 × alone: "
+                                        "1.10 (1.10 to 1.10), met", True)  # fmt: skip
+
+
+def test_errors_of_rules_are_wrong() -> None:
+    found = rule_costs(fastlb_no_rule=[10.0])
+    found.errors = {"fastlb-async": 2, "parked": 0}
+    assert found.wrong() == ["fastlb-async: 2 errors"]
+
+
+def test_rules_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- rules -->\n<!-- end of rules -->\nz\n")
+    arguments = ["--rounds", "1", "--requests", "64", "--latency-rounds", "1", "--seconds", "0.1"]
+    assert rules.main([*arguments, "--markdown", str(page)]) == 0
+    shown = capsys.readouterr().out
+    for line in rules.LINES:
+        assert re.search(rf"^{line.proxy} +{line.name} +\d+\.\d\d ", shown, re.MULTILINE)
+    assert re.search(r"^1,000 parked in a rule +\d+ +\d+ ", shown, re.MULTILINE)
+    assert "| fastlb | request |" in page.read_text()

@@ -50,6 +50,25 @@ def test_the_table_of_modules_has_every_module_of_the_core() -> None:
     assert [name for name in named if not any(fnmatch(one, name) for one in modules)] == []
 
 
+def test_modules_of_the_core_use_only_layers_above_their_own() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    table = text.partition("## Modules of the core")[2].partition("\n\nCalls go down")[0]
+    layers = [re.findall(r"`([a-z0-9_*]+)`", row) for row in table.splitlines()]
+
+    def layer(module: str) -> int:
+        return next(i for i, row in enumerate(layers) if any(fnmatch(module, n) for n in row))
+
+    sources = [path for kind in ("*.pyx", "*.pxd") for path in (ROOT / "fastlb/_core").glob(kind)]
+    uses = {
+        (path.stem, used)
+        for path in sources
+        if not path.stem.startswith("_testing_")
+        for used in re.findall(r"^from fastlb\._core\.(\w+) cimport", path.read_text(), re.M)
+    }
+    assert len(uses) > 300
+    assert {user for user, used in uses if layer(used) > layer(user)} == {"hooks"}
+
+
 @pytest.mark.parametrize(
     ("title", "names"), [("Outcomes", outcome_names()), ("Causes", cause_names()[1:])]
 )

@@ -136,6 +136,22 @@ async def wrong(run: CallRun) -> None:
     raise ValueError("as it is")
 
 
+@pytest.mark.parametrize("nicer", [False, True])
+def test_the_thread_gives_way_to_the_one_that_serves(calls: Calls, nicer: bool) -> None:
+    """Where that one never waits for it."""
+    found: list[int] = []
+
+    async def look(run: CallRun) -> None:
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    made = RuleLoop(calls.take, calls.fd, nicer=nicer)
+    made.start()
+    calls.put(CallRun(look)).wait()
+    assert made.stop(WAIT_S)
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert found == [min(19, own + rule_loop.NICER * nicer)]
+
+
 def test_rules_of_a_call_run_in_their_order(loop: RuleLoop, calls: Calls) -> None:
     run = calls.put(CallRun(fine, wrong, fine))
     assert run.wait() == [

@@ -14,7 +14,7 @@ connection string in NODES_DB.
 import os
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from fastlb import rule
 from look_up import LookUp
@@ -39,6 +39,8 @@ async def read_home(user: str) -> str | None:
 async def ask(user: str) -> str | None:
     try:
         return await read_home(user)
+    except PoolTimeout:  # nobody answers: no use in asking again at once
+        raise
     except psycopg.OperationalError:  # the server was restarted: the pool has others, or makes them
         await pool.check()
         return await read_home(user)

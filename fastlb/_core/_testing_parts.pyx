@@ -12,7 +12,7 @@ from fastlb._core.address cimport (
 )
 from fastlb._core.buffer cimport (
     Buffer, BufferPool, buffer_borrow, buffer_pending, buffer_pool_free, buffer_pool_init,
-    buffer_return, buffer_room, buffer_shrink,
+    buffer_borrow_bytes, buffer_return, buffer_room, buffer_shrink,
 )
 from fastlb._core.outcome cimport (
     CAUSES, FOUND_INS, OUTCOMES, cause_name, found_in_name, outcome_name,
@@ -156,6 +156,15 @@ cdef class Pool:
         memcpy(buffer.data + buffer.end, <const char*>data, len(data))
         buffer.end += len(data)
         return buffer_pending(buffer), buffer_room(buffer)
+
+    def borrow_bytes(self, uint32_t count):
+        """The number of one that has room for this many, or None."""
+        cdef Buffer* buffer = buffer_borrow_bytes(&self.pool, count)
+        if buffer == NULL:
+            return None
+        if buffer_pending(buffer) or buffer.size < count:
+            raise AssertionError("not empty, or too small")
+        return self._keep(buffer)
 
     def shrink(self, int number, uint32_t start, uint32_t count):
         """The number of the buffer that is lent now."""

@@ -327,7 +327,7 @@ cdef void _add_rules(AccessLog* log, const Exchange* x) noexcept nogil:
         _add(log, "}", 1)
 
 
-# Of `"user":"anna","tier":2`: ` user="anna" tier="2"`.
+# Members "user" and "tier" become ` user="anna" tier="2"`.
 cdef void _add_rules_combined(AccessLog* log, Slice members) noexcept nogil:
     cdef bint quoted = False, named = True, bare = False
     cdef uint32_t i = 0

@@ -77,7 +77,8 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
     cdef int64_t got
     if x.down.head != NULL and not _flush_interim(w, x):
         return False
-    while x.stage < STAGE_RESPONSE_RULES and x.down.head == NULL and n.stream.ready & STREAM_READABLE:
+    while x.stage < STAGE_RESPONSE_RULES and x.down.head == NULL \
+            and n.stream.ready & STREAM_READABLE:
         if not _room_for_head(w, x):
             if x.down.data == NULL:
                 return exchange_reply(w, x, 503, CAUSE_NO_BUFFER)
@@ -211,14 +212,14 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
     node_feed_response(&w.nodes.slots[x.slot], x.first_byte_us - x.sent_us, w.boot_ms)
     exchange_answered(w, x, True)
-    return _run_rules(w, x, data.data + data.start, count)
-
-
-# Response rules, where there are any, and then the head goes out. `count`: see rules_after.
-cdef bint _run_rules(Worker* w, Exchange* x, const char* buf, int count) noexcept nogil:
-    cdef int result = RULES_GO_ON
     if unlikely(x.server.rule_count != 0):
-        result = rules_after(w, x, buf, &count)
+        return _run_rules(w, x, data.data + data.start, count)
+    return _send_response(w, x, count)
+
+
+# Response rules, and then the head goes out. `count`: see rules_after.
+cdef bint _run_rules(Worker* w, Exchange* x, const char* buf, int count) noexcept nogil:
+    cdef int result = rules_after(w, x, buf, &count)
     if result == RULES_WAIT:
         x.stage = STAGE_RESPONSE_RULES
         return True
@@ -263,7 +264,9 @@ cdef bint _begin_tunnel(Worker* w, Exchange* x) noexcept nogil:
     flow_frame(&x.up, x.up.run, x.up.data.end - x.up.run)
     flow_frame(&x.down, body, data.end - body)
     exchange_answered(w, x, True)
-    return _run_rules(w, x, data.data + data.start, count)
+    if unlikely(x.server.rule_count != 0):
+        return _run_rules(w, x, data.data + data.start, count)
+    return _open_tunnel(w, x, count)
 
 
 cdef bint _open_tunnel(Worker* w, Exchange* x, int count) noexcept nogil:

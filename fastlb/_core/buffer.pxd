@@ -1,8 +1,9 @@
 # Buffers of two sizes, borrowed while bytes are pending and given back when none are.
 #
 # Small ones hold heads and short bodies; large ones take a head that outgrew a small
-# one and bulk relaying. What must stand together and is larger still gets one of its own. Memory is taken from the system on demand, counted against
-# `limits.buffers`, kept on a free list, and given back beyond a small reserve.
+# one and bulk relaying. What must stand together and is larger still gets one of its own.
+# Memory is taken from the system on demand, counted against `limits.buffers`, kept on a free
+# list, and given back beyond a small reserve.
 
 from libc.stdint cimport uint32_t, uint64_t
 

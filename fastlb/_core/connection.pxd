@@ -53,6 +53,8 @@ ctypedef struct TlsStream:           # one TLS connection (tls_stream.pyx)
     uint8_t drained                  # the last recv emptied the socket, and no event since
     char* subject                    # of the client's certificate, which was verified; NULL: none
     uint32_t subject_bytes
+    uint32_t certificate_bytes
+    char* certificate                # itself, DER; NULL: none, or there were no rules to see it
     uint8_t asked                    # of a client: for its certificate, whether it has one or not
     uint8_t kept                     # towards a node: its session is kept already
     const void* context              # towards a node: SSL_CTX that it is by

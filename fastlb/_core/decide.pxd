@@ -8,6 +8,7 @@
 
 from fastlb._core.decision cimport DecideInput, Decision
 from fastlb._core.persist cimport LearnInput
+from fastlb._core.slice cimport Slice
 
 # No session, no node, no class: what a request has before it is decided.
 cdef void decision_reset(Decision* d) noexcept nogil
@@ -21,3 +22,5 @@ cdef void decide_forget(const DecideInput* ask, Decision* d) noexcept nogil
 # Keys that the node's response names become maps of its session.
 cdef void decide_learn(const DecideInput* ask, Decision* d,
                        const LearnInput* response) noexcept nogil
+# So does a key that a response rule set, in the universal classes of the chain.
+cdef void decide_learn_key(const DecideInput* ask, Decision* d, Slice key) noexcept nogil

@@ -13,6 +13,7 @@ from fastlb._core.decision cimport (
     ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, NODE_UNLISTED, ClassCookie,
     DecideInput, Decision,
 )
+from fastlb._core.key cimport key_of_value
 from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, TRIES_MAX
 from fastlb._core.methods cimport method_find, method_learn
 from fastlb._core.node cimport NODE_DISABLED
@@ -23,13 +24,13 @@ from fastlb._core.outcome cimport (
     OUTCOME_UNKNOWN_NODE,
 )
 from fastlb._core.persist cimport (
-    FIND_HASH, FIND_KEY, FIND_NODE, Finding, LearnInput, Learned, persist_find_t,
-    persist_learn_t,
+    FIND_HASH, FIND_KEY, FIND_NODE, Finding, LearnInput, Learned, learned_add_key,
+    persist_find_t, persist_learn_t,
 )
 from fastlb._core.plan cimport (
     CLASS_COOKIE, CLASS_DELETE_ON_FAILURE, CLASS_EVERY_RESPONSE, CLASS_INSERTS_COOKIE,
     CLASS_KEYS_GRANTED, CLASS_LEARNS, CLASS_LISTED_ONLY, CLASS_NAMED, CLASS_REISSUE,
-    FAILURE_CLOSE, FAILURE_NEW_NODE, PlanClass,
+    CLASS_UNIVERSAL, FAILURE_CLOSE, FAILURE_NEW_NODE, PlanClass,
 )
 from fastlb._core.reserve cimport (
     reserve_answered, reserve_fingerprint, reserve_hold, reserve_join, reserve_move, reserve_note,
@@ -44,6 +45,7 @@ from fastlb._core.session_cache cimport (
     session_cache_store,
 )
 from fastlb._core.siphash cimport Hash128, hash128_equal
+from fastlb._core.slice cimport Slice
 
 # --- what a decision keeps ----------------------------------------------------------------
 
@@ -485,3 +487,19 @@ cdef void decide_learn(const DecideInput* ask, Decision* d,
             d.taught |= learned.key_count != 0
             _store_learned(ask, d, index, &learned)
         index = cls.fallback
+
+
+cdef void decide_learn_key(const DecideInput* ask, Decision* d, Slice key) noexcept nogil:
+    cdef Learned learned
+    cdef int32_t index = d.persistence
+    if ask.peek or d.node < 0 or d.node == NODE_UNLISTED or key.bytes == 0:
+        return
+    learned.ended = False
+    learned.key_count = 0
+    learned.shown = 0
+    learned_add_key(&learned, key_of_value(ask.request.plan, key))
+    while index >= 0:
+        if decide_class(ask, index).type == CLASS_UNIVERSAL:
+            d.taught = True
+            _store_learned(ask, d, index, &learned)
+        index = decide_class(ask, index).fallback

@@ -25,8 +25,8 @@ from fastlb._core.decision cimport ACTION_CLOSE, ACTION_FORWARD, ACTION_REDIRECT
 from fastlb._core.exchange_end cimport exchange_abort, exchange_reply, exchange_uncount_load
 from fastlb._core.forwarded cimport forwarded_client
 from fastlb._core.head cimport (
-    BODY_NONE, Head, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT,
-    METHOD_TRACE, head_persists,
+    BODY_NONE, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT,
+    METHOD_TRACE, Head, head_persists,
 )
 from fastlb._core.outcome cimport (
     CAUSE_BAD_REQUEST, CAUSE_BAD_REQUEST_BODY, CAUSE_BODY_TIMEOUT, CAUSE_BODY_TOO_LARGE,
@@ -37,7 +37,7 @@ from fastlb._core.outcome cimport (
 )
 from fastlb._core.plan cimport (
     PROTOCOL_HTTP, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT, PlanClass, PlanVirtualServer, plan_class,
-    plan_text, plan_virtual_server,
+    plan_pool, plan_text, plan_virtual_server,
 )
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,
@@ -103,7 +103,10 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
     if not c.nameless:
         forwarded_client(x.snapshot.plan, x.server, &c.peer, head, request_head_at(x),
                          &x.client_address)
-    request_choose_pool(w, x)
+    if x.server.route_count == 0:
+        x.pool = plan_pool(x.snapshot.plan, x.server.pool)
+    else:
+        request_choose_pool(w, x)
     if bad_body:
         x.client_persists = False
         exchange_reply(w, x, 400, CAUSE_BAD_REQUEST_BODY)

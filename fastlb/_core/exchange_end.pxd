@@ -5,6 +5,7 @@
 
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.persist cimport LearnInput
+from fastlb._core.slice cimport Slice
 from fastlb._core.rule_call cimport RuleCall
 
 # The exchange as one request in progress on its node (NodeSlot.active).
@@ -16,6 +17,8 @@ cdef void exchange_answered(Worker* w, Exchange* x, bint answered) noexcept nogi
 # What the node's answer grants becomes maps of the session. The caller has set what it was read
 # from; plan and date are set here.
 cdef void exchange_learn(Worker* w, Exchange* x, LearnInput* response) noexcept nogil
+# So does the key that a response rule set.
+cdef void exchange_learn_key(Worker* w, Exchange* x, Slice key) noexcept nogil
 # An answer of our own with `status`; False when the exchange is over already.
 cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept nogil
 # The answer that the rules of a call gave.

@@ -10,7 +10,7 @@ from fastlb._core.connection cimport (
     STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, unlikely
-from fastlb._core.decide cimport decide_answered, decide_learn
+from fastlb._core.decide cimport decide_answered, decide_learn, decide_learn_key
 from fastlb._core.decision cimport DecideInput, Decision
 from fastlb._core.head cimport BODY_NONE
 from fastlb._core.outcome cimport (
@@ -51,13 +51,27 @@ cdef void exchange_answered(Worker* w, Exchange* x, bint answered) noexcept nogi
         decide_answered(&ask, &x.decision, answered)
 
 
-cdef void exchange_learn(Worker* w, Exchange* x, LearnInput* response) noexcept nogil:
-    cdef DecideInput ask
+cdef void _learn_input(Worker* w, const Exchange* x, DecideInput* ask) noexcept nogil:
     ask.request.plan = x.snapshot.plan
     ask.pool = x.pool
     ask.caches = x.snapshot.caches
     ask.now_ticks = w.now_ticks
     ask.peek = False
+
+
+cdef void exchange_learn_key(Worker* w, Exchange* x, Slice key) noexcept nogil:
+    # The response was counted before its rules ran.
+    cdef DecideInput ask
+    cdef bint begun = _begins_session(&x.decision)
+    _learn_input(w, x, &ask)
+    decide_learn_key(&ask, &x.decision, key)
+    if not begun and _begins_session(&x.decision):
+        w.stats.nodes[x.slot].sessions += 1
+
+
+cdef void exchange_learn(Worker* w, Exchange* x, LearnInput* response) noexcept nogil:
+    cdef DecideInput ask
+    _learn_input(w, x, &ask)
     response.plan = x.snapshot.plan
     response.wall_s = w.wall_s
     decide_learn(&ask, &x.decision, response)

@@ -11,7 +11,7 @@ from fastlb._core.connection cimport (
     Handshakes, TlsStream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON
-from fastlb._core.hooks cimport hooks_peer_subject
+from fastlb._core.hooks cimport hooks_peer_certificate, hooks_peer_subject
 from fastlb._core.outcome cimport (
     CAUSE_CLIENT_CLOSED, CAUSE_HANDSHAKE_FAILED, CAUSE_NO_BUFFER,
 )
@@ -246,6 +246,8 @@ cdef void _note_subject(Worker* w, ClientConn* c) noexcept nogil:
     if t.subject != NULL:
         memcpy(t.subject, subject, count)
         t.subject_bytes = count
+    if count and w.snapshot.rules != NULL:
+        t.certificate = hooks_peer_certificate(t.ssl, &t.certificate_bytes)
 
 
 cdef int _count(Worker* w, ClientConn* c) noexcept nogil:

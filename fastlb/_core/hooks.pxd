@@ -57,5 +57,9 @@ cdef RuleTable* hooks_rules_build(const Plan* plan) noexcept nogil
 cdef void hooks_rules_release(RuleTable* table) noexcept nogil
 # At the worker's end: the threads that rules needed are ended, as far as they let themselves be.
 cdef void hooks_rules_stop() noexcept nogil
+# The peer's certificate on this SSL, DER, in memory of its own that is the caller's to free; NULL
+# when it showed none.
+cdef char* hooks_peer_certificate(void* ssl, uint32_t* count) noexcept nogil
+
 # Tables that were built and not released in this process.
 cdef uint32_t hooks_rules_count() noexcept nogil

@@ -2,11 +2,13 @@
 # merely does not hold the GIL. `with gil` takes it back and gives it up again. Signals are none
 # of its affair: the worker reads them from a descriptor.
 
+import importlib
+
 from cpython.buffer cimport PyBUF_READ
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport PyObject, Py_XDECREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from fastlb._core.plan cimport PlanRule, plan_rules, plan_text
@@ -172,6 +174,18 @@ cdef int _end_threads() except -1:
         return _report("ending the threads of rules", error)
 
 
+cdef char* _peer_certificate(void* ssl, uint32_t* count) except? NULL:
+    cdef bytes certificate
+    cdef char* out
+    from fastlb import tls_contexts
+    certificate = tls_contexts.peer_certificate(<uintptr_t> ssl)
+    out = <char*> malloc(len(certificate)) if certificate else NULL
+    if out != NULL:
+        memcpy(out, <const char*> certificate, len(certificate))
+        count[0] = <uint32_t> len(certificate)
+    return out
+
+
 cdef int _rules_run(RuleCall* call) except -1:
     try:
         return _run_rules(call)
@@ -199,7 +213,7 @@ cdef RuleTable* _rules_build(const Plan* plan) except? NULL:
     global _ruled
     cdef RuleTable* table = NULL
     try:
-        from fastlb._core import rule_run  # noqa: F401  # which tells what runs rules
+        importlib.import_module("fastlb._core.rule_run")     # it tells what runs rules
         table = rule_table_build(plan)
         _ruled += 1
         _begin_threads(plan, table)
@@ -325,6 +339,17 @@ cdef uint32_t hooks_peer_subject(void* ssl, char* out, uint32_t room) noexcept n
             written = _peer_subject(ssl, out, room)
         finally:
             return <uint32_t> written if written > 0 else 0
+
+
+cdef char* hooks_peer_certificate(void* ssl, uint32_t* count) noexcept nogil:
+    cdef char* out = NULL
+    count[0] = 0
+    _acquisitions[0] += 1
+    with gil:
+        try:
+            out = _peer_certificate(ssl, count)
+        finally:
+            return out
 
 
 cdef void hooks_rules_run(RuleCall* call) noexcept nogil:

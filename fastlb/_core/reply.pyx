@@ -38,7 +38,8 @@ ctypedef struct Reason:
 cdef Reason* REASONS = [
     Reason(200, "OK"), Reason(201, "Created"), Reason(202, "Accepted"),
     Reason(203, "Non-Authoritative Information"), Reason(204, "No Content"),
-    Reason(205, "Reset Content"), Reason(206, "Partial Content"), Reason(300, "Multiple Choices"),
+    Reason(205, "Reset Content"), Reason(206, "Partial Content"), Reason(207, "Multi-Status"),
+    Reason(208, "Already Reported"), Reason(226, "IM Used"), Reason(300, "Multiple Choices"),
     Reason(301, "Moved Permanently"), Reason(302, "Found"), Reason(303, "See Other"),
     Reason(304, "Not Modified"), Reason(307, "Temporary Redirect"),
     Reason(308, "Permanent Redirect"), Reason(400, "Bad Request"), Reason(401, "Unauthorized"),
@@ -50,13 +51,15 @@ cdef Reason* REASONS = [
     Reason(414, "URI Too Long"), Reason(415, "Unsupported Media Type"),
     Reason(416, "Range Not Satisfiable"), Reason(417, "Expectation Failed"),
     Reason(421, "Misdirected Request"), Reason(422, "Unprocessable Content"),
-    Reason(425, "Too Early"), Reason(426, "Upgrade Required"),
+    Reason(423, "Locked"), Reason(424, "Failed Dependency"), Reason(425, "Too Early"),
+    Reason(426, "Upgrade Required"),
     Reason(428, "Precondition Required"), Reason(429, "Too Many Requests"),
     Reason(431, "Request Header Fields Too Large"),
     Reason(451, "Unavailable For Legal Reasons"), Reason(500, "Internal Server Error"),
     Reason(501, "Not Implemented"), Reason(502, "Bad Gateway"),
     Reason(503, "Service Unavailable"), Reason(504, "Gateway Timeout"),
-    Reason(505, "HTTP Version Not Supported"),
+    Reason(505, "HTTP Version Not Supported"), Reason(506, "Variant Also Negotiates"),
+    Reason(507, "Insufficient Storage"), Reason(508, "Loop Detected"),
     Reason(511, "Network Authentication Required"), Reason(0, NULL),
 ]
 

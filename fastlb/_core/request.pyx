@@ -6,7 +6,7 @@
 #   Expect          cut where the client was told to go on already
 #   Cookie          fastlb's own cookies are cut (hide_cookie)
 #   X-Forwarded-For the peer is appended, as the last entry
-#   X-Forwarded-Proto   ours, unless a trusted proxy said something
+#   X-Forwarded-Proto   ours, unless a rule or a trusted proxy said something
 #   X-Client-Certificate, X-Client-Certificate-Subject   ours, where clients are asked for one
 #
 # Everything else goes through byte for byte.
@@ -26,8 +26,9 @@ from fastlb._core.edit cimport (
 from fastlb._core.forwarded cimport forwarded_trusts
 from fastlb._core.head cimport (
     FIELD_EXPECT, FIELD_HOP, FIELD_HOST, FIELD_REFERER, FIELD_UPGRADE, FIELD_USER_AGENT,
-    FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_PROTO, HEAD_EXPECT_CONTINUE, HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field, Head, HeadLimits,
-    head_next, head_reset, request_head_parse,
+    FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_PROTO, HEAD_EXPECT_CONTINUE, HEAD_HAS_COOKIE,
+    HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field, Head, HeadLimits, head_next, head_reset,
+    request_head_parse,
 )
 from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX
 from fastlb._core.plan cimport (
@@ -36,6 +37,7 @@ from fastlb._core.plan cimport (
     plan_class, plan_cookie_names, plan_pool, plan_text,
 )
 from fastlb._core.route cimport route_host, route_pool
+from fastlb._core.rule_apply cimport RULE_SETS_PROTO
 from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at
 from fastlb._core.slice cimport Slice, ascii_lower, slice_of
 
@@ -223,8 +225,10 @@ cdef int _add_forwarded_for(Worker* w, Exchange* x) noexcept nogil:
 cdef int _set_forwarded_proto(Worker* w, Exchange* x) noexcept nogil:
     cdef const Head* head = &w.request
     cdef int i = head.first[FIELD_X_FORWARDED_PROTO]
-    cdef bint trusted = i >= 0 and not x.client.nameless and forwarded_trusts(
-        x.snapshot.plan, x.server, &x.client.peer)
+    cdef bint trusted = i >= 0 and (
+        (x.rules != NULL and x.rules.sets & RULE_SETS_PROTO != 0)
+        or (not x.client.nameless and forwarded_trusts(
+            x.snapshot.plan, x.server, &x.client.peer)))
     cdef bint kept = False
     while i >= 0:
         if trusted and not head.fields[i].flags & FIELD_HOP:

@@ -1,7 +1,12 @@
 # What rules have asked for, carried out on an exchange and kept for what comes after.
 
 from fastlb._core.connection cimport Exchange, Worker
-from fastlb._core.rule_call cimport RuleCall
+from fastlb._core.rule_call cimport RuleCall, RuleState
+from fastlb._core.slice cimport Slice
+
+# One more of RuleSets: every X-Forwarded-Proto of the request is a rule's word, not the client's.
+cdef enum:
+    RULE_SETS_PROTO = 128
 
 # The effects of a call that has ended, but for its action. False: no memory for them, or for a
 # head that is longer than the one before.
@@ -11,3 +16,6 @@ cdef bint rule_apply(Worker* w, Exchange* x, RuleCall* call) noexcept nogil
 cdef bint rule_remember(Worker* w, Exchange* x) noexcept nogil
 # And a request begins with that. False: no memory.
 cdef bint rule_inherit(Worker* w, Exchange* x) noexcept nogil
+# The members of the log that were there and are not said anew, and then what is new; too much is
+# left out. False: no memory.
+cdef bint rule_merge_log(RuleState* state, Slice more) noexcept nogil

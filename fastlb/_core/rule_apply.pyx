@@ -112,8 +112,7 @@ cdef bint _names(Slice members, Slice name) noexcept nogil:
     return False
 
 
-# What was there and is not said anew, and then what is new; too much of it is left out.
-cdef bint _merge_log(RuleState* state, Slice more) noexcept nogil:
+cdef bint rule_merge_log(RuleState* state, Slice more) noexcept nogil:
     cdef Slice had = arena_slice(&state.arena, state.log)
     cdef uint32_t before = state.log.offset, count = state.log.bytes, at = 0, end
     cdef uint32_t first = state.arena.used, written = 0
@@ -149,7 +148,7 @@ cdef bint _apply_texts(RuleState* state, RuleCall* call) noexcept nogil:
         if not arena_add(&state.arena, text.at, text.bytes, &state.key):
             return False
     if e.sets & RULE_SETS_LOG and e.log.bytes:
-        return _merge_log(state, arena_slice(&call.arena, e.log))
+        return rule_merge_log(state, arena_slice(&call.arena, e.log))
     return True
 
 

@@ -16,3 +16,4 @@ cdef class SetCookie:
     cdef Py_ssize_t nth                        # among those of its name
     cdef Py_ssize_t place(self) except -1
     cdef tuple text(self)
+    cdef dict attributes(self)

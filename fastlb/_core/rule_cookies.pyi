@@ -1,6 +1,7 @@
 """Cookies of requests and responses, as rules see them."""
 
-from typing import Never, TypeVar, final, overload
+from collections.abc import Iterator
+from typing import Literal, Never, TypeVar, final, overload
 
 from fastlb._core.rule_views import View
 
@@ -57,6 +58,14 @@ class SetCookie:
         """An attribute, or `default`."""
 
     def __contains__(self, name: str) -> bool: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __len__(self) -> int: ...
+    def __bool__(self) -> Literal[True]: ...
+    def keys(self) -> list[str]: ...
+    def values(self) -> list[str | bool]: ...
+    def items(self) -> list[tuple[str, str | bool]]:
+        """The attributes with their names as they stand; of one that is there twice the last."""
+
     def __reduce__(self) -> Never: ...
 
 @final

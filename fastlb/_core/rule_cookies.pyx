@@ -329,15 +329,39 @@ cdef class SetCookie:
         self.message.demand(True)
         self.message.put(i, b"Set-Cookie", made + text[attributes:])
 
+    # In lower case, to the name as it stands and the value. The last one counts (RFC 6265 5.3).
+    cdef dict attributes(self):
+        cdef dict found = {}
+        _, text, begin, _ = self.text()
+        for piece, known in _attributes(text[begin:]):
+            name, equals, value = (<bytes> piece)[1:].partition(b"=")
+            shown_name = name.strip(b" \t").decode("utf-8", "surrogateescape")
+            if known:
+                found[known] = (shown_name, value.strip(b" \t").decode("utf-8", "surrogateescape")
+                                if equals else True)
+        return found
+
     def get(self, name, default=None):
-        cdef str wanted = exact(name, "an attribute's name").lower()
-        _, text, attributes, _ = self.text()
-        # The last one counts (RFC 6265 5.3).
-        for piece, known in reversed(_attributes(text[attributes:])):
-            if known == wanted:
-                _, equals, value = (<bytes> piece).partition(b"=")
-                return value.strip(b" \t").decode("utf-8", "surrogateescape") if equals else True
-        return default
+        found = self.attributes().get(exact(name, "an attribute's name").lower())
+        return default if found is None else found[1]
+
+    def items(self):
+        return list(self.attributes().values())
+
+    def keys(self):
+        return [name for name, _ in self.items()]
+
+    def values(self):
+        return [value for _, value in self.items()]
+
+    def __iter__(self):
+        return iter(self.keys())
+
+    def __len__(self):
+        return len(self.attributes())
+
+    def __bool__(self):
+        return True
 
     def __getitem__(self, name):
         value = self.get(name)

@@ -7,9 +7,11 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
 
 from fastlb._core.arena cimport Span, arena_add
+from fastlb._core.rule_apply cimport RULE_SETS_PROTO
 from fastlb._core.rule_call cimport (
     RULE_ANSWERS, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_LOG,
 )
+from fastlb._core.slice cimport slice_of
 
 
 cdef class Saved:
@@ -79,6 +81,8 @@ cdef int effects_write(RuleCall* call, Connection subject, Request request,
             head = response.message.build()
     elif request is not None and request.message.edited():
         head = request.message.build()
+        if request.message.makes(slice_of("X-Forwarded-Proto", 17)):
+            subject.wants.sets |= RULE_SETS_PROTO
     if subject.log_view is not None and subject.log_view.changed:
         log = subject.log_view.joined()
     call.effects = subject.wants

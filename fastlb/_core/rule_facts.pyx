@@ -5,7 +5,6 @@ from libc.string cimport memset
 
 from fastlb._core.arena cimport arena_slice
 from fastlb._core.attempt cimport attempt_local_address
-from fastlb._core.buffer cimport buffer_pending
 from fastlb._core.connection cimport Exchange, TlsStream, Worker
 from fastlb._core.decision cimport decision_node
 from fastlb._core.plan cimport plan_pool
@@ -44,6 +43,8 @@ cdef void _tls(Worker* w, Exchange* x, RuleFacts* facts) noexcept nogil:
     facts.sni = slice_of(t.sni, t.sni_bytes)
     if t.subject != NULL:
         facts.subject = slice_of(t.subject, t.subject_bytes)
+    if t.certificate != NULL:
+        facts.certificate = slice_of(t.certificate, t.certificate_bytes)
     # fastlb agrees on one protocol only.
     tls.SSL_get0_alpn_selected(t.ssl, &agreed, &count)
     if count == 8:

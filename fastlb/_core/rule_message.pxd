@@ -61,6 +61,8 @@ cdef class Message:
     cdef int line(self, Py_ssize_t i, Line* out) except -1
     # The next line of this name (case does not count) from `start` on; -1: none.
     cdef Py_ssize_t find(self, Py_ssize_t start, Slice name) except -2
+    # Whether all lines of this name, of which there are some, are of rules.
+    cdef bint makes(self, Slice name) except -1
     # Editing; names and values are checked by the caller.
     cdef int open(self) except -1
     cdef int put(self, Py_ssize_t i, bytes name, bytes value) except -1
@@ -71,6 +73,7 @@ cdef class Message:
     cdef Slice target_text(self) except *
     cdef int set_target(self, TargetParts* parts) except -1
     cdef bytes first_line(self)
+    cdef list kept(self)
     cdef bytes join(self)
     cdef void bounds(self, HeadLimits* limits) noexcept
     # The head with all edits, parsed again under the plan's limits: a ValueError if it is none.

@@ -12,7 +12,8 @@ from libc.string cimport memchr, memset
 
 from fastlb._core.field cimport field_id
 from fastlb._core.head cimport (
-    FIELD_OTHER, HeadLimits, head_error_name, head_name, head_next, head_reset, head_value,
+    FIELD_CONNECTION, FIELD_LISTED, FIELD_OTHER, HeadLimits, head_error_name, head_name, head_next,
+    head_reset, head_value,
     request_head_parse, response_head_parse,
 )
 from fastlb._core.limits cimport HEAD_BYTES_MAX, HEAD_FIELDS_MAX, RULE_EDITS_MAX
@@ -198,6 +199,19 @@ cdef class Message:
                 return i
         return -1
 
+    cdef bint makes(self, Slice name) except -1:
+        cdef Py_ssize_t i
+        if self.lines is None:
+            return False
+        i = self.find(0, name)
+        if i < 0:
+            return False
+        while i >= 0:
+            if type(self.lines[i]) is not tuple:
+                return False
+            i = self.find(i + 1, name)
+        return True
+
     # --- edits ----------------------------------------------------------------------------
 
     cdef int open(self) except -1:
@@ -273,6 +287,34 @@ cdef class Message:
 
     # --- the whole ------------------------------------------------------------------------
 
+    # A client that lists a name in Connection has its own fields of that name cut, never those
+    # that a rule made: of those, the option goes, and with it what the client sent.
+    cdef list kept(self):
+        cdef set made
+        cdef list lines, options, left
+        cdef Line line
+        cdef Py_ssize_t i
+        if self.is_response or self.head.first[FIELD_CONNECTION] < 0:
+            return self.lines
+        made = {(<bytes> (<tuple> item)[0]).lower() for item in self.lines if type(item) is tuple}
+        lines = []
+        for i, item in enumerate(self.lines):
+            self.line(i, &line)
+            if type(item) is tuple:
+                lines.append(item)
+            elif line.id == FIELD_CONNECTION:
+                listed = line.value.at[:line.value.bytes]
+                options = [one.strip(b" \t") for one in listed.split(b",")]
+                left = [one for one in options if (<bytes> one).lower() not in made]
+                if len(left) == len(options):
+                    lines.append(item)
+                elif left:
+                    lines.append((b"Connection", b", ".join(left)))
+            elif not self.head.fields[<Py_ssize_t> item].flags & FIELD_LISTED or (
+                    line.name.at[:line.name.bytes].lower() not in made):
+                lines.append(item)
+        return lines
+
     cdef bytes join(self):
         # Lines that stand as they were received are taken in one piece as far as they follow
         # each other.
@@ -282,7 +324,7 @@ cdef class Message:
         if self.lines is None:
             parts.append(at[self.head.line_end:self.head.bytes])
             return b"".join(parts)
-        for item in self.lines:
+        for item in self.kept():
             index = -1 if type(item) is tuple else item
             if index >= 0 and index == next_one:
                 next_one += 1

@@ -91,7 +91,9 @@ class Connection:
     def persistence_key(self) -> str | None:
         """The session's key, of a class of type universal or hash; None: no rule set one.
 
-        Can be set to str (as UTF-8) or bytes, 4096 bytes at most; None and "" take it back.
+        Can be set to str (as UTF-8) or bytes, 4096 bytes at most; None and "" take it back. In a
+        response rule it teaches: what is set there becomes a session map of the node that has
+        answered, in the class's `universal` ones.
 
             request.persistence_key = request.cookies.get("PHPSESSID")
         """

@@ -308,7 +308,7 @@ cdef class Connection:
             raise wrong_value(self.what("persistence_key"),
                               f"{len(key)} bytes are too many; {<int> RULE_KEY_BYTES_MAX} is "
                               "the most")
-        self.demand_choice("persistence_key")
+        self.demand()
         self.key = key
         self.wants.sets |= RULE_SETS_KEY
 

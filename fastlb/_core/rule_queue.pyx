@@ -5,7 +5,9 @@
 # few instructions at a time, or for one pass over what came.
 #
 # A descriptor is written once when its queue is to be looked at, and not again until it has been:
-# `woken` says that it was. Descriptors are written, read and closed under the lock.
+# `woken` says that it was. It is written and read without the lock: who is woken may run at once,
+# on this very CPU, and its first step is to take the lock. `users` keeps it open meanwhile. Who
+# reads does so before it looks at the queue, so it may be woken in vain, but never too late.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -17,15 +19,35 @@ from fastlb._core.rule_call cimport RULE_DONE, RuleCall
 cdef extern from *:
     """
     #include <pthread.h>
+    #include <sched.h>
     #include <sys/eventfd.h>
     static pthread_mutex_t rule_queue_mutex = PTHREAD_MUTEX_INITIALIZER;
     static void rule_queue_lock(void) { pthread_mutex_lock(&rule_queue_mutex); }
     static void rule_queue_unlock(void) { pthread_mutex_unlock(&rule_queue_mutex); }
+    static void rule_queue_used(uint32_t* users)
+    {
+        __atomic_sub_fetch(users, 1, __ATOMIC_RELEASE);
+    }
+    static void rule_queue_use(uint32_t* users)
+    {
+        __atomic_add_fetch(users, 1, __ATOMIC_RELAXED);
+    }
+    static int rule_queue_in_use(uint32_t* users)
+    {
+        return __atomic_load_n(users, __ATOMIC_ACQUIRE) != 0;
+    }
     static int rule_queue_descriptor(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
     """
     void rule_queue_lock() noexcept nogil
     void rule_queue_unlock() noexcept nogil
+    void rule_queue_used(uint32_t* users) noexcept nogil
+    void rule_queue_use(uint32_t* users) noexcept nogil
+    bint rule_queue_in_use(uint32_t* users) noexcept nogil
     int rule_queue_descriptor() noexcept nogil
+    int sched_yield() noexcept nogil
+
+cdef enum:
+    BACK_PER_TURN = 16
 
 ctypedef struct Queue:
     RuleCall* first
@@ -33,9 +55,10 @@ ctypedef struct Queue:
     uint32_t count
     int fd                           # -1: not open
     bint woken
+    uint32_t users                   # who will write or read `fd` yet
 
-cdef Queue _out = Queue(NULL, NULL, 0, -1, False)
-cdef Queue _back = Queue(NULL, NULL, 0, -1, False)
+cdef Queue _out = Queue(NULL, NULL, 0, -1, False, 0)
+cdef Queue _back = Queue(NULL, NULL, 0, -1, False, 0)
 cdef RuleCallBack _on_call = NULL
 
 
@@ -68,18 +91,36 @@ cdef void _unlink(Queue* q, RuleCall* call) noexcept nogil:
     q.count -= 1
 
 
-cdef void _wake(Queue* q) noexcept nogil:
-    cdef uint64_t one = 1
-    if not q.woken and q.first != NULL and q.fd >= 0:
-        q.woken = True
-        system.write(q.fd, &one, sizeof(one))
+cdef int _to_wake(Queue* q) noexcept nogil:
+    # The descriptor for _unlock_and_wake; -1: nobody is to be woken.
+    if q.woken or q.first == NULL or q.fd < 0:
+        return -1
+    q.woken = True
+    rule_queue_use(&q.users)
+    return q.fd
 
 
-cdef void _heard(Queue* q) noexcept nogil:
+cdef void _lock_and_hear(Queue* q) noexcept nogil:
     cdef uint64_t times
-    if q.woken and q.fd >= 0:
-        system.read(q.fd, &times, sizeof(times))
+    cdef int fd
+    rule_queue_lock()
+    fd = q.fd                        # also if `woken` is not set: a late write may be there
+    if fd >= 0:
+        rule_queue_use(&q.users)
+        rule_queue_unlock()
+        system.read(fd, &times, sizeof(times))
+        rule_queue_used(&q.users)
+        rule_queue_lock()
     q.woken = False
+
+
+cdef void _unlock_and_wake(Queue* q) noexcept nogil:
+    cdef uint64_t one = 1
+    cdef int fd = _to_wake(q)
+    rule_queue_unlock()
+    if fd >= 0:
+        system.write(fd, &one, sizeof(one))
+        rule_queue_used(&q.users)
 
 
 # --- descriptors --------------------------------------------------------------------------
@@ -90,18 +131,21 @@ cdef int _descriptor(Queue* q) noexcept nogil:
     if q.fd < 0:
         q.fd = rule_queue_descriptor()
         q.woken = False
-        _wake(q)
     fd = q.fd
-    rule_queue_unlock()
+    _unlock_and_wake(q)
     return fd
 
 
 cdef void _close(Queue* q) noexcept nogil:
+    cdef int fd
     rule_queue_lock()
-    if q.fd >= 0:
-        system.close(q.fd)
+    fd = q.fd
     q.fd = -1
     rule_queue_unlock()
+    while rule_queue_in_use(&q.users):
+        sched_yield()
+    if fd >= 0:
+        system.close(fd)
 
 
 cdef int rule_queue_fd() noexcept nogil:
@@ -126,9 +170,8 @@ cdef void _drain(Worker* w) noexcept nogil:
     cdef RuleCall* call
     cdef uint32_t left
     cdef uint8_t message
-    rule_queue_lock()
-    _heard(&_back)
-    left = _back.count
+    _lock_and_hear(&_back)
+    left = min(_back.count, <uint32_t> BACK_PER_TURN)
     rule_queue_unlock()
     while left:
         left -= 1
@@ -136,10 +179,10 @@ cdef void _drain(Worker* w) noexcept nogil:
         if call == NULL:
             break
         _on_call(w, call, message)
-    # What came meanwhile may have to wait for the others of this turn, but not for ever.
+    # The others wait for the next turn: a thousand rules that slept as long end at one time, and
+    # who has no rule would wait for all of their answers.
     rule_queue_lock()
-    _wake(&_back)
-    rule_queue_unlock()
+    _unlock_and_wake(&_back)
 
 
 cdef void _on_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
@@ -164,23 +207,22 @@ cdef bint rule_queue_open(Worker* w, RuleCallBack on_call) noexcept nogil:
 
 
 cdef void rule_queue_close(Worker* w) noexcept nogil:
-    cdef RuleCall* call
     cdef uint8_t message
-    call = _next_back(&message) if w.rules.on_events != NULL else NULL
+    # The event loop may have opened its side though no call was ever put.
+    cdef RuleCall* call = _next_back(&message)
     while call != NULL:
         _on_call(w, call, message)
         call = _next_back(&message)
     w.rules.on_events = NULL
     w.rules.fd = -1
     _close(&_back)                   # which takes it out of the epoll, too
-    _close(&_out)                    # the event loop may have opened it, and never got a call
+    _close(&_out)
 
 
 cdef void rule_queue_put(RuleCall* call) noexcept nogil:
     rule_queue_lock()
     _link(&_out, call, RULE_QUEUED_OUT)
-    _wake(&_out)
-    rule_queue_unlock()
+    _unlock_and_wake(&_out)
 
 
 cdef void rule_queue_tell(RuleCall* call) noexcept nogil:
@@ -189,8 +231,7 @@ cdef void rule_queue_tell(RuleCall* call) noexcept nogil:
         _unlink(&_back, call)
     if call.queued == RULE_QUEUED_NOWHERE:
         _link(&_out, call, RULE_QUEUED_OUT)
-    _wake(&_out)
-    rule_queue_unlock()
+    _unlock_and_wake(&_out)
 
 
 # --- the event loop's side ----------------------------------------------------------------
@@ -198,8 +239,7 @@ cdef void rule_queue_tell(RuleCall* call) noexcept nogil:
 cdef RuleCall* rule_queue_take() noexcept nogil:
     cdef RuleCall* first
     cdef RuleCall* call
-    rule_queue_lock()
-    _heard(&_out)
+    _lock_and_hear(&_out)
     first = call = _out.first
     while call != NULL:
         call.queued = RULE_QUEUED_NOWHERE
@@ -221,8 +261,7 @@ cdef void rule_queue_give(RuleCall* call, uint8_t message) noexcept nogil:
     if call.queued == RULE_QUEUED_NOWHERE:
         call.message = message
         _link(&_back, call, RULE_QUEUED_BACK)
-    _wake(&_back)
-    rule_queue_unlock()
+    _unlock_and_wake(&_back)
 
 
 def fd():

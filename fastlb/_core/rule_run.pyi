@@ -12,10 +12,6 @@ class RuleRun:
         """The rules to be run, in their order: pairs of function and name."""
 
     @property
-    def timeout(self) -> float:
-        """Seconds for each of its rules."""
-
-    @property
     def fresh(self) -> bool:
         """Whether none of its rules has begun."""
 

@@ -382,6 +382,8 @@ cdef object _limit(object limit):
             from fastlb import units
             _units = units
         limit = _units.quantity(str.__str__(limit), _units.BYTES)
+        if limit is None:
+            raise wrong_value("body(limit)", f'expected a size like "1MiB", found {shown(found)}')
     if not isinstance(limit, int) or isinstance(limit, bool):
         raise wrong_type("body(limit)", 'a size like "1MiB", or an int', found)
     if not 0 < limit <= RULE_BODY_BYTES_MAX:

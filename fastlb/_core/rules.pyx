@@ -6,12 +6,12 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from fastlb._core.arena cimport arena_room, arena_slice
-from fastlb._core.connection cimport (
-    STREAM_ERROR, STREAM_HUP, ClientConn, Exchange, Worker,
-)
+from fastlb._core.connection cimport STREAM_ERROR, STREAM_HUP, Exchange, Worker
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.edit cimport edit_bytes, edit_copy
-from fastlb._core.exchange_end cimport exchange_abort, exchange_reply, exchange_reply_rule
+from fastlb._core.exchange_end cimport (
+    exchange_abort, exchange_learn_key, exchange_reply, exchange_reply_rule,
+)
 from fastlb._core.hooks cimport hooks_rules_run
 from fastlb._core.outcome cimport (
     CAUSE_BODY_TIMEOUT, CAUSE_CLIENT_CLOSED, CAUSE_NO_BUFFER, CAUSE_RULE_CLOSED,
@@ -19,14 +19,12 @@ from fastlb._core.outcome cimport (
 )
 from fastlb._core.plan cimport RULES_ANSWER_500
 from fastlb._core.request cimport request_choose_pool, request_reload
+from fastlb._core.rule_apply cimport rule_apply, rule_inherit, rule_remember
 from fastlb._core.rule_body cimport rule_body_begin, rule_body_run
 from fastlb._core.rule_call cimport (
     RULE_ANSWERS, RULE_CLOSES, RULE_CONNECTION, RULE_FAILS, RULE_GOES_ON, RULE_REQUEST,
-    RULE_RESPONSE, RULE_SETS_HEAD, RULE_SETS_POOL, RULE_WANTS_BODY, RuleCall, RuleList, RuleState,
-    rule_call_own, rule_list,
-)
-from fastlb._core.rule_apply cimport (
-    rule_apply, rule_inherit, rule_remember,
+    RULE_RESPONSE, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_POOL, RULE_WANTS_BODY, RuleCall,
+    RuleList, RuleState, rule_call_own, rule_list,
 )
 from fastlb._core.rule_facts cimport rule_facts, rule_server
 from fastlb._core.rule_queue cimport rule_queue_open, rule_queue_put
@@ -76,6 +74,8 @@ cdef int _carry_out(Worker* w, Exchange* x, RuleCall* call) noexcept nogil:
         else:
             exchange_reply(w, x, 503, CAUSE_NO_BUFFER)
         return RULES_ENDED
+    if call.kind == RULE_RESPONSE and call.effects.sets & RULE_SETS_KEY:
+        exchange_learn_key(w, x, arena_slice(&x.rules.arena, x.rules.key))
     if call.effects.action == RULE_GOES_ON:
         return RULES_GO_ON
     x.rules.decided_by = <int32_t> call.effects.decided_by

@@ -101,6 +101,7 @@ cdef void tls_close(TlsStream* t) noexcept nogil:
     tls.SSL_free(t.ssl)
     t.ssl = NULL
     free(t.subject)
+    free(t.certificate)
     t.next = free_streams
     free_streams = t
     open_streams -= 1

@@ -38,23 +38,36 @@ def trial(kind: str = "request", head: bytes = HEAD, answer: bytes = ANSWER) -> 
     return made
 
 
+def run_all(
+    *functions: Callable[..., Any],
+    made: Trial | None = None,
+    failures: list[BaseException] | None = None,
+) -> Any:
+    """The effects of several plain rules of one call; what they raise goes to `failures`."""
+    made = made or trial()
+    made.set_rules(functions)
+    opened = made.open(failures if failures is not None else [])
+    for index, function in enumerate(functions):
+        opened.begin(index)
+        try:
+            result = function(*opened.arguments(index))
+        except BaseException as error:
+            goes_on = opened.failed(index, error)
+        else:
+            goes_on = opened.ended(index, result)
+        if not goes_on:
+            break
+    opened.finish()
+    return made.effects()
+
+
 def run(function: Callable[..., Any], made: Trial | None = None) -> Any:
     """What a plain rule asks for; what it raises is raised."""
-    made = made or trial()
-    made.set_rules([function])
     failures: list[BaseException] = []
-    opened = made.open(failures)
-    opened.begin(0)
-    try:
-        result = function(*opened.arguments(0))
-    except BaseException as error:
-        opened.failed(0, error)
-    else:
-        opened.ended(0, result)
-    opened.finish()
+    found = run_all(function, made=made, failures=failures)
     if failures:
         raise failures[0]
-    return made.effects()
+    return found
 
 
 def head(function: Callable[[rule.Request], Any], received: bytes = HEAD) -> bytes:

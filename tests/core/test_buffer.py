@@ -7,7 +7,7 @@ from fastlb._core._testing_parts import Pool
 
 SMALL = 16 * 1024
 LARGE = 64 * 1024
-STEPS = ["small", "large", "back", "shrink"]
+STEPS = ["small", "large", "bytes", "back", "shrink"]
 
 
 def test_borrowed_buffers_are_empty_and_of_their_size() -> None:
@@ -103,6 +103,12 @@ def test_counts_always_agree(steps: list[tuple[str, int]]) -> None:
                 lent[one] = pool.size(one)
             else:
                 assert sum(lent.values()) + (LARGE if what == "large" else SMALL) > bound
+        elif what == "bytes":
+            count = 1000 * number
+            one = pool.borrow_bytes(count)
+            if one is not None:
+                lent[one] = pool.size(one)
+                assert lent[one] == (SMALL if count <= SMALL else max(LARGE, count))
         elif lent:
             one = list(lent)[number % len(lent)]
             if what == "back":

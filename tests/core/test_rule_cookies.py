@@ -131,6 +131,20 @@ def test_attributes_are_a_mapping():
         seen_in_answer(lambda r: r.cookies["sid"]["Domain"])
 
 
+def test_attributes_can_be_gone_through():
+    received = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1; Path=/a;path = /b; Foo=;;bar\r\n\r\n"
+
+    def look(response):
+        cookie = response.cookies["a"]
+        assert (list(cookie), cookie.values()) == (cookie.keys(), [v for _, v in cookie.items()])
+        return dict(cookie), len(cookie)
+
+    assert seen_in_answer(look, received) == ({"path": "/b", "Foo": "", "bar": True}, 3)
+    bare = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\n\r\n"
+    assert seen_in_answer(lambda r: list(r.cookies["a"]), bare) == []
+    assert seen_in_answer(lambda r: bool(r.cookies["a"]), bare) is True
+
+
 def test_attributes_are_changed_where_they_stand():
     def change(_, response):
         first, second = response.cookies.get_all("sid")

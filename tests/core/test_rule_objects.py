@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastlb import rule, testing
 
-from .rule_words import HEAD, POOLS, head, run, seen, trial
+from .rule_words import HEAD, POOLS, head, run, run_all, seen, trial
 
 TLS = testing.Tls("TLSv1.2", "shop.example.com", ("h2", "http/1.1"), "CN=anna", b"\x30\x00")
 
@@ -82,7 +82,9 @@ def test_the_pool():
         assert request.pool == "api"
 
     assert run(change) == {"pool": "api"}
-    with pytest.raises(ValueError, match=r'request\.pool: no pool \'apo\'; there is web, api \(did you mean "api"'):
+    with pytest.raises(
+        ValueError, match=r'request\.pool: no pool \'apo\'; there is web, api \(did you mean "api"'
+    ):
         run(assign("pool", "apo"))
     facts = testing.connection(pools=POOLS)
     with pytest.raises(ValueError, match=r"connection\.pool: no pool"):
@@ -97,7 +99,9 @@ def test_the_class():
 
     assert run(change) == {"persistence": "by-ip"}
     assert run(assign("persistence", None)) == {"persistence": None}
-    with pytest.raises(ValueError, match=r"request\.persistence: no persistence class 'x'; there is php, by-ip$"):
+    with pytest.raises(
+        ValueError, match=r"request\.persistence: no persistence class 'x'; there is php, by-ip$"
+    ):
         run(assign("persistence", "x"))
 
 
@@ -149,7 +153,7 @@ def test_the_node(text, node, address, port):
 @pytest.mark.parametrize(
     "text",
     ["", "web1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:-1", "10.0.0.1:80 ", ":80",
-     "[10.0.0.1]:80", "2001:db8::1:80:", "[2001:db8::1", "::", "10.0.0.1:８0", "10.0.0.1\0",
+     "[10.0.0.1]:80", "2001:db8::1:80:", "[2001:db8::1", "::", "10.0.0.1:\uff180", "10.0.0.1\0",
      "x" * 5000],
 )  # fmt: skip
 def test_what_is_no_node(text):
@@ -272,8 +276,8 @@ def test_what_nobody_changes_is_not_made_anew():
 
 # --- wrong types and strange values ---
 
-SETTABLE = ("client_address", "pool", "persistence", "persistence_key", "persistence_node", "method",
-            "target", "path", "raw_path", "raw_query", "host")  # fmt: skip
+SETTABLE = ("client_address", "pool", "persistence", "persistence_key", "persistence_node",
+            "method", "target", "path", "raw_path", "raw_query", "host")  # fmt: skip
 READ_ONLY = ("client_port", "peer_address", "local_address", "local_port", "virtual_server",
              "protocol", "sni", "alpn", "tls_version", "client_subject", "client_certificate",
              "query", "http_version", "headers", "cookies", "log", "data")  # fmt: skip
@@ -366,13 +370,15 @@ def test_a_hostile_str_is_its_characters(name):
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.sampled_from(SETTABLE), st.one_of(
-    st.text(max_size=40), st.binary(max_size=10), st.integers(), st.floats(), st.none()))  # fmt: skip
+@given(
+    st.sampled_from(SETTABLE),
+    st.one_of(st.text(max_size=40), st.binary(max_size=10), st.integers(), st.floats(), st.none()),
+)
 def test_whatever_is_assigned_is_taken_or_refused_by_name(name, value):
-    try:
-        run(assign(name, value))
-    except (TypeError, ValueError) as error:
-        assert "request" in str(error)
+    failures = []
+    run_all(assign(name, value), failures=failures)
+    assert all(type(one) in (TypeError, ValueError) for one in failures)
+    assert all("request." in str(one) or "request:" in str(one) for one in failures)
 
 
 def test_huge_values_are_refused_and_shown_short():
@@ -385,7 +391,7 @@ def test_huge_values_are_refused_and_shown_short():
 # --- in response rules ---
 
 
-@pytest.mark.parametrize("name", SETTABLE)
+@pytest.mark.parametrize("name", [one for one in SETTABLE if one != "persistence_key"])
 def test_after_the_node_has_answered_nothing_of_the_request_is_set(name):
     values = {"client_address": "192.0.2.9", "pool": "api", "persistence": "php", "method": "PUT",
               "persistence_node": "10.0.0.1", "host": "h"}  # fmt: skip
@@ -393,7 +399,7 @@ def test_after_the_node_has_answered_nothing_of_the_request_is_set(name):
     def change(request, _):
         setattr(request, name, values.get(name, "/x"))
 
-    with pytest.raises(AttributeError, match="cannot be set in a response rule|cannot be changed"):
+    with pytest.raises(AttributeError, match=r"cannot be set in a response rule|cannot be changed"):
         run(change, trial("response"))
 
 
@@ -493,8 +499,7 @@ def test_nothing_of_it_can_be_made_or_derived():
         for name in ("client_address", "headers", "status", "close", "body"):
             if hasattr(kind, name):
                 with pytest.raises(rule.RuleEnded):
-                    value = getattr(made, name)
-                    value()
+                    getattr(made, name)()
     for kind in (rule.Request, rule.Response, rule.Headers, rule.Cookies, rule.SetCookie, rule.Log):
         with pytest.raises(TypeError, match="not an acceptable base type"):
             type("Derived", (kind,), {})

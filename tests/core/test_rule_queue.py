@@ -52,6 +52,21 @@ def test_an_end_takes_the_place_of_a_wish(queues: Queues) -> None:
     assert queues.turn() == [(1, DONE)]
 
 
+def test_a_crowd_comes_back_in_several_turns(queues: Queues) -> None:
+    """So that those who have no rule are served between them."""
+    numbers = list(range(40))
+    for number in numbers:
+        queues.put(number)
+    queues.take()
+    for number in numbers:
+        queues.give(number)
+    turns = []
+    while readable(queues.epoll):
+        turns.append([number for number, _ in queues.turn()])
+    assert [len(turn) for turn in turns] == [16, 16, 8]
+    assert [number for turn in turns for number in turn] == numbers
+
+
 def test_told_before_it_was_taken_comes_once(queues: Queues) -> None:
     queues.put(1)
     queues.tell(1)

@@ -8,7 +8,7 @@ from fastlb import rule, rule_log, testing
 from fastlb._core.plan import PlanBuilder
 from fastlb._core.rule_trial import Trial
 
-from .rule_words import HEAD, trial
+from .rule_words import HEAD, run_all, trial
 
 
 @pytest.fixture
@@ -17,25 +17,6 @@ def reports(monkeypatch):
     found = []
     monkeypatch.setattr(rule_log, "report", lambda name, error: found.append((name, error)))
     return found
-
-
-def run_all(*functions, made=None, failures=None):
-    """The effects of several plain rules of one call, run as a worker runs them."""
-    made = made or trial()
-    made.set_rules(functions)
-    opened = made.open(failures if failures is not None else [])
-    for index, function in enumerate(functions):
-        opened.begin(index)
-        try:
-            result = function(*opened.arguments(index))
-        except BaseException as error:
-            goes_on = opened.failed(index, error)
-        else:
-            goes_on = opened.ended(index, result)
-        if not goes_on:
-            break
-    opened.finish()
-    return made.effects()
 
 
 def plain(*functions, made=None):
@@ -326,11 +307,17 @@ def test_nobody_waits_for_a_body_in_a_plain_rule():
     assert str(failures[0]) == "request.body: a plain rule cannot wait for it; write async def"
 
 
-@pytest.mark.parametrize("limit", ["1", "", "1 MB", None, 1.5, True, b"1"])
-def test_a_limit_is_a_size(limit):
+@pytest.mark.parametrize(
+    ("limit", "error"),
+    [
+        ("1", ValueError), ("", ValueError), ("1 MB", ValueError), ("1XB", ValueError),
+        (None, TypeError), (1.5, TypeError), (True, TypeError), (b"1", TypeError),
+    ],
+)  # fmt: skip
+def test_a_limit_is_a_size(limit, error):
     failures = []
     run_all(lambda request: request.body(limit), failures=failures)
-    assert type(failures[0]) is TypeError
+    assert type(failures[0]) is error
     assert 'expected a size like "1MiB"' in str(failures[0])
 
 

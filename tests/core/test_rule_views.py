@@ -196,9 +196,7 @@ def test_a_response_has_headers_of_its_own():
         response.headers["Server"] = "fastlb"
         del response.headers["Set-Cookie"]
 
-    assert answer(change) == (
-        b"HTTP/1.1 200 Fine\r\nContent-Length: 3\r\nServer: fastlb\r\n\r\n"
-    )
+    assert answer(change) == (b"HTTP/1.1 200 Fine\r\nContent-Length: 3\r\nServer: fastlb\r\n\r\n")
     assert seen_in_answer(lambda r: r.headers["server"]) == "nginx"
 
 

@@ -5,6 +5,7 @@ import time
 
 import psycopg
 import pytest
+from psycopg_pool import PoolTimeout
 
 from fastlb import testing
 
@@ -121,6 +122,20 @@ def test_postgresql_is_asked_again_after_a_lost_connection(load, monkeypatch):
     monkeypatch.setattr(module, "pool", Pool())
     assert testing.run(module.home, as_user("anna")).persistence_node == "10.0.0.1:80"
     assert checked == [True]
+
+
+def test_postgresql_that_does_not_answer_is_asked_once(load, monkeypatch):
+    module = load("node_postgres")
+    asked = []
+
+    async def read_home(user: str) -> str:
+        asked.append(user)
+        raise PoolTimeout("no connection in 1 s")
+
+    monkeypatch.setattr(module, "read_home", read_home)
+    with pytest.raises(PoolTimeout):
+        testing.run(module.home, as_user("anna"))
+    assert asked == ["anna"]
 
 
 # ---- canary ----

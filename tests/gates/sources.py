@@ -9,7 +9,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "fastlb/_core"
 GIL_MODULE = "hooks"  # the only module that may take the GIL; it counts that
-FUNCTION = re.compile(r"^(\s*)(?:async\s+)?(?:cpdef|cdef|def)\b.*\(.*$")
+FUNCTION = re.compile(r"^(\s*)(?:async\s+)?(?:cpdef|cdef|def)\b(?!\s+class\b).*\(.*$")
 
 
 class Function(NamedTuple):

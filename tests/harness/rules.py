@@ -9,14 +9,16 @@ the values that a user would write there.
 """
 
 import ast
+import contextlib
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .proxy import Proxy
 from .settings import ANY_PORT, Config
+from .worker import WorkerProcess, worker
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples/rules"
@@ -76,3 +78,13 @@ def ruled(**modules: str) -> Callable[[Any, Path], Proxy]:
         return Proxy(config, folder)
 
     return make
+
+
+@contextlib.contextmanager
+def ruled_worker(config: Config, **modules: str) -> Iterator[WorkerProcess]:
+    """One worker, as worker() makes it, with these modules beside its configuration."""
+    with worker(None) as w:
+        for name, text in modules.items():
+            (w.folder / f"{name}.py").write_text(text)
+        w.use(config)
+        yield w

@@ -1,11 +1,18 @@
 """Rules on the way of requests and responses: what they change is what the node, the client and
 the log see, and what stands behind a changed head stays what it was."""
 
+import hashlib
+import ssl
+from pathlib import Path
+
 import pytest
 
 from tests.harness import HttpNode, RawNode, proxy, settings
+from tests.harness.certificates import Authority
+from tests.harness.https import https
 from tests.harness.rules import ruled
 from tests.harness.settings import Config, changed
+from tests.harness.tls_client import TlsClient, client_context, trusting_context
 from tests.harness.wait import until
 from tests.harness.wire import reply
 
@@ -367,3 +374,59 @@ def test_fields_of_the_log_in_both_formats(a: HttpNode) -> None:
         file = p.folder / "access.log"
         until(lambda: file.read_text().endswith("\n"), "the line is written")
         assert file.read_text().endswith('" "-" n="2" k="true" user="b, c: d"\n')
+
+
+# --- keys that responses teach ------------------------------------------------------------
+
+
+def test_a_response_rule_teaches_the_key_of_a_session(a: HttpNode, b: HttpNode) -> None:
+    """The classic of universal persistence: nodes name sessions, requests come back with them."""
+    text = (
+        f"{IMPORT}@rule.request\ndef ask(request):\n"
+        "    request.persistence_key = request.cookies.get('SID')\n"
+        "@rule.response\ndef learn(request, response):\n"
+        "    if 'SID' in response.cookies:\n"
+        "        request.persistence_key = response.cookies['SID'].value\n"
+    )
+    a.extra, b.extra = (("Set-Cookie", "SID=of-a"),), (("Set-Cookie", "SID=of-b"),)
+    config = settings(a, b, persistence={"type": "universal"})
+    with proxy(rules(config, "ask", "learn"), ruled(my=text)) as p:
+        for _ in range(2):
+            with p.client() as client:
+                client.ask("/first")
+        for node in ("a", "b", "b", "a", "a"):
+            with p.client() as client:
+                answer = client.ask("/again", ("Cookie", f"SID=of-{node}"))
+            assert answer.json()["node"] == node
+        assert [line["outcome"] for line in p.log(7)[2:]] == ["hit"] * 5
+
+
+# --- TLS ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["", "async "])
+def test_what_is_known_where_tls_ends_here(a: HttpNode, tmp_path: Path, kind: str) -> None:
+    authority = Authority(tmp_path)
+    alice = authority.certificate("alice", client=True)
+    text = (
+        f"import hashlib\n{IMPORT}@rule.request\n{kind}def route(request):\n"
+        "    der = request.client_certificate\n"
+        "    request.headers['X-Seen'] = repr((request.sni, request.alpn, request.tls_version,\n"
+        "        request.client_subject, der and hashlib.sha256(der).hexdigest()))\n"
+    )
+    demands = {"client_certificates": "optional", "client_ca": str(authority.file)}
+    pairs = {"shop.test": authority.certificate("shop.test")}
+    with proxy(rules(https(pairs, a, tls=demands), "route"), ruled(my=text)) as p:
+        context = trusting_context("1.3", tickets=False)
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(alice.certificate_path, alice.key_path)
+        with TlsClient(p.address(), context, name="shop.test") as client:
+            client.ask("/")
+        with TlsClient(p.address(), client_context("1.2"), name="shop.test") as client:
+            client.ask("/")
+    digest = hashlib.sha256(
+        ssl.PEM_cert_to_DER_cert(alice.certificate_path.read_text())
+    ).hexdigest()
+    first, second = (one.get("X-Seen") or b"" for one in a.requests)
+    assert first.decode() == repr(("shop.test", ("http/1.1",), "TLSv1.3", "CN=alice", digest))
+    assert second.decode() == repr(("shop.test", (), "TLSv1.2", None, None))

@@ -10,6 +10,7 @@ import json
 import pytest
 
 from tests.harness import Client, User, changed, proxy
+from tests.harness.operator import status_of
 from tests.harness.php import Php
 from tests.harness.rules import example, taken
 
@@ -120,7 +121,7 @@ def test_the_cookie_goes_before_the_query(by_rule):
 )
 def test_what_php_would_not_make_is_no_key(by_rule, garbage):
     def entries():
-        return by_rule.status()["persistence"]["php"]["entries"]
+        return status_of(by_rule)["persistence"]["php"]["entries"]
 
     before = entries()
     (user,) = visitors(by_rule, 1)

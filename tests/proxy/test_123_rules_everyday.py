@@ -1,13 +1,15 @@
-"""Three examples in a row on one virtual server: maintenance, rate_limit, hardening."""
+"""Three examples in a row on one virtual server: maintenance, rate_limit, hardening. And the rule
+that the guide begins with."""
 
+import re
 import shutil
 import time
 
 import pytest
 
-from tests.harness import RawNode, changed, proxy, reply
+from tests.harness import HttpNode, RawNode, changed, proxy, reply, settings
 from tests.harness.proxy import Proxy
-from tests.harness.rules import EXAMPLES, example, place
+from tests.harness.rules import EXAMPLES, ROOT, example, place, ruled
 
 OFFICE, HOME = "127.0.9.1", "127.0.9.2"
 # A window that does not end while the test runs.
@@ -44,6 +46,21 @@ def shop():
 
 def statuses(p, count, *fields, **more):
     return [p.get("/", *fields, **more).status for _ in range(count)]
+
+
+# ---- the guide's first rule ----
+
+
+def test_the_rule_in_five_lines_works():
+    (text, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/rules.md").read_text(), re.DOTALL)
+    with HttpNode("a") as a, HttpNode("b") as b:
+        kind = {"type": "universal"}
+        config = settings(a, b, persistence=kind, server={"rules": ["shop_rules:session"]})
+        with proxy(config, ruled(shop_rules=text)) as p:
+            for session in ("one", "two", "three"):
+                cookie = ("Cookie", f"PHPSESSID={session}")
+                assert len({p.get("/", cookie).node for _ in range(4)}) == 1
+            assert {p.get("/").node for _ in range(2)} == {"a", "b"}
 
 
 # ---- maintenance ----
