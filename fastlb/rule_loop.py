@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from fastlb import rule_log
 from fastlb._core import rule_queue, rule_watchdog
@@ -50,7 +50,15 @@ class Run(Protocol):
     def finish(self) -> None: ...
 
 
-Take = Callable[[], list[Run]]  # what was dealt with is taken out
+class Came(Protocol):
+    """A list of runs; what was dealt with is taken out."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Literal[0], /) -> Run: ...
+    def __delitem__(self, index: Literal[0], /) -> None: ...
+
+
+Take = Callable[[], Came]
 
 
 class _Selector(selectors.DefaultSelector):
