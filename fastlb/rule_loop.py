@@ -18,8 +18,8 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Literal, Protocol
 
 from fastlb import rule_log
 from fastlb._core import rule_queue, rule_watchdog
@@ -50,7 +50,15 @@ class Run(Protocol):
     def finish(self) -> None: ...
 
 
-Take = Callable[[], Iterable[Run]]
+class Came(Protocol):
+    """A list of runs; what was dealt with is taken out."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Literal[0], /) -> Run: ...
+    def __delitem__(self, index: Literal[0], /) -> None: ...
+
+
+Take = Callable[[], Came]
 
 
 class _Selector(selectors.DefaultSelector):
@@ -236,15 +244,19 @@ class RuleLoop:
         self._loop = self._new_loop()
 
     def _on_calls(self) -> None:
-        for run in self._take():
+        runs = self._take()
+        while runs:
+            run = runs[0]
             call = self._calls.get(run)
             if call is None:
                 call = self._calls[run] = _Call(run, self._forget)
-                call.start(self._loop)
             else:
                 run.told()
+            if call.task is None:
+                call.start(self._loop)
             if run.ended_early:
                 call.cancel()
+            del runs[0]
 
     def _forget(self, run: Run) -> None:
         self._calls.pop(run, None)

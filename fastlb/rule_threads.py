@@ -26,8 +26,10 @@ def begin(
 
 def end() -> None:
     """Ends them; waits for a second at most."""
-    rule_loop.stop()
-    rule_watch.stop()
+    try:
+        rule_loop.stop()
+    finally:
+        rule_watch.stop()
 
 
 def leave(status: int) -> None:

@@ -23,19 +23,19 @@ cdef RuleCall* _seen_call[4096]
 cdef uint8_t _seen_message[4096]
 
 
-cdef void _note(Worker* w, RuleCall* call) noexcept nogil:
+cdef void _note(Worker* w, RuleCall* call, uint8_t message) noexcept nogil:
     global _seen
     if _seen < 4096:
         _seen_call[_seen] = call
-        _seen_message[_seen] = call.message
+        _seen_message[_seen] = message
         _seen += 1
 
 
-cdef void _answer(Worker* w, RuleCall* call) noexcept nogil:
+cdef void _answer(Worker* w, RuleCall* call, uint8_t message) noexcept nogil:
     # A worker that gives a body to who asks, and counts who is done.
     global _all_done
     cdef size_t number = call - _calls
-    if call.message == RULE_DONE:
+    if message == RULE_DONE:
         _done[number] += 1
         _all_done += 1
     else:
@@ -172,6 +172,11 @@ cdef class Queues:
                     if state[number] == 0 and (seed >> 40) & 1 and not call.cancelled:
                         state[number] = 1
                         rule_queue_give(call, RULE_WANTS_BODY)
+                        if (seed >> 45) & 1:
+                            # Its time is over, while the wish is on its way.
+                            state[number] = 2
+                            given += 1
+                            rule_queue_give(call, RULE_DONE)
                     elif state[number] < 2:
                         state[number] = 2
                         given += 1

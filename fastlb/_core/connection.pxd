@@ -345,7 +345,7 @@ ctypedef struct Worker:
     Stream rules                     # eventfd: calls have come back; fd -1: no async rules yet
     RuleCall* free_rule_calls
     RuleState* free_rule_states
-    uint32_t rules_parked            # exchanges in async rules
+    uint32_t rules_parked            # calls that the event loop has; also those nobody waits for
     # scratch of the message in work
     Head request
     Exchange* request_of             # whose request `request` holds now; NULL: nobody's

@@ -28,6 +28,7 @@ cdef dict _contexts = {}             # address of the pointers: tls_contexts.Bui
 cdef uint32_t _built = 0             # entries of it
 cdef bint _threads = False           # of rules, were begun
 cdef rules_runner_t _run_rules = NULL
+cdef rules_counter_t _count_rules = NULL
 cdef WorkerStats* _stats = NULL
 cdef uint32_t _ruled = 0             # tables of rules
 
@@ -195,14 +196,17 @@ cdef int _rules_run(RuleCall* call) except -1:
 
 
 cdef void hooks_rules_runner(rules_runner_t run, rules_counter_t count) noexcept:
-    global _run_rules
+    global _run_rules, _count_rules
     _run_rules = run
+    _count_rules = count
     count(_stats)
 
 
 cdef void hooks_rules_open(WorkerStats* stats) noexcept nogil:
     global _stats
     _stats = stats
+    if _count_rules != NULL:
+        _count_rules(stats)
 
 
 cdef RuleTable* _rules_build(const Plan* plan) except? NULL:

@@ -140,7 +140,7 @@ ctypedef struct PlanRules:           # [rules]
     uint32_t on_error                # RuleOnError
     uint32_t timeout                 # of an async rule, milliseconds
     uint32_t watchdog                # a plain rule that takes longer is reported, milliseconds
-    uint32_t parked_max              # exchanges at one time in async rules, of one worker
+    uint32_t parked_max              # calls of async rules at one time, of one worker
     uint64_t shared_offset           # region of rule.shared's tables in the segment
     uint64_t shared_bytes
     Text directory                   # of the configuration file: where modules are looked up first

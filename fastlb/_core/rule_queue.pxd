@@ -12,8 +12,9 @@ cdef enum RuleQueued:                # RuleCall.queued
     RULE_QUEUED_OUT                  # on the way to the event loop
     RULE_QUEUED_BACK                 # on the way to the worker
 
-# A call came back to the worker's thread; `message` says why.
-ctypedef void (*RuleCallBack)(Worker* w, RuleCall* call) noexcept nogil
+# A call came back to the worker's thread; `message` says why. RuleCall.message must not be asked:
+# behind a wish, the other thread may be writing its end there.
+ctypedef void (*RuleCallBack)(Worker* w, RuleCall* call, uint8_t message) noexcept nogil
 
 # Both queues and their descriptors, once per process; the worker's side is put into its epoll
 # (w.rules), from where `on_call` is called for each call that came back. False: no descriptors.
@@ -30,7 +31,8 @@ cdef void rule_queue_tell(RuleCall* call) noexcept nogil
 # The event loop's side: the first of a list (by `next`) of all calls that came; NULL: none.
 cdef RuleCall* rule_queue_take() noexcept nogil
 # Back to the worker, with `message` set. A wish for a body that crosses a cancellation is dropped:
-# the cancellation is in what rule_queue_take gives next.
+# the cancellation is in what rule_queue_take gives next. So is a wish that has not been seen
+# when its call's end is given.
 cdef void rule_queue_give(RuleCall* call, uint8_t message) noexcept nogil
 # The event loop's descriptor, readable when calls came; made at the first need. -1: none to be had.
 cdef int rule_queue_fd() noexcept nogil

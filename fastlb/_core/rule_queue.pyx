@@ -154,11 +154,12 @@ cdef int rule_queue_fd() noexcept nogil:
 
 # --- the worker's side --------------------------------------------------------------------
 
-cdef RuleCall* _next_back() noexcept nogil:
+cdef RuleCall* _next_back(uint8_t* message) noexcept nogil:
     cdef RuleCall* call
     rule_queue_lock()
     call = _back.first
     if call != NULL:
+        message[0] = call.message
         _unlink(&_back, call)
     rule_queue_unlock()
     return call
@@ -168,15 +169,16 @@ cdef void _drain(Worker* w) noexcept nogil:
     # One by one: what is done for a call may tell others, which moves them between the queues.
     cdef RuleCall* call
     cdef uint32_t left
+    cdef uint8_t message
     _lock_and_hear(&_back)
     left = min(_back.count, <uint32_t> BACK_PER_TURN)
     rule_queue_unlock()
     while left:
         left -= 1
-        call = _next_back()
+        call = _next_back(&message)
         if call == NULL:
             break
-        _on_call(w, call)
+        _on_call(w, call, message)
     # The others wait for the next turn: a thousand rules that slept as long end at one time, and
     # who has no rule would wait for all of their answers.
     rule_queue_lock()
@@ -205,11 +207,12 @@ cdef bint rule_queue_open(Worker* w, RuleCallBack on_call) noexcept nogil:
 
 
 cdef void rule_queue_close(Worker* w) noexcept nogil:
+    cdef uint8_t message
     # The event loop may have opened its side though no call was ever put.
-    cdef RuleCall* call = _next_back()
+    cdef RuleCall* call = _next_back(&message)
     while call != NULL:
-        _on_call(w, call)
-        call = _next_back()
+        _on_call(w, call, message)
+        call = _next_back(&message)
     w.rules.on_events = NULL
     w.rules.fd = -1
     _close(&_back)                   # which takes it out of the epoll, too
@@ -253,6 +256,8 @@ cdef void rule_queue_give(RuleCall* call, uint8_t message) noexcept nogil:
     rule_queue_lock()
     if call.queued == RULE_QUEUED_OUT and message == RULE_DONE:
         _unlink(&_out, call)
+    if call.queued == RULE_QUEUED_BACK and message == RULE_DONE:
+        call.message = message       # instead of a wish, which nobody has any more
     if call.queued == RULE_QUEUED_NOWHERE:
         call.message = message
         _link(&_back, call, RULE_QUEUED_BACK)

@@ -35,6 +35,7 @@ cdef class RuleRun:
     cdef int attach(self, RuleCall* call, rule_give_t give) except -1
     cdef int detach(self) except -1
     cdef int close(self) except -1
+    cdef int demand(self) except -1
     cdef RuleStats* stats(self, uint32_t i) noexcept
     cdef bint step(self, uint32_t i) except -1
     cdef Request request_or_none(self)

@@ -44,6 +44,7 @@ cdef enum:
     FREE_MAX = 64                    # runs kept for later
 
 cdef list _free = []
+cdef list _came = []                # runs that the event loop has not dealt with
 cdef WorkerStats* _stats = NULL
 cdef object _log = None              # fastlb.rule_log
 cdef object _units = None            # fastlb.units: what a size means
@@ -74,6 +75,14 @@ cdef int _tell(str name, object error) except -1:
     except Exception:
         return 0
     return 0
+
+
+cdef void _spoil(RuleCall* call) noexcept:
+    # As if none of its rules had run, and the first one had failed.
+    memset(&call.effects, 0, sizeof(call.effects))
+    if call.facts.plan.rules.on_error == RULES_ANSWER_500:
+        call.effects.action = RULE_FAILS
+        call.effects.decided_by = call.steps[0].rule
 
 
 @cython.final
@@ -221,16 +230,24 @@ cdef class RuleRun:
 
     # --- for the event loop ---------------------------------------------------------------
 
+    cdef int demand(self) except -1:
+        # A loop that a rule closed leaves coroutines behind; they may still wake.
+        if self.call == NULL:
+            raise RuleEnded("this call of rules has ended")
+        return 0
+
     @property
     def steps(self):
         """The rules to be run, in their order: pairs of function and name."""
         cdef uint32_t i
+        self.demand()
         return [(<object> self.call.steps[i].function, self.name_of(i))
                 for i in range(self.call.count)]
 
     @property
     def timeout(self):
         """Seconds that each rule has."""
+        self.demand()
         return self.call.facts.plan.rules.timeout / 1e3
 
     @property
@@ -240,25 +257,31 @@ cdef class RuleRun:
 
     def arguments(self, uint32_t i):
         """What rule `i` is called with."""
+        self.demand()
         if self.call.kind == RULE_RESPONSE:
             return self.request, self.response
         return (self.subject,)
 
     def begin(self, uint32_t i):
         """Rule `i` begins."""
+        self.demand()
         self.start(i)
 
     def ended(self, uint32_t i, result=None):
         """Rule `i` returned `result`; whether those after it are run."""
+        self.demand()
         return self.done(i, result)
 
     def failed(self, uint32_t i, exception, timed_out=False):
         """Rule `i` raised, or its time is over; whether those after it are run."""
+        self.demand()
         return self.fail(i, exception, timed_out)
 
     def cancelled(self, uint32_t i):
         """Rule `i` was stopped, because nobody waits for it any more."""
-        cdef RuleStats* stats = self.stats(i)
+        cdef RuleStats* stats
+        self.demand()
+        stats = self.stats(i)
         self.stop(i)
         if stats != NULL:
             stats.cancelled += 1
@@ -277,8 +300,8 @@ cdef class RuleRun:
         try:
             effects_write(call, self.subject, self.request_or_none(), self.response_or_none())
         except BaseException as error:
-            # No memory: as if none of them had run.
-            memset(&call.effects, 0, sizeof(call.effects))
+            # No memory.
+            _spoil(call)
             _tell(self.name_of(0), error)
         self.detach()
         if call.last and call.data != NULL:
@@ -307,8 +330,6 @@ cdef class RuleRun:
             if self.call.facts.request_body == BODY_LENGTH and (
                     self.call.facts.request_length > <uint64_t> most):
                 raise BodyTooLarge(most)
-            if self.body is None and self.call.body_state == RULE_BODY_READY:
-                self.body_here()
             if self.body is not None:
                 if len(self.body) > most:
                     raise BodyTooLarge(most)
@@ -371,24 +392,35 @@ cdef object _limit(object limit):
     return limit
 
 
+cdef int _take(RuleCall* call) except -1:
+    cdef RuleRun run
+    if call.running != NULL:
+        _came.append(<RuleRun> call.running)
+        return 0
+    run = rule_run_of(call, rule_queue_give)
+    _came.append(run)
+    Py_INCREF(run)
+    call.running = <void*> run
+    return 0
+
+
 def take():
     """The runs of the calls that came for the event loop, and those of which the worker told
-    something: then `told` says what."""
+    something: then `told` says what. Who has dealt with one takes it out of the list, which is
+    always the same: the exception that ends a rule which holds the thread may come too late, and
+    in between."""
     cdef RuleCall* call = rule_queue_take()
-    cdef list runs = []
     cdef RuleCall* following
-    cdef RuleRun run
     while call != NULL:
         following = call.next
-        if call.running != NULL:
-            runs.append(<RuleRun> call.running)
-        else:
-            run = rule_run_of(call, rule_queue_give)
-            Py_INCREF(run)
-            call.running = <void*> run
-            runs.append(run)
+        try:
+            _take(call)
+        except BaseException as error:
+            _spoil(call)
+            rule_queue_give(call, RULE_DONE)
+            _tell("", error)
         call = following
-    return runs
+    return _came
 
 
 cdef RuleRun rule_run_of(RuleCall* call, rule_give_t give):

@@ -118,7 +118,6 @@ cdef void rules_cancel(Worker* w, RuleState* state) noexcept nogil:
     timer_clear(&(<Exchange*> call.exchange).client.timer)
     state.call = NULL
     state.gathers = False
-    w.rules_parked -= 1
     call.exchange = NULL
     call.cancelled = True
     rule_queue_tell(call)

@@ -3,7 +3,7 @@
 # A client that ends its side of the connection while an async rule works for it has left: what
 # half-closes is rare, what navigates away is not, and both look the same.
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from fastlb._core.arena cimport arena_room, arena_slice
 from fastlb._core.connection cimport STREAM_ERROR, STREAM_HUP, Exchange, Worker
@@ -153,18 +153,19 @@ cdef bint _more_follow(const Exchange* x) noexcept nogil:
             or (x.rules.kind == RULE_CONNECTION and _list(x, RULE_REQUEST).count != 0))
 
 
-cdef void _on_call(Worker* w, RuleCall* call) noexcept nogil:
+cdef void _on_call(Worker* w, RuleCall* call, uint8_t message) noexcept nogil:
     cdef Exchange* x = <Exchange*> call.exchange
     cdef int result
-    if call.message == RULE_WANTS_BODY:
+    if message == RULE_WANTS_BODY:
         if x != NULL and rule_body_begin(w, x):
             _set_timer_if_told(w, x)
         return
+    BUG_ON(w.rules_parked == 0)
+    w.rules_parked -= 1
     if x == NULL:
         rule_call_free(w, call)
         return
     BUG_ON(x.rules.call != call)
-    w.rules_parked -= 1
     x.rules.call = NULL
     x.rules.gathers = False
     timer_clear(&x.client.timer)

@@ -48,6 +48,9 @@ cdef enum:
     SIGTERM = 15
     SIGQUIT = 3
 
+# Stays mapped: a rule that does not end outlives `run` in its thread, and may count in there.
+cdef Segment _mapped = None
+
 cdef ClientConn _client_layout
 cdef NodeConn _node_layout
 cdef size_t _client_timer = <char*> &_client_layout.timer - <char*> &_client_layout
@@ -243,6 +246,7 @@ def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: b
     SOCK_SEQPACKET end of the control process, `log_fd` the access log (-1: none), which is a
     datagram socket if `log_socket`. All but `segment_fd` are closed at the end.
     """
+    global _mapped
     cdef Segment segment = Segment.attach(segment_fd)
     cdef system.epoll_event* events
     cdef Worker* w
@@ -254,6 +258,7 @@ def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: b
     if w == NULL or events == NULL:
         raise MemoryError("worker: its own state")
     before = len(os.listdir("/proc/self/fd"))
+    _mapped = segment
     w.segment = segment.base
     w.stats = <WorkerStats*> segment.at(region[0])
     w.stats.gil_acquisitions = 0

@@ -43,6 +43,15 @@ def test_what_is_given_back_wakes_the_worker(queues: Queues) -> None:
     assert queues.turn() == []
 
 
+def test_an_end_takes_the_place_of_a_wish(queues: Queues) -> None:
+    """As of a rule that asks for a body in a task of its own, and returns."""
+    queues.put(1)
+    queues.take()
+    queues.give(1, WANTS_BODY)
+    queues.give(1, DONE)
+    assert queues.turn() == [(1, DONE)]
+
+
 def test_a_crowd_comes_back_in_several_turns(queues: Queues) -> None:
     """So that those who have no rule are served between them."""
     numbers = list(range(40))

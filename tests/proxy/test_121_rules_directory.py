@@ -77,6 +77,7 @@ def test_a_table_in_postgresql_names_the_node(abc, monkeypatch):
         monkeypatch.setenv("NODES_DB", base.conninfo)
         config = changed(example("node_postgres", accounts=abc), "proxy.workers", 2)
         with proxy(config, taken("node_postgres", TTL=0.0, WAIT=0.5)) as p:
+            p.rules_hold = 4  # connections of its pool, which ends with the process
             at_home = [homes[user].name for user in USERS]
             for _ in range(3):
                 assert [node_of(p, user) for user in USERS] == at_home
