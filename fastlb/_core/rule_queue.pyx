@@ -47,7 +47,7 @@ cdef extern from *:
     int sched_yield() noexcept nogil
 
 cdef enum:
-    BACK_PER_TURN = 16
+    BACK_PER_TURN = 4
 
 ctypedef struct Queue:
     RuleCall* first

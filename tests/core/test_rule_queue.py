@@ -54,7 +54,7 @@ def test_an_end_takes_the_place_of_a_wish(queues: Queues) -> None:
 
 def test_a_crowd_comes_back_in_several_turns(queues: Queues) -> None:
     """So that those who have no rule are served between them."""
-    numbers = list(range(40))
+    numbers = list(range(10))
     for number in numbers:
         queues.put(number)
     queues.take()
@@ -63,7 +63,7 @@ def test_a_crowd_comes_back_in_several_turns(queues: Queues) -> None:
     turns = []
     while readable(queues.epoll):
         turns.append([number for number, _ in queues.turn()])
-    assert [len(turn) for turn in turns] == [16, 16, 8]
+    assert [len(turn) for turn in turns] == [4, 4, 2]
     assert [number for turn in turns for number in turn] == numbers
 
 
