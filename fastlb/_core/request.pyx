@@ -37,7 +37,7 @@ from fastlb._core.plan cimport (
     plan_class, plan_cookie_names, plan_pool, plan_text,
 )
 from fastlb._core.route cimport route_host, route_pool
-from fastlb._core.rule_apply cimport RULE_SETS_PROTO
+from fastlb._core.rule_call cimport RULE_SETS_PROTO
 from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at
 from fastlb._core.slice cimport Slice, ascii_lower, slice_of
 

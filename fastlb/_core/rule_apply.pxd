@@ -4,10 +4,6 @@ from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.rule_call cimport RuleCall, RuleState
 from fastlb._core.slice cimport Slice
 
-# One more of RuleSets: every X-Forwarded-Proto of the request is a rule's word, not the client's.
-cdef enum:
-    RULE_SETS_PROTO = 128
-
 # The effects of a call that has ended, but for its action. False: no memory for them, or for a
 # head that is longer than the one before.
 cdef bint rule_apply(Worker* w, Exchange* x, RuleCall* call) noexcept nogil

@@ -58,6 +58,7 @@ cdef enum RuleSets:                  # bits of RuleEffects.sets and RuleState.se
     RULE_SETS_CLIENT = 16
     RULE_SETS_HEAD = 32              # effects.head takes the place of the message's
     RULE_SETS_LOG = 64
+    RULE_SETS_PROTO = 128            # every X-Forwarded-Proto is a rule's word, not the client's
 
 # What a message is, besides its head. Slices point to memory of the worker while the call runs
 # in its thread; rule_call_own copies them into the arena before the call leaves it.

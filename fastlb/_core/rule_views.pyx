@@ -45,6 +45,8 @@ cdef class View:
     def __reduce__(self):
         raise TypeError(f"{type(self).__name__} cannot be copied: it ends with its rule")
 
+    # Each kind of view has its own of these three; a bare View is never shown to a rule.
+
     cdef object first(self, object name):
         raise NotImplementedError
 
