@@ -81,6 +81,7 @@ __all__ = [  # the classes of config_classes.py too
     "Monitor",
     "NamedClass",
     "Node",
+    "Passive",
     "PersistenceClass",
     "Pool",
     "PoolTls",
@@ -102,7 +103,7 @@ __all__ = [  # the classes of config_classes.py too
 ]
 
 # Bounds that the core fixes (fastlb/_core/limits.pxd); a test compares them.
-WORKERS_MAX = 64
+WORKERS_MAX = 64  # the core has twice as many columns: see there
 NODES_MAX = 4095  # the core's last slot is that of the nodes that no pool lists
 VIRTUAL_SERVERS_MAX = 256
 CLASSES_MAX = 256
@@ -254,6 +255,16 @@ class VirtualServer(Table, frozen=True, kw_only=True):
     """What happens to a connection that is not TLS, on protocol `"tls"`."""
     decision_header: tuple[Cidr, ...] = ()
     """Networks whose clients are shown the decision in X-FastLB-Decision."""
+    forwarded_fields: tuple[
+        Literal["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "via"],
+        ...,
+    ] = ("x-forwarded-for", "x-forwarded-proto")
+    """What nodes are told of the client: X-Forwarded-For, -Proto, -Host, Forwarded (RFC 7239),
+    Via."""
+    error_pages: dict[str, File] = field(default_factory=dict)
+    """Files that are sent instead of fastlb's own pages, by status, such as `503`."""
+    retry_after_ms: Annotated[int, Duration("1s", "24h")] = 1000
+    """Retry-After of a 503, in whole seconds."""
     tls: VirtualServerTls | None = None
     """Certificates; for protocol `"https"`."""
 
@@ -297,6 +308,25 @@ class PoolTls(Table, frozen=True, kw_only=True):
     """PEM file: its private key."""
 
 
+class Passive(Table, frozen=True, kw_only=True):
+    """What requests show of the health of a pool's nodes: one that fails is ejected for a while."""
+
+    failures: Annotated[int, Meta(ge=0, le=10_000)] = 5
+    """Failures in a row (to connect, or a connection that ends before a byte of an answer) that
+    eject a node; 0: none do."""
+    errors: Annotated[int, Meta(ge=0, le=100)] = 0
+    """Percent of answers with 5xx within `window` that eject a node; 0: none do."""
+    errors_of: Annotated[int, Meta(ge=1, le=1_000_000)] = 20
+    """Answers within `window`, at least, before `errors` says anything."""
+    window_ms: Annotated[int, Duration("1s", "10m")] = 10_000
+    """Time over which answers are counted."""
+    backoff_ms: Annotated[int, Duration("100ms", "1h")] = 1000
+    """For how long a node is ejected; then one request probes it. Twice as long each time it fails
+    again."""
+    backoff_max_ms: Annotated[int, Duration("100ms", "24h")] = 30_000
+    """And for how long at most."""
+
+
 class Pool(Table, frozen=True, kw_only=True):
     """A set of nodes and how one of them is chosen."""
 
@@ -329,6 +359,15 @@ class Pool(Table, frozen=True, kw_only=True):
     """Which nodes a rule may name: those of the pool, or any in `allow_named_networks`."""
     allow_named_networks: tuple[Cidr, ...] = ()
     """Networks of the nodes that `allow_named = "any"` permits."""
+    slow_start_ms: Annotated[int, Duration("1s", "1h", zero="at once")] = 0
+    """Time in which a node that returns gets its full share of new sessions."""
+    queue: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    """Requests that may wait while every node that may serve them has its `max_connections`, of all
+    workers together; sessions wait for their node and are served first. 0: none waits."""
+    queue_timeout_ms: Annotated[int, Duration("10ms", "1h")] = 10_000
+    """How long a request waits there; then 503."""
+    passive: Passive = Passive()
+    """What requests show of its nodes' health."""
 
 
 class Monitor(Table, frozen=True, kw_only=True):
@@ -338,8 +377,34 @@ class Monitor(Table, frozen=True, kw_only=True):
     """What is checked: an HTTP answer, a connection, a TLS handshake, or what a function says."""
     path: Annotated[str, Pattern(r"/[!-~]*", 'a path that begins with "/"')] = "/"
     """The path asked for; for type `"http"`."""
+    host: Annotated[str | None, Pattern(r"[!-~]+", "a host")] = None
+    """Host of the request, for type `"http"`; absent: the node's address."""
+    method: Literal["GET", "HEAD", "OPTIONS"] = "GET"
+    """Method of the request, for type `"http"`."""
+    status: tuple[
+        Annotated[str, Pattern(r"[1-5]\d\d(-[1-5]\d\d)?", 'a status like "200" or "200-399"')], ...
+    ] = ("200-399",)
+    """Statuses that are good, for type `"http"`, such as `["200", "301-302"]`."""
+    body: str | None = None
+    """Regular expression that must match somewhere in the first 64 KiB of the body, for type
+    `"http"`."""
+    tls: PoolTls | None = None
+    """For types `"http"` and `"tls"`; absent: as the pool's."""
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    """Port that is checked; absent: the node's."""
+    function: Annotated[
+        str | None, Pattern(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", '"module:function"')
+    ] = None
+    """For type `"python"`: an `async` function of the node that says whether it is well."""
     interval_ms: Annotated[int, Duration("100ms", "1h")] = 2000
     """Time between two checks of one node."""
+    fast_interval_ms: Annotated[int, Duration("100ms", "1h")] = 500
+    """The same while checks and state differ: after a first failure, until the node is down, and
+    after a first success, until it is up."""
+    jitter: Annotated[int, Meta(ge=0, le=50)] = 10
+    """Percent by which the times between checks vary, so that they do not come all at once."""
+    start: Literal["up", "down"] = "up"
+    """What a node counts as before its first check; `"down"`: until one succeeds."""
     timeout_ms: Annotated[int, Duration("10ms", "5m")] = 1000
     """A check without an answer for this long has failed."""
     failures: Annotated[int, Meta(ge=1, le=100)] = 3
@@ -359,6 +424,14 @@ class Limits(Table, frozen=True, kw_only=True):
     headers_bytes: Annotated[int, Size("256B", "60KiB")] = 32 << 10
     """All header fields of a request or response; more is answered 431. `request_line` and
     `headers` together are at most 60 KiB."""
+    field_bytes: Annotated[int, Size("128B", "60KiB")] = 32 << 10
+    """One header field of a request or response; a longer one is answered 431."""
+    empty_lines: Annotated[int, Meta(ge=0, le=100)] = 4
+    """Empty lines before a request that are ignored."""
+    chunk_line_bytes: Annotated[int, Size("16B", "60KiB")] = 4 << 10
+    """One line of a chunk's size with its extensions."""
+    trailers_bytes: Annotated[int, Size("2B", "60KiB")] = 8 << 10
+    """All trailer fields behind a chunked body."""
     header_count: Annotated[int, Meta(ge=8, le=HEADER_COUNT_MAX)] = 128
     """Header fields of a request or response."""
     body_bytes: Annotated[int, Size("1B", "1024GiB", zero="no limit")] = 0

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from fastlb._core.plan import PlanBuilder
-from fastlb.config import Config, VirtualServer
+from fastlb.config import Config, Passive, VirtualServer
 from fastlb.plan_class import Place, class_values
 from fastlb.slots import Slots, listener_keys, node_key
 from fastlb.ticket_keys import NAME_BYTES
@@ -88,6 +88,10 @@ def _bounds(builder: PlanBuilder, cfg: Config) -> None:
         buffer_bytes=limits.buffers_bytes,
         handshakes=limits.handshakes,
         handshakes_per_second=limits.handshakes_per_second,
+        field_bytes=limits.field_bytes,
+        empty_lines=limits.empty_lines,
+        chunk_line_bytes=limits.chunk_line_bytes,
+        trailer_bytes=limits.trailers_bytes,
     )
     builder.set_timeouts(
         client_header=timeouts.client_header_ms,
@@ -152,7 +156,22 @@ def _pool(
         proxy_protocol=pool.proxy_protocol,
         tls_context=tls_context,
         tls_server_name=(pool.tls.server_name or "") if pool.tls is not None else "",
+        retry_budget=pool.retry_budget,
+        slow_start=pool.slow_start_ms,
+        queue=(pool.queue, pool.queue_timeout_ms),
+        passive=_passive(pool.passive),
     )
+
+
+def _passive(passive: Passive) -> dict[str, int]:
+    return {
+        "failures": passive.failures,
+        "errors": passive.errors,
+        "errors_of": passive.errors_of,
+        "window": passive.window_ms // 1000,
+        "backoff_min": passive.backoff_ms,
+        "backoff_max": passive.backoff_max_ms,
+    }
 
 
 def hash_seed(address: InetAddress) -> int:
@@ -231,6 +250,7 @@ def _virtual_server(
         certificate=tls.first.get(name, 0),
         flags=server_flags(server, name in told),
         rules=[rules[rule] for rule in server.rules],
+        retry_after=-(-server.retry_after_ms // 1000),
     )
 
 
@@ -262,7 +282,7 @@ def server_flags(server: VirtualServer, told: bool = False) -> set[str]:
         "client_subject": asks_for_certificates(server),
         "no_subject_of_clients": told,
     }
-    return {name for name, given in flags.items() if given}
+    return {name for name, given in flags.items() if given} | set(server.forwarded_fields)
 
 
 def _networks(networks: tuple[Network, ...]) -> list[tuple[str, int]]:

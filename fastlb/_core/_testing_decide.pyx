@@ -148,7 +148,7 @@ cdef class World:
         return self.table.slots[slot].response_us
 
     def turns(self, uint32_t slot):
-        return self.table.turns[slot]
+        return self.table.pools[slot].turn
 
     def pick(self, uint32_t pool=0, object tried=(), uint64_t key=0):
         """(index of the node or -1, whether it is a draining one taken for want of others)"""

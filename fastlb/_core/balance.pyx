@@ -32,7 +32,7 @@ cdef inline bint _usable(const BalanceInput* ask, const PlanNode* node, int32_t 
             return False
     elif slot.state != NODE_UP or node.weight == 0 or backup != (tier == TIER_BACKUP):
         return False
-    if node.max_connections and node_load(slot, ask.plan.workers) >= node.max_connections:
+    if node.max_connections and node_load(slot, ask.plan.columns) >= node.max_connections:
         return False
     for i in range(ask.tried_count):
         if ask.tried[i] == index:
@@ -43,8 +43,8 @@ cdef inline bint _usable(const BalanceInput* ask, const PlanNode* node, int32_t 
 # The pool's next turn; one that only looks sees the turn `ahead` and leaves all as they are.
 cdef inline uint64_t _turn(BalanceInput* ask, uint32_t ahead) noexcept nogil:
     if ask.peek:
-        return ask.table.turns[ask.pool.slot] + ahead
-    return fastlb_fetch_add(&ask.table.turns[ask.pool.slot], 1)
+        return ask.table.pools[ask.pool.slot].turn + ahead
+    return fastlb_fetch_add(&ask.table.pools[ask.pool.slot].turn, 1)
 
 
 cdef inline uint32_t _random(BalanceInput* ask, uint32_t below) noexcept nogil:
@@ -123,13 +123,13 @@ cdef int32_t _least_connections(BalanceInput* ask, uint32_t tier) noexcept nogil
     cdef uint64_t load, best_load
     if best < 0:
         return -1
-    best_load = node_load(&ask.table.slots[nodes[best].slot], ask.plan.workers)
+    best_load = node_load(&ask.table.slots[nodes[best].slot], ask.plan.columns)
     for i in range(<int32_t> ask.pool.node_count):
         if best_load == 0:
             break
         if i == best or not _usable(ask, &nodes[i], i, tier):
             continue
-        load = node_load(&ask.table.slots[nodes[i].slot], ask.plan.workers)
+        load = node_load(&ask.table.slots[nodes[i].slot], ask.plan.columns)
         if load * _weight(&nodes[best]) < best_load * _weight(&nodes[i]):
             best = i
             best_load = load
@@ -170,8 +170,8 @@ cdef int32_t _random_of_two(BalanceInput* ask, uint32_t tier) noexcept nogil:
         b = _nth_usable(ask, tier, other + 1)
     if b < 0:
         return a
-    load_a = node_load(&ask.table.slots[nodes[a].slot], ask.plan.workers)
-    load_b = node_load(&ask.table.slots[nodes[b].slot], ask.plan.workers)
+    load_a = node_load(&ask.table.slots[nodes[a].slot], ask.plan.columns)
+    load_b = node_load(&ask.table.slots[nodes[b].slot], ask.plan.columns)
     return b if load_b * _weight(&nodes[a]) < load_a * _weight(&nodes[b]) else a
 
 
@@ -206,7 +206,7 @@ cdef int32_t _fastest_response(BalanceInput* ask, uint32_t tier) noexcept nogil:
         score = _response_us(ask, &nodes[i])
         if score == 0:
             score = fastest
-        score = (score + 1) * (node_load(slot, ask.plan.workers) + 1) * 256 // _weight(&nodes[i])
+        score = (score + 1) * (node_load(slot, ask.plan.columns) + 1) * 256 // _weight(&nodes[i])
         if best_score == 0 or score < best_score or (score == best_score and i == first):
             best = i
             best_score = score

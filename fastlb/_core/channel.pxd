@@ -7,11 +7,12 @@ from fastlb._core.connection cimport Worker
 
 cdef enum ChannelKind:
     CHANNEL_PLAN = 1                 # fds: the plan, then those of new listeners
-    CHANNEL_STOP = 2                 # generation: drain time in ms
+    CHANNEL_STOP = 2                 # generation: drain time in ms; count 1: idle clients stay
     CHANNEL_LOG = 3                  # fds: the new access log; count 1: it is a datagram socket
     CHANNEL_ACK = 101                # the plan of this generation is in force
     CHANNEL_REFUSED = 102            # it is not usable; the one before stays
     CHANNEL_RELEASED = 103           # no request uses a plan older than this generation
+    CHANNEL_HELLO = 104              # to a new control process: see channel.pyx
 
 ctypedef struct ChannelHead:
     uint32_t kind

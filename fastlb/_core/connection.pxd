@@ -75,6 +75,7 @@ cdef enum TimerKind:
     TIMER_ACCEPT
     TIMER_DRAIN
     TIMER_HANDSHAKES
+    TIMER_QUEUES
 
 ctypedef struct Listener:
     Stream stream
@@ -181,8 +182,23 @@ ctypedef struct Snapshot:            # a plan as this process sees it
     SessionCache* reservations       # one per class
     void** contexts                  # SSL_CTX of the TLS library: see PlanTls; NULL: none
     RuleTable* rules                 # NULL: no virtual server has any
+    int fd                           # of the plan, for a new control process
     uint64_t references              # exchanges that began with it, and 1 while it is current
     Snapshot* next                   # all snapshots still in memory
+
+ctypedef struct ExchangeQueue:       # requests that wait for a node, or any of a pool (queue.pyx)
+    Exchange* first                  # the oldest
+    Exchange* last
+    ExchangeQueue* next              # all queues of the worker that are not empty
+    ExchangeQueue* prev
+    uint32_t count
+    uint32_t slot                    # of the node or the pool
+    bint of_pool
+
+ctypedef struct RetryBudget:         # of one pool, of the last seconds (retry_budget.pyx)
+    uint32_t requests
+    uint32_t retries
+    uint32_t window                  # number of the window that both are of
 
 cdef enum DoneHow:                   # how a client connection goes on after an exchange
     DONE_KEEP = 0                    # may carry another request
@@ -192,6 +208,7 @@ cdef enum DoneHow:                   # how a client connection goes on after an 
 
 cdef enum ExchangeStage:
     STAGE_RULES = 0                  # not decided yet; waits for rules, where there are any
+    STAGE_QUEUE                      # waits for a node that is not full
     STAGE_CONNECT                    # waits for the node's connection
     STAGE_SEND                       # the head is not yet sent whole
     STAGE_AWAIT                      # waits for the response's head
@@ -212,6 +229,12 @@ ctypedef struct Exchange:
     Address client_address           # whose request it is: peer, or as a trusted proxy says
     uint32_t slot                    # node table slot whose load this exchange counts in
     uint32_t retries                 # other nodes tried
+    Exchange* queue_next             # in STAGE_QUEUE
+    Exchange* queue_prev
+    ExchangeQueue* queue             # NULL: in none
+    uint64_t queued_us               # when it came into it
+    uint8_t resets                   # connections of this request that ended without an answer
+    uint8_t probes                   # it tries an ejected node
     # the request, as far as it is needed after its head was sent
     uint32_t head_start              # offsets in up.kept, else up.data
     uint32_t head_end
@@ -295,8 +318,10 @@ ctypedef struct Worker:
     int epoll_fd
     Stream channel                   # from the control process
     Stream signals
+    Stream adoption                  # listening socket for a new control process; fd -1: none
     uint32_t index                   # column in the node table
     bint stopping                    # no new connections; the running ones end
+    bint idle_stay                   # while stopping: idle clients are not closed before its end
     bint finished                    # leave the loop
     # clocks, read once per turn
     uint64_t now_us                  # CLOCK_MONOTONIC
@@ -322,6 +347,11 @@ ctypedef struct Worker:
     Timer accept_timer
     Timer drain_timer
     Handshakes handshakes
+    ExchangeQueue* queues            # that are not empty
+    ExchangeQueue* node_queues[NODES_MAX]  # by slot, sessions'; NULL: never needed
+    ExchangeQueue* pool_queues[NODES_MAX]  # by PlanPool.slot, of new sessions
+    Timer queue_timer                # to look whether others have made room
+    RetryBudget budgets[NODES_MAX]   # by PlanPool.slot
     # memory
     TimerWheel timers
     BufferPool buffers

@@ -1,8 +1,10 @@
 # The node table in shared memory: what changes while a plan stays the same.
 #
 # A slot belongs to one node of one pool (the control plane hands slots out by pool and
-# address, so a node keeps its slot through reloads). `state` is written by the control
-# plane; each worker writes its own column of `active` and the two estimates.
+# address, so a node keeps its slot through reloads). `state` is written by the control plane;
+# what requests show of a node's health (`health`) and the estimates by all workers, without a
+# lock: they are counts and averages, and a lost one is no matter. Each worker writes its own
+# columns, which are cleared when it dies.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -18,17 +20,30 @@ cdef enum NodeState:
 ctypedef struct NodeSlot:
     # line 0: read by every decision, seldom written
     uint32_t state                   # NodeState
-    uint32_t slow_start              # reserved for returning nodes: percent of the weight, 0 = all
+    uint32_t failures                # in a row: connect failures, resets before an answer
     uint64_t response_us             # moving average of the time to the first byte; 0 = unknown
     uint64_t response_at_ms          # when it was last fed, CLOCK_BOOTTIME
     uint64_t used_at_ms              # last request of any session, CLOCK_BOOTTIME
-    uint64_t reserved[4]
-    # lines 1-4: requests and tunnels in progress, one column per worker
-    uint32_t active[WORKERS_MAX]
+    uint64_t ejected_until_ms        # CLOCK_BOOTTIME: no request before, then one probes; 0: not
+    uint64_t returned_at_ms          # it became usable again (slow start), CLOCK_BOOTTIME; 0: never
+    uint32_t ejections               # in a row, for the back-off
+    uint32_t window_answers          # since `window_s`
+    uint32_t window_errors           # of them with a status of 5xx
+    uint32_t window_s                # CLOCK_BOOTTIME in seconds
+    # one column per worker
+    uint32_t active[WORKERS_MAX]     # requests and tunnels in progress
+    uint32_t open[WORKERS_MAX]       # connections: being made, in use, pooled
+    uint32_t waiting[WORKERS_MAX]    # established sessions' oldest request that waits for the node:
+                                     # since when, CLOCK_BOOTTIME in ms, the low 32 bits, never 0;
+                                     # 0: none
+
+ctypedef struct PoolSlot:
+    uint64_t turn                    # round-robin position (atomic)
+    uint32_t waiting[WORKERS_MAX]    # as of nodes, of new sessions' oldest request
 
 ctypedef struct NodeTable:
     NodeSlot slots[NODES_MAX]
-    uint64_t turns[NODES_MAX]        # round-robin positions, one per pool (atomic)
+    PoolSlot pools[NODES_MAX]        # by PlanPool.slot
 
 cdef extern from * nogil:
     """

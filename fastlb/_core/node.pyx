@@ -2,7 +2,7 @@
 
 from libc.string cimport memset
 
-if sizeof(NodeSlot) != 64 + 4 * WORKERS_MAX:
+if sizeof(NodeSlot) != 64 + 3 * 4 * WORKERS_MAX:
     raise ImportError("fastlb._core.node: NodeSlot has holes")
 
 NODE_TABLE_BYTES = sizeof(NodeTable)
@@ -41,12 +41,18 @@ def get_state(size_t table, int slot) -> str:
 
 
 def clear_worker_column(size_t table, int worker):
-    """Forget the load of a worker that died: its requests died with it."""
+    """Forget what a worker that died was doing: its requests died with it."""
+    cdef NodeTable* all_ = <NodeTable*> table
+    cdef NodeSlot* one
     cdef int i
     if not 0 <= worker < WORKERS_MAX:
         raise ValueError(f"node table: no worker {worker}")
     for i in range(NODES_MAX):
-        _slot(table, i).active[worker] = 0
+        one = _slot(table, i)
+        one.active[worker] = 0
+        one.open[worker] = 0
+        one.waiting[worker] = 0
+        all_.pools[i].waiting[worker] = 0
 
 
 def read_slot(size_t table, int slot, int workers) -> dict:

@@ -64,6 +64,8 @@ cdef enum Cause:
     CAUSE_RULE_ANSWERED              # a rule gave the answer
     CAUSE_RULE_CLOSED                # a rule closed the connection
     CAUSE_RULE_FAILED                # a rule failed, and on_error is "500"
+    CAUSE_QUEUE_FULL                 # all nodes that may serve it are full, and the queue is
+    CAUSE_QUEUE_TIMEOUT              # they stayed so for `queue_timeout`
     CAUSES
 
 cdef const char* outcome_name(int outcome) noexcept nogil

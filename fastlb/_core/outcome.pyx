@@ -13,6 +13,7 @@ cdef const char** CAUSE_NAMES = [
     "session-redirected", "no-buffer", "no-descriptor", "not-supported", "tunnel-timeout",
     "stopped", "not-tls", "bad-hello", "bad-proxy-header", "opening-timeout", "handshake-failed",
     "node-handshake-failed", "rule-answered", "rule-closed", "rule-failed",
+    "queue-full", "queue-timeout",
 ]
 
 

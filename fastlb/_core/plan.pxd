@@ -13,7 +13,7 @@ from fastlb._core.siphash cimport SipKey
 
 cdef enum:
     PLAN_MAGIC = 0x464C4250          # "FLBP"
-    PLAN_LAYOUT = 5
+    PLAN_LAYOUT = 6
     PLAN_KEYS = 4                    # how many of them
 
 cdef enum:                           # PlanKeyUse: index in Plan.keys
@@ -62,10 +62,17 @@ cdef enum PlanFlags:
     SERVER_NOT_TLS_IS_TCP = 2        # tls: what is not TLS is relayed all the same
     SERVER_CLIENT_SUBJECT = 4        # https: nodes are told who the client's certificate names
     SERVER_NO_SUBJECT_OF_CLIENTS = 8  # its nodes are told so, here or elsewhere: clients can't
+    SERVER_ADDS_FOR = 16             # X-Forwarded-For
+    SERVER_ADDS_PROTO = 32           # X-Forwarded-Proto
+    SERVER_ADDS_HOST = 64            # X-Forwarded-Host
+    SERVER_ADDS_FORWARDED = 128      # Forwarded (RFC 7239)
+    SERVER_ADDS_VIA = 256            # Via, in both directions (RFC 9110 7.6.3)
     POOL_DRAIN_LAST_REFUSE = 1       # PlanPool.flags
     POOL_TLS = 2                     # TLS towards the nodes
     POOL_PROXY_V1 = 4                # nodes are sent a PROXY header
     POOL_PROXY_V2 = 8
+    POOL_LIMITED = 16                # some node has max_connections
+    POOL_WATCHED = 32                # what requests show of its nodes' health counts
     CLASS_DELETE_ON_FAILURE = 1      # PlanClass.flags
     CLASS_EVERY_RESPONSE = 2
     CLASS_HIDE_COOKIE = 4
@@ -124,6 +131,14 @@ ctypedef struct PlanVirtualServer:
     uint32_t certificate             # https: the one for all other names
     uint32_t rules                   # first entry of Plan.rule_uses
     uint32_t rule_count              # 0: none, and Python is never asked
+    uint32_t error_pages             # first PlanErrorPage
+    uint32_t error_page_count
+    uint32_t retry_after             # seconds, of 503
+
+ctypedef struct PlanErrorPage:       # instead of fastlb's own page
+    uint32_t status
+    Text type                        # Content-Type
+    Text body
 
 ctypedef struct PlanRule:
     Text name                        # "shop_rules:route"
@@ -173,6 +188,16 @@ ctypedef struct PlanPool:
     uint32_t named_count             # 0: only nodes of the pool
     uint32_t tls_context             # POOL_TLS: index in Snapshot.contexts
     Text tls_server_name             # POOL_TLS: asked for and verified; empty: the request's host
+    uint32_t retry_budget            # percent of the requests of the last seconds
+    uint32_t slow_start              # ms in which a returning node gets its full share; 0: at once
+    uint32_t queue                   # POOL_LIMITED: requests that wait, of all workers; 0: none does
+    uint32_t queue_timeout           # ms
+    uint32_t failures                # POOL_WATCHED: in a row, that eject a node; 0: none do
+    uint32_t errors                  # percent of answers with 5xx that eject a node; 0: none do
+    uint32_t errors_of               # answers in a window, at least, for that to say anything
+    uint32_t window                  # seconds
+    uint32_t backoff_min             # ms of the first ejection in a row; each next one twice that
+    uint32_t backoff_max             # ms
 
 # An entry of a pool's index is a node's number, shifted, and one of these; 0: empty. Each node
 # has one under its address and port, each address one more under port 0.
@@ -188,7 +213,7 @@ ctypedef struct PlanNode:
     uint16_t flags
     uint32_t slot                    # in NodeTable.slots and WorkerStats.nodes
     uint32_t weight                  # 0: established sessions only
-    uint32_t max_connections         # 0: no bound
+    uint32_t max_connections         # open ones, of all workers; 0: no bound
     uint64_t hash_seed               # from the address alone, so that order does not matter
     Text name                        # "10.0.0.1:8080"
 
@@ -252,6 +277,10 @@ ctypedef struct PlanLimits:
     uint64_t buffer_bytes            # of one worker
     uint32_t handshakes              # TLS handshakes under way, of all workers; 0: no limit
     uint32_t handshakes_per_second   # begun, of all workers; 0: no limit
+    uint32_t field_bytes             # one header field's line
+    uint32_t empty_lines             # before a request line
+    uint32_t chunk_line_bytes        # one chunk-size line with its extensions
+    uint32_t trailer_bytes           # the whole trailer section
 
 ctypedef struct PlanTimeouts:        # milliseconds
     uint32_t client_header
@@ -288,7 +317,8 @@ ctypedef struct Plan:
     uint32_t layout
     uint64_t bytes                   # of the whole blob
     uint64_t generation
-    uint32_t workers                 # columns of the load table in use
+    uint32_t workers                 # that share the limits of the machine
+    uint32_t columns                 # of the node table in use, those of leaving workers too
     uint32_t log_format
     uint32_t stats_bytes             # sizeof(WorkerStats), to refuse a plan of another build
     uint32_t listeners
@@ -311,6 +341,8 @@ ctypedef struct Plan:
     uint64_t node_table_offset       # region in the segment
     uint64_t epoch_ms                # CLOCK_BOOTTIME at tick 0 of the session caches
     uint32_t server_names
+    uint32_t error_pages
+    Text manifest                    # for Python: what a new control process takes over by
     PlanLimits limits
     PlanTimeouts timeouts
     PlanTls tls
@@ -354,6 +386,10 @@ cdef inline uint32_t plan_index_hash(const Address* a, uint16_t port) noexcept n
 
 cdef inline const PlanRoute* plan_routes(const Plan* plan) noexcept nogil:
     return <const PlanRoute*> (<const char*> plan + plan.routes)
+
+
+cdef inline const PlanErrorPage* plan_error_pages(const Plan* plan) noexcept nogil:
+    return <const PlanErrorPage*> (<const char*> plan + plan.error_pages)
 
 
 cdef inline const PlanServerName* plan_server_names(const Plan* plan) noexcept nogil:

@@ -18,6 +18,8 @@ class PlanBuilder:
         node_table_offset: int,
         epoch_ms: int,
         keys: list[bytes],
+        columns: int = 0,
+        manifest: bytes = b"",
     ) -> None: ...
     def set_limits(
         self,
@@ -30,6 +32,10 @@ class PlanBuilder:
         buffer_bytes: int,
         handshakes: int = 0,
         handshakes_per_second: int = 0,
+        field_bytes: int = 0,
+        empty_lines: int = ...,
+        chunk_line_bytes: int = ...,
+        trailer_bytes: int = ...,
     ) -> None: ...
     def set_timeouts(
         self,
@@ -78,6 +84,8 @@ class PlanBuilder:
         certificate: int = 0,
         flags: Iterable[str] = (),
         rules: Sequence[int] = (),
+        error_pages: Iterable[tuple[int, str, bytes]] = (),
+        retry_after: int = 1,
     ) -> int: ...
     def add_node(
         self,
@@ -106,6 +114,10 @@ class PlanBuilder:
         proxy_protocol: str = "off",
         tls_context: int = -1,
         tls_server_name: str = "",
+        retry_budget: int = 20,
+        slow_start: int = 0,
+        queue: tuple[int, int] = (0, 0),
+        passive: dict[str, int] | None = None,
     ) -> int: ...
     def add_class(
         self,
@@ -121,3 +133,5 @@ class PlanBuilder:
         **values: Any,
     ) -> int: ...
     def finish(self) -> bytes: ...
+
+def plan_manifest(blob: bytes) -> bytes: ...

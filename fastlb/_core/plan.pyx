@@ -6,24 +6,21 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from fastlb._core.address cimport Address, address_from_text, address_is_ipv4, address_same_ip
+from fastlb._core.address cimport Address, address_from_text, address_is_ipv4
 from fastlb._core.limits cimport (
-    FALLBACK_DEPTH_MAX, NODES_MAX, RULES_MAX, WORKERS_MAX,
+    CHUNK_LINE_BYTES_MAX, EMPTY_LINES_MAX, NODES_MAX, RULES_MAX, TRAILER_BYTES_MAX, WORKERS_MAX,
 )
+from fastlb._core.plan_index cimport plan_node_index, plan_note_chains
 from fastlb._core.plan_offsets cimport PlanOffsets, plan_offsets_move
 from fastlb._core.siphash cimport sip_key_load
 from fastlb._core.stats cimport WorkerStats
-
-cdef enum:
-    INDEXED_NODES_MIN = 16           # below, comparing them all is as fast
-
 
 cdef int plan_check(const Plan* plan, uint64_t bytes) noexcept nogil:
     if bytes < sizeof(Plan) or plan.magic != PLAN_MAGIC or plan.layout != PLAN_LAYOUT:
         return -1
     if plan.bytes != bytes or plan.stats_bytes != sizeof(WorkerStats):
         return -1
-    if plan.workers == 0 or plan.workers > WORKERS_MAX:
+    if plan.workers == 0 or plan.columns < plan.workers or plan.columns > WORKERS_MAX:
         return -1
     return 0
 
@@ -98,7 +95,7 @@ cdef class PlanBuilder:
     cdef bytearray texts
     cdef dict text_offsets
     cdef list listeners, servers, pools, nodes, classes, routes, networks, schedules, indexes
-    cdef list cookie_names, key_parts, passphrases, server_names, rules, rule_uses
+    cdef list cookie_names, key_parts, passphrases, server_names, rules, rule_uses, error_pages
     cdef Plan head
 
     def __init__(self):
@@ -119,6 +116,7 @@ cdef class PlanBuilder:
         self.server_names = []
         self.rules = []
         self.rule_uses = []
+        self.error_pages = []
         memset(&self.head, 0, sizeof(Plan))
 
     cdef Text _text(self, str text) except *:
@@ -135,12 +133,16 @@ cdef class PlanBuilder:
         return out
 
     def set_global(self, *, generation: int, workers: int, log_format: str,
-                   node_table_offset: int, epoch_ms: int, keys: list):
-        """`keys`: 16 secret bytes for each of KEY_NAMES."""
+                   node_table_offset: int, epoch_ms: int, keys: list, columns: int = 0,
+                   manifest: bytes = b""):
+        """`keys`: 16 secret bytes for each of KEY_NAMES; `columns`: of the node table in use, 0:
+        one per worker; `manifest`: see plan_manifest."""
         cdef int i
         cdef bytes key
         self.head.generation = generation
         self.head.workers = workers
+        self.head.columns = columns or workers
+        self.head.manifest = self._bytes(manifest)
         self.head.log_format = LOG_FORMAT_NUMBERS[log_format]
         self.head.node_table_offset = node_table_offset
         self.head.epoch_ms = epoch_ms
@@ -154,8 +156,10 @@ cdef class PlanBuilder:
 
     def set_limits(self, *, max_connections: int, request_line_bytes: int, head_bytes: int,
                    field_count: int, body_bytes: int, buffer_bytes: int, handshakes: int = 0,
-                   handshakes_per_second: int = 0):
-        """0 for `body_bytes` and the handshakes: no limit; all others at least 1."""
+                   handshakes_per_second: int = 0, field_bytes: int = 0,
+                   empty_lines: int = EMPTY_LINES_MAX, chunk_line_bytes: int = CHUNK_LINE_BYTES_MAX,
+                   trailer_bytes: int = TRAILER_BYTES_MAX):
+        """0 for `body_bytes`, `field_bytes` and the handshakes: no limit of their own."""
         self.head.limits.max_connections = max_connections
         self.head.limits.request_line_bytes = request_line_bytes
         self.head.limits.head_bytes = head_bytes
@@ -164,6 +168,10 @@ cdef class PlanBuilder:
         self.head.limits.buffer_bytes = buffer_bytes
         self.head.limits.handshakes = handshakes
         self.head.limits.handshakes_per_second = handshakes_per_second
+        self.head.limits.field_bytes = field_bytes
+        self.head.limits.empty_lines = empty_lines
+        self.head.limits.chunk_line_bytes = chunk_line_bytes
+        self.head.limits.trailer_bytes = trailer_bytes
 
     def set_timeouts(self, *, client_header: int, client_body: int, keep_alive: int, connect: int,
                      response: int, tunnel: int, drain: int, node_keep_alive: int,
@@ -280,9 +288,11 @@ cdef class PlanBuilder:
     def add_virtual_server(self, *, name: str, slot: int, protocol: str, pool: int,
                            routes: tuple, trusted: tuple, decision: tuple,
                            server_names: tuple = (0, 0), certificate: int = 0,
-                           flags: object = (), rules: object = ()) -> int:
+                           flags: object = (), rules: object = (), error_pages: object = (),
+                           retry_after: int = 1) -> int:
         """`routes`, `trusted`, `decision`, `server_names`: (first, count) in their tables;
-        `flags`: names of SERVER_FLAGS; `rules`: indices that add_rule gave, in their order."""
+        `flags`: names of SERVER_FLAGS; `rules`: indices that add_rule gave, in their order;
+        `error_pages`: (status, Content-Type, body) each; `retry_after`: seconds."""
         cdef PlanVirtualServer entry
         memset(&entry, 0, sizeof(entry))
         entry.name = self._text(name)
@@ -296,8 +306,21 @@ cdef class PlanBuilder:
         entry.certificate = certificate
         entry.flags = sum(SERVER_FLAGS[flag] for flag in flags)
         entry.rules, entry.rule_count = self._add_rule_uses(rules)
+        entry.error_pages, entry.error_page_count = self._add_error_pages(error_pages)
+        entry.retry_after = retry_after
         self.servers.append((<char*> &entry)[:sizeof(entry)])
         return len(self.servers) - 1
+
+    cdef tuple _add_error_pages(self, object pages):
+        cdef PlanErrorPage entry
+        first = len(self.error_pages)
+        for status, content_type, body in pages:
+            memset(&entry, 0, sizeof(entry))
+            entry.status = status
+            entry.type = self._text(content_type)
+            entry.body = self._bytes(body)
+            self.error_pages.append((<char*> &entry)[:sizeof(entry)])
+        return first, len(self.error_pages) - first
 
     def add_node(self, *, ip: str, port: int, slot: int, weight: int, max_connections: int,
                  backup: bool, hash_seed: int) -> int:
@@ -319,11 +342,13 @@ cdef class PlanBuilder:
     def add_pool(self, *, name: str, slot: int, algorithm: str, first_node: int, node_count: int,
                  persistence: int, retries: int, refuse_last_draining: bool,
                  schedule: list, named: tuple = (0, 0), proxy_protocol: str = "off",
-                 tls_context: int = -1, tls_server_name: str = "") -> int:
+                 tls_context: int = -1, tls_server_name: str = "", retry_budget: int = 20,
+                 slow_start: int = 0, queue: tuple = (0, 0), passive: dict | None = None) -> int:
         """`persistence` -1: none. `schedule`: node indices in the order of weighted round robin.
 
         `named`: (first, count) of the networks whose nodes may be named without being listed.
-        `tls_context`: index in Snapshot.contexts, -1: no TLS.
+        `tls_context`: index in Snapshot.contexts, -1: no TLS. `queue`: (requests, ms). `passive`:
+        the fields of PlanPool from `failures` on; None: nothing ejects a node.
         """
         cdef PlanPool entry
         memset(&entry, 0, sizeof(entry))
@@ -343,13 +368,30 @@ cdef class PlanBuilder:
             entry.flags |= POOL_TLS
             entry.tls_context = tls_context
         entry.tls_server_name = self._text(tls_server_name)
-        index = _node_index(self.nodes[first_node:first_node + node_count])
+        entry.retry_budget = retry_budget
+        entry.slow_start = slow_start
+        entry.queue, entry.queue_timeout = queue
+        self._add_passive(&entry, passive or {})
+        if any(_is_limited(node) for node in self.nodes[first_node:first_node + node_count]):
+            entry.flags |= POOL_LIMITED
+        index = plan_node_index(self.nodes[first_node:first_node + node_count])
         entry.index = sum(len(one) for one in self.indexes)
         entry.index_mask = len(index) // 4 - 1 if index else 0
         self.indexes.append(index)
         self.schedules.append(b"".join(index.to_bytes(2, "little") for index in schedule))
         self.pools.append((<char*> &entry)[:sizeof(entry)])
         return len(self.pools) - 1
+
+    cdef int _add_passive(self, PlanPool* entry, dict passive) except -1:
+        entry.failures = passive.get("failures", 0)
+        entry.errors = passive.get("errors", 0)
+        entry.errors_of = passive.get("errors_of", 0)
+        entry.window = passive.get("window", 0)
+        entry.backoff_min = passive.get("backoff_min", 0)
+        entry.backoff_max = passive.get("backoff_max", 0)
+        if entry.failures or entry.errors:
+            entry.flags |= POOL_WATCHED
+        return 0
 
     def add_class(self, *, name: str, id: int, slot: int, type: str, fallback: int,
                   failure_mode: str, redirect_url: str, flags: int, ipv4_bits: int = 0,
@@ -464,6 +506,7 @@ cdef class PlanBuilder:
         head.key_parts = place(self.key_parts)
         head.passphrases = place(self.passphrases)
         head.server_names = place(self.server_names)
+        head.error_pages = place(self.error_pages)
         head.rules.rules = place(self.rules)
         head.rules.rule_count = len(self.rules)
         head.rules.rule_uses = place(self.rule_uses)
@@ -476,59 +519,22 @@ cdef class PlanBuilder:
         offsets.cookie_names = <uint32_t> len(self.cookie_names)
         offsets.key_parts = <uint32_t> len(self.key_parts)
         offsets.server_names = <uint32_t> len(self.server_names)
+        offsets.error_pages = <uint32_t> len(self.error_pages)
         plan_offsets_move(<char*> blob, &offsets)
-        _note_chains(blob)
+        plan_note_chains(blob)
         return bytes(blob)
 
 
-cdef bytes _node_index(list nodes):
-    # At most half full: two entries for a node at worst.
-    cdef bytearray out
-    cdef uint32_t* entries
-    cdef PlanNode node, other
-    cdef bytes blob
-    cdef uint32_t size = 1, mask, at, i
-    if len(nodes) < INDEXED_NODES_MIN:
-        return b""
-    while size < 4 * <uint32_t> len(nodes):
-        size *= 2
-    out = bytearray(4 * size)
-    entries = <uint32_t*> <char*> out
-    mask = size - 1
-    for i in range(<uint32_t> len(nodes)):
-        blob = nodes[i]
-        memcpy(&node, <const char*> blob, sizeof(node))
-        at = plan_index_hash(&node.address, node.address.port) & mask
-        while entries[at]:
-            at = (at + 1) & mask
-        entries[at] = (i << INDEX_KIND_BITS) | INDEX_NODE
-        at = plan_index_hash(&node.address, 0) & mask
-        while entries[at]:
-            blob = nodes[entries[at] >> INDEX_KIND_BITS]
-            memcpy(&other, <const char*> blob, sizeof(other))
-            if entries[at] & INDEX_KIND_MASK != INDEX_NODE \
-                    and address_same_ip(&other.address, &node.address):
-                break
-            at = (at + 1) & mask
-        entries[at] = (i << INDEX_KIND_BITS) | (INDEX_SEVERAL if entries[at] else INDEX_ONLY)
-    return bytes(out)
+cdef bint _is_limited(bytes node):
+    return (<const PlanNode*> <const char*> node).max_connections != 0
 
 
-cdef void _note_chains(bytearray blob) except *:
-    # What any class of a chain asks for, so that a request looks at one word.
-    cdef char* base = blob
-    cdef Plan* plan = <Plan*> base
-    cdef PlanClass* cls = <PlanClass*> (base + plan.classes)
-    cdef uint32_t i
-    cdef int _depth
-    cdef int32_t at
-    for i in range(plan.class_count):
-        at = <int32_t> i
-        for _depth in range(FALLBACK_DEPTH_MAX):
-            if at < 0:
-                break
-            cls[i].chain_flags |= cls[at].flags
-            at = cls[at].fallback
+def plan_manifest(blob: bytes) -> bytes:
+    """The manifest in a plan's blob, of which `blob` is all; ValueError if it is none of ours."""
+    cdef const Plan* plan = <const Plan*> <const char*> blob
+    if plan_check(plan, len(blob)) < 0:
+        raise ValueError("plan: not one of this version")
+    return blob[plan.manifest.offset:plan.manifest.offset + plan.manifest.bytes]
 
 
 CLASS_FLAGS = {
@@ -555,5 +561,10 @@ SERVER_FLAGS = {
     "not_tls_is_tcp": SERVER_NOT_TLS_IS_TCP,
     "client_subject": SERVER_CLIENT_SUBJECT,
     "no_subject_of_clients": SERVER_NO_SUBJECT_OF_CLIENTS,
+    "x-forwarded-for": SERVER_ADDS_FOR,
+    "x-forwarded-proto": SERVER_ADDS_PROTO,
+    "x-forwarded-host": SERVER_ADDS_HOST,
+    "forwarded": SERVER_ADDS_FORWARDED,
+    "via": SERVER_ADDS_VIA,
 }
 PROXY_FLAGS = {"off": 0, "v1": POOL_PROXY_V1, "v2": POOL_PROXY_V2}

@@ -10,6 +10,7 @@ ctypedef struct PlanOffsets:
     uint32_t cookie_names            # entries of the tables that the plan has no count of
     uint32_t key_parts
     uint32_t server_names
+    uint32_t error_pages
 
 # `plan` is a whole one but for these offsets, once each.
 cdef void plan_offsets_move(char* plan, const PlanOffsets* areas) noexcept nogil

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t
 
 from fastlb._core.plan cimport (
-    Plan, PlanClass, PlanCookieName, PlanKeyPart, PlanNode, PlanPool, PlanRoute, PlanRule,
+    Plan, PlanClass, PlanCookieName, PlanErrorPage, PlanKeyPart, PlanNode, PlanPool, PlanRoute, PlanRule,
     PlanServerName, PlanVirtualServer,
 )
 
@@ -16,9 +16,14 @@ cdef void _tables(char* base, const PlanOffsets* areas) noexcept nogil:
     cdef PlanClass* cls = <PlanClass*> (base + plan.classes)
     cdef PlanNode* node = <PlanNode*> (base + plan.nodes)
     cdef PlanRoute* route = <PlanRoute*> (base + plan.routes)
+    cdef PlanErrorPage* page = <PlanErrorPage*> (base + plan.error_pages)
     cdef uint32_t i
     for i in range(plan.virtual_server_count):
         server[i].name.offset += texts
+    plan.manifest.offset += texts
+    for i in range(areas.error_pages):
+        page[i].type.offset += texts
+        page[i].body.offset += texts
     for i in range(plan.pool_count):
         pool[i].name.offset += texts
         pool[i].schedule += areas.schedules

@@ -35,6 +35,20 @@ ctypedef struct NodeStats:
     uint64_t handshakes              # TLS: done
     uint64_t handshakes_resumed      # of them
     uint64_t handshake_failures
+    uint64_t resets                  # connections that ended before a byte of an answer
+    uint64_t errors                  # answers with 5xx
+    uint64_t ejections               # for what requests showed of its health
+    uint64_t probes                  # requests that tried an ejected node
+    uint64_t waiting                 # requests that wait for it now (max_connections)
+
+ctypedef struct PoolStats:
+    uint64_t retries                 # requests sent to another node, or again to the same
+    uint64_t retries_refused         # by retry_budget
+    uint64_t waiting                 # requests that wait for any of its nodes now
+    uint64_t waited                  # that have waited, for one node or for any
+    uint64_t waited_us               # in all
+    uint64_t queue_full
+    uint64_t queue_timeouts
 
 ctypedef struct ClassStats:
     uint64_t outcomes[STATS_OUTCOMES]
@@ -77,5 +91,6 @@ ctypedef struct WorkerStats:
     uint64_t head_errors[STATS_HEAD_ERRORS]
     VirtualServerStats virtual_servers[VIRTUAL_SERVERS_MAX]
     NodeStats nodes[NODES_MAX]
+    PoolStats pools[NODES_MAX]       # by PlanPool.slot
     ClassStats classes[CLASSES_MAX]
     RuleStats rules[RULES_MAX]

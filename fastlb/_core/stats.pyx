@@ -48,6 +48,8 @@ def retire_worker(size_t address):
         stats.virtual_servers[i].handshakes_waiting = 0
     for i in range(NODES_MAX):
         stats.nodes[i].idle = 0
+        stats.nodes[i].waiting = 0
+        stats.pools[i].waiting = 0
 
 
 def read_worker(size_t address) -> dict:
@@ -120,6 +122,25 @@ def read_node(size_t address, int slot) -> dict:
         "handshakes": one.handshakes,
         "handshakes_resumed": one.handshakes_resumed,
         "handshake_failures": one.handshake_failures,
+        "resets": one.resets,
+        "errors": one.errors,
+        "ejections": one.ejections,
+        "probes": one.probes,
+        "waiting": one.waiting,
+    }
+
+
+def read_pool(size_t address, int slot) -> dict:
+    """Counters of one pool in one worker; `slot` from the plan."""
+    cdef const PoolStats* one = &_at(address).pools[_slot(slot, NODES_MAX)]
+    return {
+        "retries": one.retries,
+        "retries_refused": one.retries_refused,
+        "waiting": one.waiting,
+        "waited": one.waited,
+        "waited_us": one.waited_us,
+        "queue_full": one.queue_full,
+        "queue_timeouts": one.queue_timeouts,
     }
 
 
