@@ -3,7 +3,7 @@
 # The builder collects tables of structs and one pool of texts, and lays them out at the end;
 # nothing here knows the configuration file (that is fastlb/plan.py's).
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastlb._core.address cimport Address, address_from_text, address_is_ipv4
