@@ -26,6 +26,10 @@ W = TypeVar("W", bound=str)
 Command = Callable[[Answer], Awaitable[Answer]]
 
 
+class NobodyThere(StartError):
+    """No control process listens; there may be workers all the same."""
+
+
 def socket_path(state_dir: Path) -> Path:
     return state_dir / NAME
 
@@ -33,13 +37,23 @@ def socket_path(state_dir: Path) -> Path:
 class ControlSocket:
     """Serves `commands`, by name."""
 
-    def __init__(self, state_dir: Path, commands: Mapping[str, Command]) -> None:
+    def __init__(
+        self, state_dir: Path, commands: Mapping[str, Command], inherited: int | None = None
+    ) -> None:
+        """`inherited`: listening descriptor of the program that this process was before."""
         self.path = socket_path(state_dir)
         self.commands = commands
         self.server: asyncio.Server | None = None
+        self._inherited = inherited
 
     async def open(self) -> None:
         """Begins to listen; the state directory's lock is held, so an old file is stale."""
+        if self._inherited is not None:
+            one = socket.socket(fileno=self._inherited)
+            self.server = await asyncio.start_unix_server(
+                self._serve, sock=one, limit=REQUEST_BYTES_MAX
+            )
+            return
         if len(os.fsencode(self.path)) > UNIX_PATH_BYTES_MAX:
             raise StartError(
                 errors.STATE_DIR,
@@ -59,6 +73,11 @@ class ControlSocket:
             raise StartError(
                 errors.STATE_DIR, path=self.path.parent, reason=error.strerror or error
             ) from None
+
+    def fileno(self) -> int:
+        """Of the listening socket."""
+        assert self.server is not None
+        return self.server.sockets[0].fileno()
 
     def close(self) -> None:
         if self.server is not None:
@@ -118,7 +137,7 @@ def ask(state_dir: Path, command: str, timeout_s: float = 60.0, **values: object
         try:
             one.connect(str(socket_path(state_dir)))
         except (FileNotFoundError, ConnectionRefusedError):
-            raise StartError(errors.NOT_RUNNING, path=state_dir) from None
+            raise NobodyThere(errors.NOT_RUNNING, path=state_dir) from None
         except OSError as error:
             reason = error.strerror or error
             raise StartError(errors.NO_ANSWER, path=state_dir, reason=reason) from None

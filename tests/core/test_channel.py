@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from fastlb import channel
-from fastlb.channel import ENTRY, HEADER, Kind, Message
+from fastlb.channel import ENTRY, HEADER, Entry, Kind, Message
 from fastlb.plan import seal
 from tests.harness import HttpNode, RawNode, reply, request, settings
 from tests.harness.client import Client
@@ -196,7 +196,7 @@ def test_listener_of_a_known_id_is_not_taken_twice() -> None:
     with HttpNode("a") as a, worker(settings(a)) as w:
         before = w.descriptors()
         with listen() as other:
-            w.send_blob(w.blob(settings(a)), [(0, other.fileno())])
+            w.send_blob(w.blob(settings(a)), [(Entry(0, 0), other.fileno())])
             assert w.hear() == (Kind.ACK, 0, 2)
         assert w.descriptors() == before
         assert w.ask().node == "a"

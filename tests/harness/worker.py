@@ -23,7 +23,7 @@ from typing import Any
 from fastlb import channel
 from fastlb._core.node import open_slot
 from fastlb._core.stats import read_node, read_virtual_server, read_worker
-from fastlb.channel import Kind, Message
+from fastlb.channel import Entry, Kind, Message
 from fastlb.check import check_text
 from fastlb.config import Config as CheckedConfig
 from fastlb.plan import compile_plan, seal
@@ -153,15 +153,16 @@ class WorkerProcess:
 
     def send_plan(self, config: Config) -> None:
         blob = self.blob(config)
-        entries: list[tuple[int, int | None]] = []
-        for key in self.keys:
-            number = self.slots.listeners.used[key]
-            one = self.sockets[str(key.address)]
-            entries.append((number, None if number in self.given else one.fileno()))
-        self.given = {number for number, _ in entries}
+        numbers = {self.slots.listeners.used[key]: key for key in self.keys}
+        entries = [
+            (Entry(number, 0), self.sockets[str(key.address)].fileno())
+            for number, key in numbers.items()
+            if number not in self.given
+        ]
+        self.given = set(numbers)
         self.send_blob(blob, entries)
 
-    def send_blob(self, blob: bytes, entries: list[tuple[int, int | None]]) -> None:
+    def send_blob(self, blob: bytes, entries: list[tuple[Entry, int]]) -> None:
         fd = seal(blob, self.generation)
         channel.send_plan(self.channel, self.generation, fd, entries)
         os.close(fd)
