@@ -26,7 +26,6 @@ UNAVAILABLE: tuple[Feature, ...] = (
     Feature("pools.*.nodes.address", r"[^\[/]*[A-Za-z][^\[/:]*(:\d+)?", "a host name as node"),
     Feature("pools.*.nodes.max_connections", None, "a node's connection limit"),
     Feature("pools.*.monitors", None, "an active health check"),
-    Feature("pools.*.retry_budget", None, "a retry budget"),
 )
 
 

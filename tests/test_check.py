@@ -174,7 +174,6 @@ USES = {
         '"127.0.0.1:81"', '{ address = "127.0.0.1:81", max_connections = 5 }'
     ),
     "pools.*.monitors": WEB + "monitors = []\n",
-    "pools.*.retry_budget": WEB + "retry_budget = 10\n",
 }
 
 

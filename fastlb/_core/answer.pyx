@@ -5,6 +5,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
+from fastlb._core.attempt cimport attempt_answered
 from fastlb._core.body cimport body_closed, body_start
 from fastlb._core.buffer cimport (
     BUFFER_LARGE_BYTES, Buffer, buffer_borrow, buffer_pending, buffer_return, buffer_shrink,
@@ -88,8 +89,6 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
         if got == STREAM_AGAIN:
             break
         if got < 0:
-            if x.up.ended and not x.response_started:
-                return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
             return ANSWER_NODE_LOST
         data.end += <uint32_t> got
         if not x.response_started:
@@ -211,6 +210,7 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
     if count < 0:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
     node_feed_response(&w.nodes.slots[x.slot], x.first_byte_us - x.sent_us, w.boot_ms)
+    attempt_answered(w, x, head.status)
     exchange_answered(w, x, True)
     if unlikely(x.server.rule_count != 0):
         return _run_rules(w, x, data.data + data.start, count)
@@ -263,6 +263,7 @@ cdef bint _begin_tunnel(Worker* w, Exchange* x) noexcept nogil:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
     flow_frame(&x.up, x.up.run, x.up.data.end - x.up.run)
     flow_frame(&x.down, body, data.end - body)
+    attempt_answered(w, x, 101)
     exchange_answered(w, x, True)
     if unlikely(x.server.rule_count != 0):
         return _run_rules(w, x, data.data + data.start, count)

@@ -6,7 +6,7 @@ from posix.types cimport off_t, pid_t
 cdef extern from "system.h" nogil:
     # errors
     int errno
-    enum: EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED
+    enum: EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EADDRNOTAVAIL
     enum: EPROTO, ENETDOWN, ENETUNREACH, EHOSTUNREACH
     enum: ECONNRESET, EPIPE, ECONNREFUSED, ETIMEDOUT, EINVAL, ENOSYS, EPERM, ENOSPC
     const char* strerror(int err) noexcept
