@@ -21,6 +21,8 @@ def with_files(text: str, directory: Path) -> Path:
                 (directory / table[key]).write_bytes(authority.file.read_bytes())
         if "certificate" in table:
             _certificate(authority, table)
+        for page in table.get("error_pages", {}).values():
+            (directory / page).write_text("sorry")
         for rule in table.get("rules", ()):
             module, _, function = rule.partition(":")
             (directory / f"{module}.py").write_text(RULE.format(function))

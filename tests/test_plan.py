@@ -221,11 +221,16 @@ def test_passages() -> None:
     assert [one["protocol"] for one in (passed, raw)] == [2, 3]
     assert passed["tls_routes"] == [("api.example.com", "h2", 1), ("*.b.c", "", 1),
                                     ("", "acme-tls/1", 0)]  # fmt: skip
+    told = SERVER_FLAGS["x-forwarded-for"] | SERVER_FLAGS["x-forwarded-proto"]
     assert (passed["flags"], raw["flags"]) == (
-        SERVER_FLAGS["not_tls_is_tcp"],
-        SERVER_FLAGS["proxy_protocol"],
+        SERVER_FLAGS["not_tls_is_tcp"] | told,
+        SERVER_FLAGS["proxy_protocol"] | told,
     )
-    assert [pool["flags"] for pool in read["pools"]] == [PROXY_FLAGS["v1"], PROXY_FLAGS["v2"] | 1]
+    watched = 32
+    assert [pool["flags"] for pool in read["pools"]] == [
+        PROXY_FLAGS["v1"] | watched,
+        PROXY_FLAGS["v2"] | 1 | watched,
+    ]
     limits = read["limits"]
     assert (limits["handshakes"], limits["handshakes_per_second"]) == (100, 2000)
     assert read["timeouts"]["handshake"] == 3000
@@ -254,7 +259,8 @@ def test_a_class_of_tls_sessions() -> None:
     ],
 )
 def test_flags_of_a_virtual_server(keys: dict[str, Any], flags: set[str]) -> None:
-    assert server_flags(VirtualServer(listen=(), pool="a", **keys)) == flags
+    server = VirtualServer(listen=(), pool="a", forwarded_fields=(), **keys)
+    assert server_flags(server) == flags
 
 
 def test_nobody_writes_what_nodes_are_told_elsewhere() -> None:
@@ -271,7 +277,8 @@ def test_nobody_writes_what_nodes_are_told_elsewhere() -> None:
     }
     cfg = Config(virtual_servers=servers, pools=pools)
     assert told_of_certificates(cfg) == {"asks", "same-pool", "same-node"}
-    assert server_flags(servers["others"], told=True) == {"no_subject_of_clients"}
+    others = server_flags(servers["others"], told=True)
+    assert others - set(servers["others"].forwarded_fields) == {"no_subject_of_clients"}
 
 
 def test_networks() -> None:
@@ -291,8 +298,8 @@ def test_networks() -> None:
 
 def test_pools_and_nodes(shop: dict[str, Any]) -> None:
     api, web = shop["pools"]
-    assert (api["flags"], api["retries"], api["persistence"]) == (1, 0, -1)
-    assert (web["flags"], web["retries"], web["algorithm"]) == (0, 2, 5)
+    assert (api["flags"], api["retries"], api["persistence"]) == (33, 0, -1)
+    assert (web["flags"], web["retries"], web["algorithm"]) == (32, 2, 5)
     assert shop["classes"][web["persistence"]]["name"] == "shop"
     assert [node["name"] for node in api["nodes"]] == ["[2001:db8::1]:8443"]
     assert [node["address"] for node in web["nodes"]] == [

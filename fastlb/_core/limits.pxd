@@ -26,8 +26,9 @@ cdef enum:
     SESSION_ID_BYTES_MAX = 256       # of an application; a longer one is none
 
     # Workers and nodes
-    WORKERS_MAX = 128                # columns of the node table; twice what can be configured:
-                                     # at an upgrade old and new workers run side by side
+    # Columns of the node table; twice what can be configured: at an upgrade old and new workers
+    # run side by side.
+    WORKERS_MAX = 128
     NODES_MAX = 4096                 # slots of the node table, over all pools
     NODE_SLOT_UNLISTED = 4095        # the last one: all nodes that no pool lists share it
     VIRTUAL_SERVERS_MAX = 256

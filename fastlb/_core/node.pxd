@@ -33,9 +33,9 @@ ctypedef struct NodeSlot:
     # one column per worker
     uint32_t active[WORKERS_MAX]     # requests and tunnels in progress
     uint32_t open[WORKERS_MAX]       # connections: being made, in use, pooled
-    uint32_t waiting[WORKERS_MAX]    # established sessions' oldest request that waits for the node:
-                                     # since when, CLOCK_BOOTTIME in ms, the low 32 bits, never 0;
-                                     # 0: none
+    # Since when the oldest request of an established session waits for the node: the low 32 bits
+    # of CLOCK_BOOTTIME in ms, never 0; 0: none does.
+    uint32_t waiting[WORKERS_MAX]
 
 ctypedef struct PoolSlot:
     uint64_t turn                    # round-robin position (atomic)

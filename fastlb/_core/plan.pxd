@@ -190,7 +190,7 @@ ctypedef struct PlanPool:
     Text tls_server_name             # POOL_TLS: asked for and verified; empty: the request's host
     uint32_t retry_budget            # percent of the requests of the last seconds
     uint32_t slow_start              # ms in which a returning node gets its full share; 0: at once
-    uint32_t queue                   # POOL_LIMITED: requests that wait, of all workers; 0: none does
+    uint32_t queue                   # POOL_LIMITED: requests that may wait, of all workers
     uint32_t queue_timeout           # ms
     uint32_t failures                # POOL_WATCHED: in a row, that eject a node; 0: none do
     uint32_t errors                  # percent of answers with 5xx that eject a node; 0: none do

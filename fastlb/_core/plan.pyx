@@ -3,7 +3,7 @@
 # The builder collects tables of structs and one pool of texts, and lays them out at the end;
 # nothing here knows the configuration file (that is fastlb/plan.py's).
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastlb._core.address cimport Address, address_from_text, address_is_ipv4
@@ -371,7 +371,7 @@ cdef class PlanBuilder:
         entry.retry_budget = retry_budget
         entry.slow_start = slow_start
         entry.queue, entry.queue_timeout = queue
-        self._add_passive(&entry, passive or {})
+        self._add_passive(&entry, passive)
         if any(_is_limited(node) for node in self.nodes[first_node:first_node + node_count]):
             entry.flags |= POOL_LIMITED
         index = plan_node_index(self.nodes[first_node:first_node + node_count])
@@ -383,6 +383,8 @@ cdef class PlanBuilder:
         return len(self.pools) - 1
 
     cdef int _add_passive(self, PlanPool* entry, dict passive) except -1:
+        if passive is None:
+            return 0
         entry.failures = passive.get("failures", 0)
         entry.errors = passive.get("errors", 0)
         entry.errors_of = passive.get("errors_of", 0)

@@ -3,8 +3,8 @@
 from libc.stdint cimport uint32_t
 
 from fastlb._core.plan cimport (
-    Plan, PlanClass, PlanCookieName, PlanErrorPage, PlanKeyPart, PlanNode, PlanPool, PlanRoute, PlanRule,
-    PlanServerName, PlanVirtualServer,
+    Plan, PlanClass, PlanCookieName, PlanErrorPage, PlanKeyPart, PlanNode, PlanPool, PlanRoute,
+    PlanRule, PlanServerName, PlanVirtualServer,
 )
 
 

@@ -62,8 +62,8 @@ def only_a_beginning(blob: bytes) -> bytes:
 
 
 def other_build(blob: bytes) -> bytes:
-    # stats_bytes, after magic, layout, bytes, generation, workers, log_format
-    return blob[:32] + struct.pack("=I", 1) + blob[36:]
+    # stats_bytes, after magic, layout, bytes, generation, workers, columns, log_format
+    return blob[:36] + struct.pack("=I", 1) + blob[40:]
 
 
 def no_workers(blob: bytes) -> bytes:

@@ -42,17 +42,17 @@ def test_opening_forgets_who_had_the_slot(world: World) -> None:
     world.set_load(7, 1, 99)
     world.feed(7, 1000)
     node.open_slot(table, 7, "draining")
-    assert node.read_slot(table, 7, 64) == {
+    assert node.read_slot(table, 7, 128) == {
         "state": "draining", "connections": 0, "response_us": 0, "used_at_ms": 0,
     }  # fmt: skip
 
 
 def test_load_is_the_sum_over_the_workers_in_use(world: World) -> None:
-    for worker in range(64):
+    for worker in range(128):
         world.set_load(3, worker, worker + 1)
     assert world.load(3, 0) == 0
     assert world.load(3, 2) == 3
-    assert world.load(3, 64) == 64 * 65 // 2
+    assert world.load(3, 128) == 128 * 129 // 2
     assert node.read_slot(world.table_address, 3, 2)["connections"] == 3
 
 
@@ -62,7 +62,7 @@ def test_a_dead_workers_load_is_forgotten(world: World) -> None:
         world.set_load(slot, 63, 7)
     node.clear_worker_column(world.table_address, 63)
     for slot in (0, LAST):
-        assert world.load(slot, 64) == 5
+        assert world.load(slot, 128) == 5
 
 
 @pytest.mark.parametrize("slot", [-1, LAST + 1, 10**6])
@@ -77,13 +77,13 @@ def test_slots_outside_of_the_table(world: World, slot: int) -> None:
         node.open_slot(0, 1, "up")
 
 
-@pytest.mark.parametrize("worker", [-1, 64, 10**6])
+@pytest.mark.parametrize("worker", [-1, 128, 10**6])
 def test_workers_outside_of_the_table(world: World, worker: int) -> None:
     with pytest.raises(ValueError, match="worker"):
         node.clear_worker_column(world.table_address, worker)
 
 
-@pytest.mark.parametrize("workers", [-1, 65])
+@pytest.mark.parametrize("workers", [-1, 129])
 def test_more_columns_than_there_are(world: World, workers: int) -> None:
     with pytest.raises(ValueError, match="worker"):
         node.read_slot(world.table_address, 0, workers)

@@ -53,7 +53,8 @@ def test_scalars(image: core.PlanImage) -> None:
     assert read["limits"] == {
         "max_connections": 1000, "request_line_bytes": 8192, "head_bytes": 32768,
         "field_count": 200, "body_bytes": 0, "buffer_bytes": 1 << 20,
-        "handshakes": 0, "handshakes_per_second": 0,
+        "handshakes": 0, "handshakes_per_second": 0, "field_bytes": 0, "empty_lines": 4,
+        "chunk_line_bytes": 4096, "trailer_bytes": 8192,
     }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def test_tables(image: core.PlanImage) -> None:
     }]  # fmt: skip
     assert image.pools() == [{
         "name": "web", "slot": 0, "algorithm": 2, "first_node": 0, "node_count": 3,
-        "persistence": 0, "retries": 2, "flags": 1, "schedule": [0, 0, 1, 0],
+        "persistence": 0, "retries": 2, "flags": 17, "schedule": [0, 0, 1, 0],
     }]  # fmt: skip
     assert image.networks(3) == [
         (MAPPED + b"\x0a\0\0\0", 104), (bytes.fromhex("20010db8") + bytes(12), 32),
@@ -152,7 +153,7 @@ def test_another_magic_is_refused(at: int) -> None:
     assert core.check(bytes(blob)) < 0
 
 
-@pytest.mark.parametrize("layout", [0, 4, 6, 0xFFFFFFFF])
+@pytest.mark.parametrize("layout", [0, 5, 7, 0xFFFFFFFF])
 def test_another_layout_is_refused(layout: int) -> None:
     blob = bytearray(FULL.blob())
     struct.pack_into("<I", blob, 4, layout)
@@ -161,7 +162,7 @@ def test_another_layout_is_refused(layout: int) -> None:
 
 def test_a_plan_of_other_counters_is_refused() -> None:
     blob = FULL.blob()
-    at = struct.calcsize("<IIQQII")
+    at = struct.calcsize("<IIQQIII")
     size = struct.unpack_from("<I", blob, at)[0]
     other = bytearray(blob)
     struct.pack_into("<I", other, at, size + 8)

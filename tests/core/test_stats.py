@@ -52,8 +52,9 @@ def test_every_counter_has_its_own_place(block: ctypes.Array) -> None:
     nodes = [stats.read_node(at, slot) for slot in (0, 1, 4095)]
     classes = [stats.read_class(at, slot) for slot in (0, 1, 255)]
     rules = [stats.read_rule(at, slot) for slot in (0, 1, 127)]
+    pools = [stats.read_pool(at, slot) for slot in (0, 1, 4095)]
     seen: list[int] = []
-    for one in (*servers, *nodes, *classes, *rules):
+    for one in (*servers, *nodes, *pools, *classes, *rules):
         for value in one.values():
             seen += (
                 value if isinstance(value, list)
@@ -62,7 +63,8 @@ def test_every_counter_has_its_own_place(block: ctypes.Array) -> None:
     assert len(set(seen)) == len(seen)
     assert max(seen) == len(block) - 1
     assert servers[1]["connections"] - servers[0]["connections"] == 16
-    assert nodes[1]["requests"] - nodes[0]["requests"] == 9
+    assert nodes[1]["requests"] - nodes[0]["requests"] == 14
+    assert pools[1]["waited"] - pools[0]["waited"] == 7
     assert list(classes[0]["outcomes"]) == outcome_names()
     assert rules[1]["calls"] - rules[0]["calls"] == 7
     assert min(seen) > 17 + len(cause_names())  # behind the worker's own
