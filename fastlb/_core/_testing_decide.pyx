@@ -70,6 +70,7 @@ cdef Head* _head(const char* data, uint32_t count) except NULL:
     cdef HeadLimits limits
     limits.request_line_bytes = 65536
     limits.field_bytes = 0
+    limits.empty_lines = 4
     limits.head_bytes = 65536
     limits.field_count = 200
     head_reset(head)

@@ -14,6 +14,7 @@ from fastlb._core.attempt cimport (
     attempt_may_retry,
 )
 from fastlb._core.body cimport body_start
+from fastlb._core.bounds cimport bounds_of_body
 from fastlb._core.buffer cimport Buffer, buffer_return
 from fastlb._core.connection cimport (
     CLIENT_EXCHANGE, ClientConn, DONE_RESET, Exchange, NodeConn, STAGE_AWAIT, STAGE_CONNECT,
@@ -95,6 +96,7 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
     x.client_closes = not head_persists(head)
     x.client_persists = not x.client_closes and not w.stopping
     body_start(&x.up.body, head.framing, head.content_length)
+    bounds_of_body(&x.up.body, x.snapshot.plan)
     x.up.data_bytes_max = x.snapshot.plan.limits.body_bytes
     bad_body = flow_frame(&x.up, x.head_end, buffer.end - x.head_end) != 0
     if server < 0 or not _is_as_demanded(c, plan_virtual_server(x.snapshot.plan,
@@ -377,7 +379,16 @@ cdef void _rewind(Worker* w, Exchange* x) noexcept nogil:
         x.up.head = NULL
     request_reload(w, x)
     body_start(&x.up.body, w.request.framing, w.request.content_length)
+    bounds_of_body(&x.up.body, x.snapshot.plan)
     flow_frame(&x.up, x.head_end, x.up.data.end - x.head_end)
+
+
+cdef inline bint _came_before(const Worker* w, const Exchange* x) noexcept nogil:
+    # Bytes on a pooled connection that were there when this turn's events were asked for, before
+    # the request was sent: they can't be its answer.
+    return (not x.fresh and x.sent_us == w.now_us and not x.response_started
+            and x.stage < STAGE_RESPONSE and x.node.stream.tls == NULL
+            and x.node.stream.ready & STREAM_READABLE != 0)
 
 
 cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
@@ -398,6 +409,9 @@ cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
         answer_tunnel(w, x)
         return
     elif x.stage == STAGE_RESPONSE_RULES:
+        return
+    elif _came_before(w, x):
+        _on_node_lost(w, x)
         return
     elif not x.up.ended and s.ready & STREAM_WRITABLE and (
             flow_pending(&x.up) or not x.up.body.done):

@@ -91,6 +91,7 @@ class Setting:
     workers: int = 2
     trusted: list[tuple[str, int]] = field(default_factory=list)
     decision: list[tuple[str, int]] = field(default_factory=list)
+    forwarded_fields: tuple[str, ...] = ("x-forwarded-for", "x-forwarded-proto")
     routes: list[tuple[Any, ...]] = field(default_factory=list)  # host, path, pool, sni and alpn
     named: list[tuple[str, int]] = field(default_factory=list)  # networks of unlisted nodes
     protocol: str = "http"
@@ -196,6 +197,7 @@ class Setting:
             name="shop", slot=0, protocol=self.protocol, pool=0, routes=(0, len(self.routes)),
             trusted=builder.add_networks(self.trusted),
             decision=builder.add_networks(self.decision), rules=rules,
+            flags=self.forwarded_fields,
         )  # fmt: skip
         builder.add_listener(id=1, virtual_server=0)
         return builder.finish()
