@@ -82,7 +82,7 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
     while x.stage < STAGE_RESPONSE_RULES and x.down.head == NULL \
             and n.stream.ready & STREAM_READABLE:
         if not _room_for_head(w, x):
-            if x.down.data == NULL:
+            if x.down.data == NULL or x.down.data.size < BUFFER_LARGE_BYTES:
                 return exchange_reply(w, x, 503, CAUSE_NO_BUFFER)
             return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
         data = x.down.data
