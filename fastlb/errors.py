@@ -272,6 +272,13 @@ RULE_TWICE = _error(147, '"{found}" is listed twice, and would run twice')
 RULES_NOT_CHECKED = _error(148, "rules cannot be looked at: the process that imports them {how}")
 RULE_UNUSED = _warning(149, '"{function}" is a rule that no virtual server uses')
 
+# Monitors
+BAD_PATTERN = _error(160, '"{found}" is not a regular expression: {reason}')
+STATUSES_TURNED = _error(161, '"{found}" begins above its end')
+HEAD_WITHOUT_BODY = _error(162, 'an answer to "HEAD" has no body; expected method = "GET"')
+MONITOR_TWICE = _error(163, 'monitor "{found}" is listed twice')
+NO_STATUS = _error(164, 'no status is good; expected one like "200" or "200-399"')
+
 # What will work, but perhaps not as meant
 UNUSED = _warning(60, "not used by any {by}")
 NO_NODES = _warning(61, "no nodes: every request is refused until one is added")
@@ -484,6 +491,14 @@ TICKETS_NOT_SHARED = _running(
     110,
     "session tickets are per worker and not shared: {reason}; a client that comes back to another "
     "worker makes a full handshake",
+)
+
+NODE_DOWN = _running(180, '{node} is down: monitor "{name}": {reason} ({count})')
+CHECK_NOT_DONE = _running(
+    181, '{node}: a check by monitor "{name}" says nothing of the node and is done again: {why}'
+)
+CHECKS_END = _running(
+    182, "the process of the monitors' functions {how}; the next one starts in {delay:g} s"
 )
 
 # Commands to a running fastlb

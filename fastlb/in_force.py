@@ -20,6 +20,7 @@ from fastlb.counters import Reader
 from fastlb.edits import Edit
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Listeners
+from fastlb.monitors import Monitors
 from fastlb.node_states import NodeStates
 from fastlb.passphrases import Keys, Passphrases
 from fastlb.plan import compile_plan, seal
@@ -93,6 +94,7 @@ class InForce:
         self.ticket_keys = TicketKeys()
         self.reader = Reader(self.segment, self.slots)
         self.states = NodeStates(self.segment, self.slots, self.reader, workers)
+        self.monitors = Monitors(self.states)
         self.changes = Changes()
         self.generation = 0
         self.cfg: Config | None = None
@@ -169,7 +171,9 @@ class InForce:
         self.cfg = prepared.cfg
         self.class_keys = prepared.passphrases
         self.tls = prepared.tls
-        return self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
+        over = self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
+        self.monitors.sync(prepared.cfg, prepared.tls)
+        return over
 
     def send(self) -> None:
         """The workers' half: each gets the plan of the configuration adopted last."""
@@ -262,6 +266,7 @@ class InForce:
 
     def close(self) -> None:
         """Closes sockets, plan and segment."""
+        self.monitors.close()
         self.listeners.close_all()
         if self._plan_fd >= 0:
             os.close(self._plan_fd)

@@ -69,7 +69,14 @@ def _pools(pools: dict[str, Any]) -> str:
         for pool, node in nodes
         if node["leaving"]
     ]
-    return "\n\n".join([nodes_table, *(["\n".join(leaving)] if leaving else [])])
+    failing = [
+        f'{pool} {node["address"]} monitor "{one["name"]}" finds it down for '
+        f"{duration(one['seconds'])}: {one['reason']}"
+        for pool, node in nodes
+        for one in node["monitors"]
+        if one["state"] == "down"
+    ]
+    return "\n\n".join([nodes_table, *("\n".join(each) for each in (leaving, failing) if each)])
 
 
 def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
@@ -77,7 +84,7 @@ def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
     return (
         pool,
         node["address"],
-        node["state"] + (" (backup)" if node["backup"] else ""),
+        _state(node),
         node["weight"],
         node["connections"],
         "-" if live is None else live,
@@ -85,6 +92,13 @@ def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
         node["requests"],
         "-" if node["idle_seconds"] is None else duration(node["idle_seconds"]),
     )
+
+
+def _state(node: dict[str, Any]) -> str:
+    """With what else is to be said of it."""
+    more = [node["asked"]] if node["state"] == "down" and node["asked"] != "up" else []
+    more += ["backup"] if node["backup"] else []
+    return str(node["state"]) + "".join(f" ({one})" for one in more)
 
 
 def _rules(rules: dict[str, Any], shared: dict[str, int] | None) -> str:
