@@ -24,7 +24,6 @@ UNAVAILABLE: tuple[Feature, ...] = (
     Feature("cluster", None, "a cluster"),
     Feature("monitors", None, "an active health check"),
     Feature("pools.*.nodes.address", r"[^\[/]*[A-Za-z][^\[/:]*(:\d+)?", "a host name as node"),
-    Feature("pools.*.nodes.max_connections", None, "a node's connection limit"),
     Feature("pools.*.monitors", None, "an active health check"),
     Feature("pools.*.retry_budget", None, "a retry budget"),
 )

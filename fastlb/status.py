@@ -75,7 +75,11 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             for name, server in cfg.virtual_servers.items()
         },
         "pools": {
-            name: {"nodes": _nodes(cfg, name, in_force, counted, now_ms)} for name in cfg.pools
+            name: {
+                **_waits(reader.pool(reader.slots.pools.used[name])),
+                "nodes": _nodes(cfg, name, in_force, counted, now_ms),
+            }
+            for name in cfg.pools
         },
         "persistence": {
             name: _persistence(
@@ -91,6 +95,16 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             for name in rules_of(cfg)
         },
         "causes": causes,
+    }
+
+
+def _waits(counters: Counters) -> dict[str, Any]:
+    return {
+        "waiting": counters["waiting"],
+        "waited": counters["waited"],
+        "waited_seconds": counters["waited_us"] / 1_000_000,
+        "queue_full": counters["queue_full"],
+        "queue_timeouts": counters["queue_timeouts"],
     }
 
 
@@ -181,6 +195,9 @@ def _node(
         "connect_failures": counters["connect_failures"],
         "reuses": counters["reuses"],
         "pooled": counters["idle"],
+        "open": reading["open"],
+        "max_connections": node.max_connections or None,
+        "waiting": counters["waiting"],
     }
 
 

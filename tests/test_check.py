@@ -170,9 +170,6 @@ USES = {
     "cluster": "[cluster]\n",
     "monitors": '[monitors.a]\ntype = "tcp"\n',
     "pools.*.nodes.address": WEB.replace("127.0.0.1:81", "web.example:81"),
-    "pools.*.nodes.max_connections": WEB.replace(
-        '"127.0.0.1:81"', '{ address = "127.0.0.1:81", max_connections = 5 }'
-    ),
     "pools.*.monitors": WEB + "monitors = []\n",
     "pools.*.retry_budget": WEB + "retry_budget = 10\n",
 }
