@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from fastlb import errors, log, rule_check
+from fastlb import edits, errors, log, rule_check
 from fastlb.access_log import AccessLog, open_access_log
 from fastlb.check import check_file
 from fastlb.config import Config
 from fastlb.control_socket import Answer, ControlSocket
+from fastlb.edit_commands import EditCommands
 from fastlb.errors import StartError
 from fastlb.in_force import ACKNOWLEDGE_S, InForce, Prepared
 from fastlb.listeners import short_backlog
@@ -73,6 +74,7 @@ class Control:
                 "reload": self._reload_command,
                 "stop": self._stop_command,
                 "node": NodeCommands(self.in_force, self.words).run,
+                "edit": EditCommands(self.in_force, self.words, self._reloading).run,
                 "sessions": SessionCommands(self.in_force).run,
             }
             control_socket = ControlSocket(self.cfg.proxy.state_dir, commands)
@@ -243,6 +245,7 @@ class Control:
                 return Reloaded(error.lines, warnings)
             warnings += self._change_log(cfg)
             warnings += self._words_over(await self.in_force.put(prepared))
+            warnings += self._edits_over(cfg)
             generation = self.in_force.generation
             await self.in_force.changes.until(
                 lambda: self.workers.all_answered(generation), ACKNOWLEDGE_S
@@ -250,6 +253,16 @@ class Control:
             warnings += self._slow_workers()
             self.in_force.tidy()
             return Reloaded([], warnings, refused=tuple(self.workers.refusals(generation)))
+
+    def _edits_over(self, cfg: Config) -> list[str]:
+        """A warning for each change of a pool that was made by command and is lost now."""
+        lost, self.in_force.edits = edits.over(cfg, self.in_force.edits), []
+        return [
+            errors.EDIT_OVER.line(
+                node=f"{edit.address} of [pools.{edit.pool}]", what=edits.in_words(edit)
+            )
+            for edit in lost
+        ]
 
     def _with_what_stays(self, cfg: Config) -> tuple[Config, list[str]]:
         """The new configuration with those keys as they are that only a start can change."""

@@ -538,3 +538,22 @@ NEWCOMERS_BY_ADDRESS = _running(
     "[pools.{pool}]: whoever has no cookie is known by address in [persistence.{name}]: newcomers "
     "at an address that has a session on {nodes} go there all the same",
 )
+NODE_THERE = _start(160, "{node} is there already; `fastlb node weight` changes its share")
+NODE_IN_USE = _start(
+    161,
+    "{node} may have sessions: {facts}; `fastlb drain {address}` and wait until `fastlb status` "
+    "says that it is safe to remove, or say --force",
+)
+POOL_EMPTIED = _start(
+    162, "[pools.{pool}] would have no node left; add another one first, or `fastlb disable` this"
+)
+BAD_NODE = _start(163, "not a node: {reason}")
+NOT_SAVED = _start(164, "{file} is not changed: {reason}")
+NODE_LEAVES = _running(
+    165,
+    "{node} is removed with {facts}: its sessions meet the failure mode, what runs goes on",
+)
+HASH_SHIFTS = _running(166, "[pools.{pool}]: keys move to other nodes at once: {what}")
+EDIT_OVER = _running(
+    167, "{node} ({what} by command) is as the file says again; --save keeps such a change"
+)

@@ -17,6 +17,7 @@ from fastlb._core.node import free_slot, read_slot
 from fastlb._core.session_store import StateFileError
 from fastlb.config import Config, uses_tls
 from fastlb.counters import Reader
+from fastlb.edits import Edit
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Listeners
 from fastlb.monitors import Monitors
@@ -96,6 +97,7 @@ class InForce:
         self.changes = Changes()
         self.generation = 0
         self.cfg: Config | None = None
+        self.edits: list[Edit] = []  # made by command since the file was read; `cfg` has them
         self._plan_fd = -1
         self._retired: list[tuple[int, set[str]]] = []  # regions, and who does without them
 

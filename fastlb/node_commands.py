@@ -59,11 +59,18 @@ class NodeCommands:
 
 def find_nodes(cfg: Config, name: str, pool: str | None) -> list[NodeKey]:
     """The nodes meant by `address:port` or an address, in all pools or in one. Raises Refused."""
-    if pool is not None and pool not in cfg.pools:
-        raise Refused(errors.NO_SUCH_POOL, found=pool, suggestion=did_you_mean(pool, cfg.pools))
+    if pool is not None:
+        find_pool(cfg, pool)
     found = _named(cfg, name)
     here = [key for key in found if pool in (None, key.pool)]
     return here or _nobody(cfg, name, pool, found)
+
+
+def find_pool(cfg: Config, name: str) -> str:
+    """The name, if there is such a pool. Raises Refused."""
+    if name not in cfg.pools:
+        raise Refused(errors.NO_SUCH_POOL, found=name, suggestion=did_you_mean(name, cfg.pools))
+    return name
 
 
 def _named(cfg: Config, name: str) -> list[NodeKey]:
@@ -105,10 +112,10 @@ def surprises(cfg: Config, states: NodeStates, verb: Verb, keys: list[NodeKey]) 
         for pool in dict.fromkeys(key.pool for key in keys):
             mine = [key for key in keys if key.pool == pool and states.wanted(key) == "up"]
             if mine:
-                lines += _moving_keys(cfg, pool, mine)
+                lines += moving_keys(cfg, pool, mine)
                 if verb == "drain":
                     lines += _newcomers(cfg, pool, mine)
-                lines += _last_one(cfg, pool, states, after)
+                lines += last_one(cfg, pool, after)
     return lines
 
 
@@ -125,7 +132,8 @@ def _no_change(states: NodeStates, verb: Verb, key: NodeKey) -> str | None:
     return None
 
 
-def _moving_keys(cfg: Config, pool: str, keys: list[NodeKey]) -> list[str]:
+def moving_keys(cfg: Config, pool: str, leaving: list[NodeKey] | None) -> list[str]:
+    """The warning where a hash moves keys: those of the nodes that leave, or some of all."""
     chain = [cfg.persistence[name] for name in classes_of(cfg, pool)]
     hashed = [name for name in classes_of(cfg, pool) if _is_hash(cfg, name)]
     if hashed:
@@ -134,7 +142,9 @@ def _moving_keys(cfg: Config, pool: str, keys: list[NodeKey]) -> list[str]:
         what = 'its algorithm is "hash" and no persistence class remembers'
     else:
         return []
-    nodes = ", ".join(map(address_of, keys))
+    if leaving is None:
+        return [errors.HASH_SHIFTS.line(pool=pool, what=what)]
+    nodes = ", ".join(map(address_of, leaving))
     return [errors.HASH_MOVES.line(pool=pool, nodes=nodes, what=what)]
 
 
@@ -163,7 +173,8 @@ def _by_address(cls: Any) -> bool:
     return isinstance(cls, IpClass)
 
 
-def _last_one(cfg: Config, pool: str, states: NodeStates, after: dict[NodeKey, State]) -> list[str]:
+def last_one(cfg: Config, pool: str, after: dict[NodeKey, State]) -> list[str]:
+    """The warning where no node takes new sessions."""
     one = cfg.pools[pool]
     if _takes_sessions(pool, one, after):
         return []

@@ -52,9 +52,9 @@ def removal(
     needed = quiet_needed(cfg, pool)
     left = max(needed - idle_s, 0)
     safe = connections == 0 and left == 0 and (maps is None or maps.live == 0)
-    facts = [_count(connections, "connection")]
+    facts = [count(connections, "connection")]
     if maps is not None:
-        facts.insert(0, _count(maps.live, "session"))
+        facts.insert(0, count(maps.live, "session"))
     facts.append(f"idle {int(idle_s)} s" + (f" of {needed} s" if needed else ""))
     end = "safe to remove" if safe else "not yet" + _how_long(connections, left, maps)
     return Removal(safe, f"{WORDS[state]}: {', '.join(facts)}: {end}")
@@ -105,5 +105,5 @@ def maps_of_nodes(
     return found
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -13,6 +13,7 @@ from fastlb._core.rule_shared import Region
 from fastlb._core.session_walk import TallyRow
 from fastlb.config import CacheClass, Config, Node, VirtualServer
 from fastlb.counters import Counters
+from fastlb.edits import in_words
 from fastlb.errors import Refused
 from fastlb.host_names import host_of
 from fastlb.in_force import InForce
@@ -78,6 +79,10 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
         "pools": {
             name: {"nodes": _nodes(cfg, name, in_force, counted, now_ms)} for name in cfg.pools
         },
+        "edits": [
+            {"pool": edit.pool, "address": edit.address, "change": in_words(edit)}
+            for edit in in_force.edits
+        ],
         "persistence": {
             name: _persistence(
                 cls.type,

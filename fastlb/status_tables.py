@@ -28,6 +28,9 @@ def as_tables(status: dict[str, Any]) -> str:
     )
     parts.append(_virtual_servers(status["virtual_servers"]))
     parts.append(_pools(status["pools"]))
+    if status["edits"]:
+        made = ", ".join("{address} of {pool} {change}".format(**one) for one in status["edits"])
+        parts.append(f"by command, until the next reload: {made}")
     if status["persistence"]:
         parts.append(
             table(
