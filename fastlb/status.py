@@ -77,7 +77,11 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             for name, server in cfg.virtual_servers.items()
         },
         "pools": {
-            name: {"nodes": _nodes(cfg, name, in_force, counted, now_ms)} for name in cfg.pools
+            name: {
+                "nodes": _nodes(cfg, name, in_force, counted, now_ms),
+                "hosts": in_force.names.shown(name),
+            }
+            for name in cfg.pools
         },
         "edits": [
             {"pool": edit.pool, "address": edit.address, "change": in_words(edit)}
