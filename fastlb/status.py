@@ -80,6 +80,7 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             name: {
                 **_waits(reader.pool(reader.slots.pools.used[name])),
                 "nodes": _nodes(cfg, name, in_force, counted, now_ms),
+                "hosts": in_force.names.shown(name),
             }
             for name in cfg.pools
         },
