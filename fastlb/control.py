@@ -18,27 +18,43 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 import fastlb
-from fastlb import adopt, errors, log, manifest, rule_check, upgrade, worker_sockets
+from fastlb import (
+    adopt,
+    edits,
+    errors,
+    log,
+    manifest,
+    reserve,
+    rule_check,
+    upgrade,
+    worker_sockets,
+)
 from fastlb._core.process import no_new_privileges
 from fastlb.access_log import AccessLog, open_access_log
 from fastlb.check import check_file
 from fastlb.config import Config
 from fastlb.control_socket import Answer, ControlSocket
+from fastlb.edit_commands import EditCommands
 from fastlb.errors import StartError
+from fastlb.host_names import expand
 from fastlb.in_force import ACKNOWLEDGE_S, InForce, Prepared
 from fastlb.listeners import short_backlog
 from fastlb.machine import StateLock, User, open_state_dir, raise_descriptor_limit
+from fastlb.name_watch import NameWatch
 from fastlb.node_commands import NodeCommands
 from fastlb.node_words import NodeWords
 from fastlb.notify import Notify
 from fastlb.saved_maps import SavedMaps
 from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.sessions import SessionCommands
+from fastlb.slots import node_key
 from fastlb.status import status_of
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
 
 FAILED_STARTS_MAX = 3  # per worker, before a start is given up
 TIDY_S = 1.0  # between two looks for what nobody uses any more
+NAMES_S = 0.2  # to gather what several host names lead to
+HELD_LOOK_S = 2.0  # between two looks for sessions at addresses that names lead to no more
 AFTER_DRAIN_S = 2.0  # for workers to end once the drain time is over
 FIXED = ("state_dir", "secret_file", "user")  # keys of [proxy]
 EXECUTE_S = 0.1  # for the answer to a command to be sent
@@ -75,6 +91,7 @@ class Control:
         self.cfg = cfg  # as started: what cannot be changed in place is read from it
         self.file = cfg.file.absolute()
         self.command = command
+        self.names = NameWatch(self._names_changed)
         self.stopping = asyncio.Event()
         self.hurrying = asyncio.Event()
         self.notify = Notify()
@@ -86,11 +103,16 @@ class Control:
         self._resumed = False  # with their memory
         self._workers_stay = False  # should this process end now
         self._reloading = asyncio.Lock()
+        self._names_follow = False  # soon
+        self._names_looked = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> int:
         """Serves until told to stop; returns the exit status. Raises StartError."""
         with ExitStack() as undo:
+            undo.callback(self.names.close)
+            await self.names.learn(self.cfg)
+            self.names.settle(self.cfg)
             self._open(undo)
             commands = {
                 "status": self._status_command,
@@ -99,6 +121,7 @@ class Control:
                 "upgrade": self._upgrade_command,
                 "about": self._about_command,
                 "node": NodeCommands(self.in_force, self.words).run,
+                "edit": EditCommands(self.in_force, self.words, self._reloading).run,
                 "sessions": SessionCommands(self.in_force).run,
             }
             inherited = self._inheritance.control if self._inheritance else None
@@ -148,6 +171,7 @@ class Control:
             raise StartError.of_all(wrong)
         for line in filter(None, warnings):
             log.warn(line)
+        reserve.hold()
         self.in_force.keys = self.keys
         self.words = NodeWords(proxy.state_dir)
         self.in_force.states.words = self.words.load()
@@ -173,6 +197,8 @@ class Control:
         except OSError as error:
             reason = f"{worker_sockets.DIRECTORY}: {error.strerror or error}"
             raise StartError(errors.STATE_DIR, path=state_dir, reason=reason) from None
+        if self._inheritance:
+            upgrade.reap_all()
         self._found, self._silent = adopt.find(state_dir)
         self._workers_stay = bool(self._found)
         if self._found:
@@ -202,7 +228,9 @@ class Control:
         self.in_force.listeners.adopt(
             adopt.sockets_of(found, self._inheritance.sockets if self._inheritance else ())
         )
-        self.prepared = self.in_force.prepare(self.cfg, renew_workers=self._is_upgrade())
+        self.in_force.written, self.in_force.names = self.cfg, self.names
+        cfg = edits.apply(expand(self.cfg, self.names.known), self.in_force.edits)
+        self.prepared = self.in_force.prepare(cfg, renew_workers=self._is_upgrade())
 
     def _is_upgrade(self) -> bool:
         """Whether workers of another version of the program serve, or were asked to be replaced."""
@@ -290,31 +318,68 @@ class Control:
 
     async def _serve(self) -> None:
         """Until told to stop."""
-        if self.notify.watchdog_s:
-            self._spawn(self._report_life(self.notify.watchdog_s))
+        self._spawn(self.notify.report_life(self.workers, self.stopping))
         while not self.stopping.is_set():
             try:
                 await asyncio.wait_for(self.stopping.wait(), TIDY_S)
             except TimeoutError:
+                reserve.hold()
                 self.in_force.states.look()
+                await self._release_names()
                 if not self._reloading.locked():
                     self.in_force.tidy()
                     self.in_force.rotate_ticket_keys()
 
-    async def _report_life(self, watchdog_s: float) -> None:
-        """Tells the service manager, as long as this loop turns and a worker answers."""
-        while True:
-            asked = time.monotonic()
-            self.workers.ping()
-            await asyncio.sleep(watchdog_s / 3)
-            if self.workers.heard_since(asked) or self.stopping.is_set():
-                self.notify.alive()
+    # --- host names ---
+
+    def _names_changed(self) -> None:
+        if not self._names_follow:
+            self._names_follow = True
+            self._spawn(self._follow_names())
+
+    async def _follow_names(self) -> None:
+        """Puts the addresses in force that host names have now."""
+        await asyncio.sleep(NAMES_S)
+        async with self._reloading:
+            self._names_follow = False
+            written, before = self.in_force.written, self.in_force.cfg
+            if written is None or before is None or self.stopping.is_set():
+                return
+            cfg = edits.apply(expand(written, self.names.known), self.in_force.edits)
+            try:
+                if structs.replace(before, hosts=cfg.hosts) == cfg:
+                    over = self.in_force.relabel(cfg)
+                else:
+                    over = await self.in_force.put(self.in_force.prepare(cfg, files=False))
+            except StartError as error:
+                log.warn(errors.NAMES_NOT_IN_FORCE.line(reason="; ".join(error.lines)))
+                return
+            for line in self._words_over(over):
+                log.warn(line)
+
+    async def _release_names(self) -> None:
+        """Takes addresses out that names lead to no more, once that ends no session."""
+        if not self.names.held or time.monotonic() < self._names_looked + HELD_LOOK_S:
+            return
+        self._names_looked = time.monotonic()
+        pools = (await status_of(self.in_force))["pools"]
+        assert self.in_force.cfg is not None
+        safe = {
+            (pool, node["address"])
+            for pool, one in pools.items()
+            for node in one["nodes"]
+            if node["safe_to_remove"]
+        }
+        hosts = self.in_force.cfg.hosts.items()
+        leaving = [place for place, one in hosts if one.leaving]
+        self.names.expire(node_key(*one) for one in leaving if (one[0], str(one[1])) in safe)
 
     # --- reload ---
 
     async def reload(self) -> Reloaded:
         """Reads the file again and puts it in force, as a whole or not at all."""
         async with self._reloading:
+            reserve.give()
             checked = await asyncio.to_thread(check_file, self.file)  # imports rules, elsewhere
             if self.stopping.is_set():
                 return Reloaded(["fastlb is stopping"], [])
@@ -323,13 +388,18 @@ class Control:
                 return Reloaded([str(one) for one in checked.errors], warnings, True)
             cfg, fixed = self._with_what_stays(checked.config)
             warnings += [errors.NEEDS_RESTART.line(key=f"[proxy] {key}") for key in fixed]
+            await self.names.learn(cfg)
             try:
                 warnings += filter(None, [raise_descriptor_limit(cfg, cfg.proxy.workers)])
-                prepared = self.in_force.prepare(cfg)
+                prepared = self.in_force.prepare(expand(cfg, self.names.known))
             except StartError as error:
+                self.names.settle(self.in_force.written or cfg)
                 return Reloaded(error.lines, warnings)
+            self.in_force.written = cfg
+            self.names.settle(cfg)
             warnings += self._change_log(cfg)
-            warnings += self._words_over(await self.in_force.put(prepared))
+            ended = self._edits_over(cfg)  # first: the plan tells the next control process
+            warnings += self._words_over(await self.in_force.put(prepared)) + ended
             generation = self.in_force.generation
             await self.in_force.changes.until(
                 lambda: self.workers.all_answered(generation), ACKNOWLEDGE_S
@@ -337,6 +407,16 @@ class Control:
             warnings += self._slow_workers()
             self.in_force.tidy()
             return Reloaded([], warnings, refused=tuple(self.workers.refusals(generation)))
+
+    def _edits_over(self, cfg: Config) -> list[str]:
+        """A warning for each change of a pool that was made by command and is lost now."""
+        lost, self.in_force.edits = edits.over(cfg, self.in_force.edits), []
+        return [
+            errors.EDIT_OVER.line(
+                node=f"{edit.address} of [pools.{edit.pool}]", what=edits.in_words(edit)
+            )
+            for edit in lost
+        ]
 
     def _with_what_stays(self, cfg: Config) -> tuple[Config, list[str]]:
         """The new configuration with those keys as they are that only a start can change."""
@@ -387,9 +467,10 @@ class Control:
         """Tries the new program; from then on nothing else changes. Raises StartError."""
         await self._reloading.acquire()
         try:
-            if self.stopping.is_set() or not self.ready:
-                raise StartError(errors.REHEARSAL_FAILED, how="cannot be tried: this one is busy")
             new = await asyncio.to_thread(upgrade.rehearse, upgrade.program())
+            if self.stopping.is_set() or not self.ready:
+                how = "is not needed: this one starts or stops just now"
+                raise StartError(errors.REHEARSAL_FAILED, how=how)
             state_dir = self.cfg.proxy.state_dir
             if new.state_dir != str(state_dir.resolve()):
                 how = f"has another state_dir, {new.state_dir}, and would not find the workers"
@@ -405,6 +486,9 @@ class Control:
 
     def execute(self, new: upgrade.Rehearsed) -> None:
         """Becomes the new program; says so and goes on when that cannot be done."""
+        if self.stopping.is_set():
+            return
+        log.info(f"upgrading from {fastlb.__version__} to {new.version}")
         if new.layout != manifest.layout():
             self.saved.save(self.in_force.segment)  # it cannot read this memory
         listeners = self.in_force.listeners.open.values()
@@ -418,12 +502,15 @@ class Control:
             control=self.control_socket.fileno(),
             sockets=sockets,
         )
+        self.in_force.monitors.close()  # and the process of their functions
         self.notify.reloading(f"upgrading to {new.version}")
         signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         try:
             upgrade.execute(upgrade.program(), kept)
         except OSError as error:
             os.close(secret)
+            assert self.in_force.cfg is not None
+            self.in_force.monitors.sync(self.in_force.cfg, self.in_force.tls)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
             self.notify.ready(f"serving, generation {self.in_force.generation}")
             log.error(errors.NOT_EXECUTED.line(reason=error.strerror or error))
@@ -431,16 +518,10 @@ class Control:
 
     async def _logged_upgrade(self) -> None:
         try:
-            new = await self.prepare_upgrade()
+            self.execute(await self.prepare_upgrade())
         except StartError as error:
             for line in error.lines:
                 log.error(line)
-            return
-        self._log_upgrade(new)
-        self.execute(new)
-
-    def _log_upgrade(self, new: upgrade.Rehearsed) -> None:
-        log.info(f"upgrading from {fastlb.__version__} to {new.version}")
 
     # --- stop ---
 
@@ -495,7 +576,6 @@ class Control:
             new = await self.prepare_upgrade()
         except StartError as error:
             return {"ok": False, "errors": error.lines}
-        self._log_upgrade(new)
         asyncio.get_running_loop().call_later(EXECUTE_S, self.execute, new)
         return await self._about_command(request)
 

@@ -13,15 +13,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastlb import errors, log, manifest
+from fastlb import errors, log, manifest, reserve
 from fastlb._core.node import free_slot, read_slot
 from fastlb._core.session_store import StateFileError
 from fastlb.columns import Columns
 from fastlb.config import Config, uses_tls
 from fastlb.counters import Reader
+from fastlb.edits import Edit
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Grown, Listeners, close_grown
 from fastlb.manifest import CacheEntry, Manifest
+from fastlb.monitors import Monitors
+from fastlb.name_watch import NameWatch
 from fastlb.node_states import NodeStates
 from fastlb.passphrases import Keys, Passphrases
 from fastlb.plan import compile_plan, seal
@@ -32,6 +35,7 @@ from fastlb.ticket_keys import TicketKeys
 from fastlb.tls_material import NOTHING, TlsFiles
 from fastlb.workers import CurrentPlan, Workers
 
+PUT_DESCRIPTORS = 4  # what `put` opens
 ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over
 
 
@@ -104,17 +108,22 @@ class InForce:
         self.ticket_keys = TicketKeys()
         self.reader = Reader(self.segment, self.slots)
         self.states = NodeStates(self.segment, self.slots, self.reader)
+        self.monitors = Monitors(self.states)
+        self.names = NameWatch(lambda: None)  # another one's, where somebody follows names
         self.changes = Changes()
         self.generation = 0
         self.cfg: Config | None = None
+        self.written: Config | None = None  # as the file says: without edits, names as such
+        self.edits: list[Edit] = []  # made by command since the file was read; `cfg` has them
         self._plan_fd = -1
         self._retired: list[tuple[int, set[str]]] = []  # regions, and who does without them
 
     # --- taking over ---
 
-    def prepare(self, cfg: Config, renew_workers: bool = False) -> Prepared:
+    def prepare(self, cfg: Config, files: bool = True, renew_workers: bool = False) -> Prepared:
         """Takes all that `cfg` needs, or raises StartError with everything that is wrong.
 
+        Without `files`, what has been read for the one in force is used: its nodes alone differ.
         `renew_workers`: others take the places of all that run.
         """
         wrong: list[StartError] = []
@@ -137,13 +146,17 @@ class InForce:
         except StartError as error:
             wrong.append(error)
         try:
-            class_keys = self.passphrases.load(cfg)
+            class_keys = self.passphrases.load(cfg) if files else self.class_keys
         except StartError as error:
             wrong.append(error)
         try:
-            tls = _load_tls(cfg)
+            tls = _load_tls(cfg) if files else self.tls
         except StartError as error:
             wrong.append(error)
+        try:
+            reserve.demand(PUT_DESCRIPTORS)
+        except OSError as error:
+            wrong.append(StartError(errors.COMMAND_FAILED, what="reload", reason=error.strerror))
         try:
             if not wrong:
                 self.segment.open_columns(1 + max(places))
@@ -190,7 +203,9 @@ class InForce:
         self.cfg = prepared.cfg
         self.class_keys = prepared.passphrases
         self.tls = prepared.tls
-        return self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
+        over = self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
+        self.monitors.sync(prepared.cfg, prepared.tls)
+        return over
 
     def send(self) -> None:
         """The workers' half: each gets the plan of the configuration adopted last."""
@@ -240,6 +255,7 @@ class InForce:
             counters=self.reader.noted(),
             ticket_keys=[bytes(key) for key in self.ticket_keys.keys] if has_tickets else [],
             ticket_age_s=self.ticket_keys.age_s,
+            edits=self.edits,
             drain_ms=self.cfg.timeouts.drain_ms if self.cfg else 0,
         )
 
@@ -261,6 +277,7 @@ class InForce:
         kept = self.segment.stores.regions().union(*(regions for _, regions in self._retired))
         self.segment.remove_all_but(kept)
         self.reader.restore(found.counters)
+        self.edits = list(found.edits)
         if found.ticket_keys:
             self.ticket_keys.restore(found.ticket_keys, found.ticket_age_s)
 
@@ -288,6 +305,11 @@ class InForce:
                 await asyncio.to_thread(self.segment.copy_maps, old, new, self.scratch, name)
             except (OSError, StateFileError) as error:
                 log.warn(errors.MAPS_DROPPED.line(name=name, reason=error))
+
+    def relabel(self, cfg: Config) -> list[str]:
+        """Takes over a configuration in which host names alone lead elsewhere: no plan differs."""
+        self.cfg = cfg
+        return self.states.adopt(cfg, ())
 
     # --- letting go ---
 
@@ -330,6 +352,7 @@ class InForce:
 
     def close(self, let_go: bool = False) -> None:
         """Closes sockets, plan and segment; `let_go`: workers go on with them."""
+        self.monitors.close()
         if let_go:
             self.listeners.let_go()
         else:

@@ -18,6 +18,7 @@ from fastlb._core.outcome import cause_names, outcome_names
 from fastlb._core.rule_shared import Region
 from fastlb._core.session_store import Cache
 from fastlb._core.stats import STATS_BYTES
+from fastlb.edits import Edit
 from fastlb.slots import ListenerKey, NodeKey, Numbers, Slots
 from fastlb.units import InetAddress, UnixAddress, read_inet
 
@@ -61,6 +62,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     ticket_keys: list[bytes] = []
     ticket_age_s: float = 0.0
     drain_ms: int = 0
+    edits: list[Edit] = []
 
 
 def layout() -> str:

@@ -4,10 +4,15 @@ Without that variable nothing is sent. While the control process is alive and at
 answers, the watchdog of the unit (WatchdogSec=) hears of it.
 """
 
+import asyncio
 import os
 import socket
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastlb.workers import Workers
 
 SOCKET, WATCHDOG, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 
@@ -34,6 +39,15 @@ class Notify:
     def alive(self) -> None:
         """To be said at least every `watchdog_s`."""
         self._send("WATCHDOG=1")
+
+    async def report_life(self, workers: "Workers", stopping: asyncio.Event) -> None:
+        """As long as this loop turns and a worker answers; while stopping, the former is enough."""
+        while self.watchdog_s is not None:
+            asked = time.monotonic()
+            workers.ping()
+            await asyncio.sleep(self.watchdog_s / 3)
+            if workers.heard_since(asked) or stopping.is_set():
+                self.alive()
 
     def _send(self, *lines: str) -> None:
         if self.address is None:

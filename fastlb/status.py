@@ -13,7 +13,9 @@ from fastlb._core.rule_shared import Region
 from fastlb._core.session_walk import TallyRow
 from fastlb.config import CacheClass, Config, Node, VirtualServer
 from fastlb.counters import Counters
+from fastlb.edits import in_words
 from fastlb.errors import Refused
+from fastlb.host_names import host_of
 from fastlb.in_force import InForce
 from fastlb.node_states import Watch
 from fastlb.plan_class import ticks
@@ -79,8 +81,17 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             for name, server in cfg.virtual_servers.items()
         },
         "pools": {
-            name: {"nodes": _nodes(cfg, name, in_force, counted, now_ms)} for name in cfg.pools
+            name: {
+                **_waits(reader.pool(reader.slots.pools.used[name])),
+                "nodes": _nodes(cfg, name, in_force, counted, now_ms),
+                "hosts": in_force.names.shown(name),
+            }
+            for name in cfg.pools
         },
+        "edits": [
+            {"pool": edit.pool, "address": edit.address, "change": in_words(edit)}
+            for edit in in_force.edits
+        ],
         "persistence": {
             name: _persistence(
                 cls.type,
@@ -95,6 +106,16 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             for name in rules_of(cfg)
         },
         "causes": causes,
+    }
+
+
+def _waits(counters: Counters) -> dict[str, Any]:
+    return {
+        "waiting": counters["waiting"],
+        "waited": counters["waited"],
+        "waited_seconds": counters["waited_us"] / 1_000_000,
+        "queue_full": counters["queue_full"],
+        "queue_timeouts": counters["queue_timeouts"],
     }
 
 
@@ -166,10 +187,14 @@ def _node(
     connections, used_ms = reading["connections"], reading["used_at_ms"]
     idle_s = max(now_ms - max(used_ms, watch.seen_ms), 0) / 1000 if not connections else 0.0
     mine = maps[key] if maps is not None else None
-    found = removal(cfg, key.pool, reading["state"], connections, idle_s, mine)
+    asked = in_force.states.asked(key)
+    found = removal(cfg, key.pool, asked, connections, idle_s, mine)
+    host = host_of(cfg, key.pool, node)
     return {
         "address": str(node.address),
+        "host": str(host) if host is not None else None,
         "state": reading["state"],
+        "asked": asked,
         "weight": node.weight,
         "backup": node.backup,
         "connections": connections,
@@ -184,6 +209,10 @@ def _node(
         "connect_failures": counters["connect_failures"],
         "reuses": counters["reuses"],
         "pooled": counters["idle"],
+        "monitors": in_force.monitors.shown(key),
+        "open": reading["open"],
+        "max_connections": node.max_connections or None,
+        "waiting": counters["waiting"],
     }
 
 

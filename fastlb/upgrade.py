@@ -118,6 +118,13 @@ def inheritance() -> Inheritance | None:
     return None
 
 
+def reap_all() -> None:
+    """Children of the program before that have ended meanwhile; there are no others yet."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def secret_file(secret: bytes) -> int:
     """A descriptor of memory that holds the secret."""
     fd = os.memfd_create("fastlb-secret", os.MFD_CLOEXEC)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastlb import channel, errors, log, worker_sockets
+from fastlb import channel, errors, log, reserve, worker_sockets
 from fastlb._core.node import clear_worker_column
 from fastlb._core.stats import retire_worker
 from fastlb.access_log import AccessLog
@@ -245,17 +245,31 @@ class Workers:
     def _start(self, column: int) -> None:
         self._delayed.pop(column, None)
         try:
-            adoption = worker_sockets.listen(self.state_dir, column)
+            worker = reserve.with_reserve(lambda: self._started(column))
         except OSError as error:
-            where = worker_sockets.directory(self.state_dir)
-            self._cannot_start(column, f"{where}: {error.strerror or error}")
+            how = error.strerror or error
+            if not self._ever_ready:
+                self.failed_starts = sys.maxsize  # it will not get better by trying
+            where = error.filename or self.command[0]
+            self._later(column, f"cannot be started ({where}: {how})", DELAY_MAX_S)
             return
+        self.running[column] = worker
+        self._watch(worker)
+        self._tell(worker)
+
+    def _started(self, column: int) -> Worker:
+        """The process. Raises OSError."""
+        with worker_sockets.listen(self.state_dir, column) as adoption:
+            return self._spawned(column, adoption.fileno())
+
+    def _spawned(self, column: int, adoption: int) -> Worker:
         ours, theirs = channel.socket_pair()
-        fds = [self.segment.fd, theirs.fileno(), adoption.fileno()]
+        pidfd = -1
+        fds = [self.segment.fd, theirs.fileno(), adoption]
         if self.access_log.fd >= 0:
             fds.append(self.access_log.fd)
         log_of_it = (self.access_log.fd, int(self.access_log.is_syslog))
-        arguments = (column, *fds[:2], *log_of_it, adoption.fileno())
+        arguments = (column, *fds[:2], *log_of_it, adoption)
         try:
             process = subprocess.Popen(
                 [*self.command, *map(str, arguments)],
@@ -264,22 +278,17 @@ class Workers:
                 pass_fds=fds,
                 process_group=0,  # the terminal's signals are the control process's
             )
-        except OSError as error:
-            ours.close()
-            self._cannot_start(column, f"{self.command[0]}: {error.strerror or error}")
-            return
+            try:
+                pidfd = os.pidfd_open(process.pid)
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
         finally:
             theirs.close()
-            adoption.close()
-        worker = Worker(column, process.pid, os.pidfd_open(process.pid), ours, process)
-        self.running[column] = worker
-        self._watch(worker)
-        self._tell(worker)
-
-    def _cannot_start(self, column: int, why: str) -> None:
-        if not self._ever_ready:
-            self.failed_starts = sys.maxsize  # it will not get better by trying
-        self._later(column, f"cannot be started ({why})", DELAY_MAX_S)
+            if pidfd < 0:
+                ours.close()
+        return Worker(column, process.pid, pidfd, ours, process)
 
     def _watch(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()

@@ -76,7 +76,12 @@ class Here(Control):
         columns.adopt(columns.chosen(count))
         columns.leaving |= set(range(count, count + leaving))
         self.in_force = SimpleNamespace(  # type: ignore[assignment]
-            columns=columns, generation=1, listeners=SimpleNamespace(open={})
+            columns=columns,
+            generation=1,
+            listeners=SimpleNamespace(open={}),
+            cfg=self,
+            tls=None,
+            monitors=SimpleNamespace(close=lambda: None, sync=lambda cfg, tls: None),
         )
         self.workers = SimpleNamespace(count=count)  # type: ignore[assignment]
         self.cfg = SimpleNamespace(  # type: ignore[assignment]
