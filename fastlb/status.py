@@ -77,7 +77,12 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             for name, server in cfg.virtual_servers.items()
         },
         "pools": {
-            name: {"nodes": _nodes(cfg, name, in_force, counted, now_ms)} for name in cfg.pools
+            name: {
+                **_waits(reader.pool(reader.slots.pools.used[name])),
+                "nodes": _nodes(cfg, name, in_force, counted, now_ms),
+                "hosts": in_force.names.shown(name),
+            }
+            for name in cfg.pools
         },
         "edits": [
             {"pool": edit.pool, "address": edit.address, "change": in_words(edit)}
@@ -97,6 +102,16 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             for name in rules_of(cfg)
         },
         "causes": causes,
+    }
+
+
+def _waits(counters: Counters) -> dict[str, Any]:
+    return {
+        "waiting": counters["waiting"],
+        "waited": counters["waited"],
+        "waited_seconds": counters["waited_us"] / 1_000_000,
+        "queue_full": counters["queue_full"],
+        "queue_timeouts": counters["queue_timeouts"],
     }
 
 
@@ -192,6 +207,9 @@ def _node(
         "reuses": counters["reuses"],
         "pooled": counters["idle"],
         "monitors": in_force.monitors.shown(key),
+        "open": reading["open"],
+        "max_connections": node.max_connections or None,
+        "waiting": counters["waiting"],
     }
 
 

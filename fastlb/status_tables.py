@@ -7,6 +7,9 @@ CACHE_FIGURES = ("hits", "misses", "expiries", "evictions")
 NODE_HEAD = (
     "pool", "node", "state", "weight", "connections", "sessions", "given", "requests", "idle",
 )  # fmt: skip
+LIMIT_HEAD = (
+    "limited node", "open", "waiting", "in pool", "waited", "ms/wait", "refused", "timed out",
+)  # fmt: skip
 TLS = ("handshakes", "resumed", "failed", "waiting")
 RULE_FIGURES = ("waiting", "errors", "timeouts", "cancelled", "blocked")
 RULE_HEAD = ("rule", "kind", "calls", "ms/call", *RULE_FIGURES)
@@ -76,7 +79,27 @@ def _pools(pools: dict[str, Any]) -> str:
         for one in node["monitors"]
         if one["state"] == "down"
     ]
-    return "\n\n".join([nodes_table, *("\n".join(each) for each in (leaving, failing) if each)])
+    limited = [(pool, node) for pool, node in nodes if node["max_connections"]]
+    parts = [nodes_table]
+    if limited:
+        parts.append(table(LIMIT_HEAD, (_limit_row(pools, pool, node) for pool, node in limited)))
+    parts += ["\n".join(each) for each in (leaving, failing) if each]
+    return "\n\n".join(parts)
+
+
+def _limit_row(pools: dict[str, Any], pool: str, node: dict[str, Any]) -> tuple[object, ...]:
+    of_pool = pools[pool]
+    mean = 1000 * of_pool["waited_seconds"] / of_pool["waited"] if of_pool["waited"] else 0.0
+    return (
+        f"{pool} {node['address']}",
+        f"{node['open']}/{node['max_connections']}",
+        node["waiting"],
+        of_pool["waiting"],
+        of_pool["waited"],
+        f"{mean:.0f}",
+        of_pool["queue_full"],
+        of_pool["queue_timeouts"],
+    )
 
 
 def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:

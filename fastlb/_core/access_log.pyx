@@ -15,6 +15,7 @@ from fastlb._core.address cimport (
 )
 from fastlb._core.arena cimport arena_slice
 from fastlb._core.connection cimport AccessLog, Exchange, TlsStream, Worker
+from fastlb._core.debug cimport unlikely
 from fastlb._core.decision cimport decision_node_name
 from fastlb._core.head cimport head_error_name
 from fastlb._core.outcome cimport (
@@ -406,6 +407,9 @@ cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
     _add_milliseconds(log, w.now_us - x.started_us)
     _add_text(log, ",\"wait_ms\":")
     _add_milliseconds(log, x.first_byte_us - x.sent_us if x.first_byte_us > x.sent_us else 0)
+    if unlikely(x.queued_us != 0):
+        _add_text(log, ",\"queued_ms\":")
+        _add_milliseconds(log, x.waited_us)
     _add_decision(log, x)
     _add_text(log, ",\"retries\":")
     _add_number(log, x.retries)

@@ -34,6 +34,7 @@ from fastlb._core.plan cimport (
 from fastlb._core.proxy_protocol cimport (
     PROXY_WRITE_BYTES_MAX, proxy_v1_write, proxy_v2_write,
 )
+from fastlb._core.queue cimport queue_is_awaited, queue_limit
 from fastlb._core.request cimport request_head_at, request_reload
 from fastlb._core.retry_budget cimport retry_budget_request, retry_budget_take
 from fastlb._core.rule_state cimport rules_input
@@ -102,6 +103,9 @@ cdef void attempt_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil
     ask.now_ms = w.boot_ms
     ask.now_ticks = w.now_ticks
     ask.peek = False
+    ask.limits = w.limits if unlikely(w.limited) else NULL
+    ask.idle = w.idle_count
+    ask.in_turn = x.in_turn
     if unlikely(x.rules != NULL):
         rules_input(x, ask)
 
@@ -175,10 +179,22 @@ cdef void _note_try(Worker* w, Exchange* x, uint32_t slot) noexcept nogil:
             x.snapshot.plan.timeouts.connect + x.pool.backoff_min, x.decision.established)
 
 
+cdef int _refused(Worker* w, Exchange* x) noexcept nogil:
+    if w.connect_errno:
+        return ATTEMPT_FAILED
+    exchange_uncount_load(w, x)
+    return ATTEMPT_FULL
+
+
 cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
                        attempt_events_t on_events) noexcept nogil:
     cdef const PlanNode* node = decision_node(x.snapshot.plan, x.pool, &x.decision)
     cdef NodeConn* n = NULL
+    cdef uint32_t limit = 0
+    if unlikely(w.limited):
+        limit = queue_limit(w, node)
+        if limit and not x.in_turn and queue_is_awaited(w, x, node):
+            return ATTEMPT_FULL
     if likely(x.tried_us == 0):
         retry_budget_request(&w.budgets[x.pool.slot], w.now_ms)
     if unlikely(w.nodes.slots[node.slot].ejected_until_ms != 0 or x.probes):
@@ -191,10 +207,11 @@ cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
         n = _borrow(w, x, node)
     x.fresh = n == NULL
     if n == NULL:
-        n = upstream_connect(w, node.slot, &node.address, _speaks(x))
+        n = upstream_connect(w, node.slot, &node.address, limit, _speaks(x))
         if n == NULL:
-            return ATTEMPT_FAILED
+            return _refused(w, x)
     x.node = n
+    x.in_turn = True                 # should it need another one
     n.exchange = x
     n.stream.on_events = on_events
     if n.state == NODE_CONN_CONNECTING:

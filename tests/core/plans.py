@@ -88,6 +88,7 @@ class Setting:
     algorithm: str = "round-robin"
     refuse_last_draining: bool = False
     persistence: str | None = None  # None: the first class
+    queue: tuple[int, int] = (10, 1000)
     workers: int = 2
     trusted: list[tuple[str, int]] = field(default_factory=list)
     decision: list[tuple[str, int]] = field(default_factory=list)
@@ -178,7 +179,7 @@ class Setting:
             node_count=len(self.nodes),
             persistence=self.index(persistence) if persistence else -1, retries=2,
             refuse_last_draining=self.refuse_last_draining,
-            schedule=schedule([node.weight for node in self.nodes]),
+            schedule=schedule([node.weight for node in self.nodes]), queue=self.queue,
             named=builder.add_networks(self.named), slow_start=self.slow_start,
             passive=self.passive and PASSIVE | self.passive,
         )  # fmt: skip
