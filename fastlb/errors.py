@@ -560,3 +560,9 @@ HASH_SHIFTS = _running(166, "[pools.{pool}]: keys move to other nodes at once: {
 EDIT_OVER = _running(
     167, "{node} ({what} by command) is as the file says again; --save keeps such a change"
 )
+NO_DESCRIPTORS = _running(
+    168,
+    "no descriptor was left for {what}, and the reserve is used; raise the hard limit (ulimit -n, "
+    "or LimitNOFILE= of the service)",
+)
+COMMAND_FAILED = _start(169, "{what}: the system refuses what it takes: {reason}")

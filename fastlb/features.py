@@ -23,7 +23,6 @@ UNAVAILABLE: tuple[Feature, ...] = (
     Feature("admin", None, "the admin page"),
     Feature("cluster", None, "a cluster"),
     Feature("pools.*.nodes.max_connections", None, "a node's connection limit"),
-    Feature("pools.*.retry_budget", None, "a retry budget"),
 )
 
 

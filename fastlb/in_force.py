@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastlb import errors, log
+from fastlb import errors, log, reserve
 from fastlb._core.node import free_slot, read_slot
 from fastlb._core.session_store import StateFileError
 from fastlb.config import Config, uses_tls
@@ -32,6 +32,7 @@ from fastlb.ticket_keys import TicketKeys
 from fastlb.tls_material import NOTHING, TlsFiles
 from fastlb.workers import CurrentPlan, Workers
 
+PUT_DESCRIPTORS = 4  # what `put` opens
 ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over
 
 
@@ -135,6 +136,10 @@ class InForce:
             tls = _load_tls(cfg) if files else self.tls
         except StartError as error:
             wrong.append(error)
+        try:
+            reserve.demand(PUT_DESCRIPTORS)
+        except OSError as error:
+            wrong.append(StartError(errors.COMMAND_FAILED, what="reload", reason=error.strerror))
         if wrong:
             self.listeners.close(added)
             self.segment.discard(stores)

@@ -171,7 +171,6 @@ USES = {
     "pools.*.nodes.max_connections": WEB.replace(
         '"127.0.0.1:81"', '{ address = "127.0.0.1:81", max_connections = 5 }'
     ),
-    "pools.*.retry_budget": WEB + "retry_budget = 10\n",
 }
 
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastlb._core.attempt cimport (
-    ATTEMPT_FAILED, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
+    ATTEMPT_FAILED, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_answered, attempt_begin,
     attempt_connected, attempt_exchange, attempt_input,
 )
 from fastlb._core.buffer cimport buffer_pending
@@ -202,6 +202,7 @@ cdef bint _connected(Worker* w, Exchange* x) noexcept nogil:
         node_feed_response(&w.nodes.slots[x.slot], w.now_us - x.sent_us, w.boot_ms)
     x.sent_us = w.now_us
     w.stats.nodes[x.slot].requests += 1
+    attempt_answered(w, x, 0)
     timer_clear(&x.node.timer)
     if x.down.inspect == NULL:
         exchange_answered(w, x, True)
