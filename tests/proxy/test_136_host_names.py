@@ -305,3 +305,5 @@ def test_addresses_for_which_there_is_no_room_change_nothing(dns, abc):
         until(lambda: "[FLB-S185]" in p.stderr(), "that they are not in force")
         assert len(states(p)) == 4091
         assert states(p)[a.address] == "up"
+        assert p.reload(named(dns, f"app.test:{a.port}")).returncode == 0
+        until(lambda: len(states(p)) == 19, "there is room now")
