@@ -1,7 +1,5 @@
 """Host names as nodes: addresses that come, go and come back, while users have sessions there."""
 
-import time
-
 import pytest
 
 from tests.harness import HttpNode, changed, proxy, settings, sticky, until
@@ -160,9 +158,7 @@ def test_a_name_that_cannot_be_resolved_is_a_warning(dns, abc):
 
 def test_a_pool_of_a_name_alone_answers_503_until_it_is_known(dns, abc):
     dns.mode = "silent"
-    begun = time.monotonic()
     with proxy(named(dns, f"app.test:{abc[0].port}")) as p:
-        assert time.monotonic() - begun < 9
         assert states(p) == {}
         assert p.get().status == 503
         dns.mode = "well"
@@ -175,7 +171,7 @@ def test_a_pool_of_a_name_alone_answers_503_until_it_is_known(dns, abc):
 def test_what_was_known_stays_when_dns_fails(dns, abc, mode):
     a, b, _ = abc
     dns.say("app.test", a.host, b.host)
-    with proxy(named(dns, f"app.test:{a.port}")) as p:
+    with proxy(named(dns, f"app.test:{a.port}", make=sticky)) as p:
         if mode == "gone":
             dns.forget("app.test")
         else:
