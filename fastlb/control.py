@@ -33,6 +33,7 @@ from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.sessions import SessionCommands
 from fastlb.slots import node_key
 from fastlb.status import status_of
+from fastlb.units import InetAddress
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
 
 FAILED_STARTS_MAX = 3  # per worker, before a start is given up
@@ -67,7 +68,7 @@ class Control:
         self.cfg = cfg  # as started: what cannot be changed in place is read from it
         self.file = cfg.file.absolute()
         self.command = command
-        self.names = NameWatch(self._names_changed)
+        self.names = NameWatch(self._names_changed, self._in_use)
         self.stopping = asyncio.Event()
         self.hurrying = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -250,6 +251,9 @@ class Control:
         if not self._names_follow:
             self._names_follow = True
             self._spawn(self._follow_names())
+
+    def _in_use(self, pool: str, address: InetAddress) -> bool:
+        return self.in_force.cfg is not None and (pool, address) in self.in_force.cfg.hosts
 
     async def _follow_names(self) -> None:
         """Puts the addresses in force that host names have now."""
