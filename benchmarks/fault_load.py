@@ -166,6 +166,8 @@ async def main(port: int, slots: int, websockets: int) -> None:
     tunnels = [asyncio.create_task(websocket(port, lost, opened, ended)) for _ in range(websockets)]
     while len(opened) + len(lost) < websockets:
         await asyncio.sleep(0.01)
+    if lost:
+        raise SystemExit(f"no WebSocket: {lost[0]}")
     work = [asyncio.create_task(slot(number, port, counts, ended)) for number in range(slots)]
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(

@@ -8,6 +8,8 @@ others. An upgrade to WebSocket is a tunnel that sends back what it gets.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import mmap
 import struct
 import sys
@@ -15,7 +17,12 @@ from pathlib import Path
 
 BODY = b"x" * 1000
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n\r\n"
+)
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+KEY = b"sec-websocket-key: "
 KINDS = ("GET", "POST")
 
 
@@ -52,19 +59,22 @@ class Connection(asyncio.Protocol):
             return
         self.buffer += data
         while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
-            head = self.buffer[:end].lower()
+            whole = self.buffer[:end]
+            head = whole.lower()
             length = 0
             if (at := head.find(b"content-length:")) >= 0:
                 length = int(head[at + 15 :].split(b"\r\n")[0])
             if len(self.buffer) < end + 4 + length:
                 return
             self.buffer = self.buffer[end + 4 + length :]
-            self._answer(head)
+            self._answer(head, whole)
 
-    def _answer(self, head: bytes) -> None:
+    def _answer(self, head: bytes, whole: bytes) -> None:
         if b"upgrade: websocket" in head:
             self.tunnel = True
-            self.transport.write(SWITCH)
+            at = head.index(KEY) + len(KEY)
+            accept = hashlib.sha1(whole[at : at + 24] + GUID).digest()
+            self.transport.write(SWITCH % base64.b64encode(accept))
             return
         kind = int(not head.startswith(b"get "))
         self.in_flight.add(kind, 1)

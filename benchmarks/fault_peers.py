@@ -44,6 +44,7 @@ global
     nbthread {workers}
     maxconn 10000
     no strict-limits
+    mworker-max-reloads 1000
     stats socket {directory}/admin.sock mode 600 level admin expose-fd listeners
 defaults
     mode http

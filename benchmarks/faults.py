@@ -8,7 +8,8 @@ the clients of fault_load.py in front, which say what counts as failed. The case
   worker    a process that serves is killed (SIGKILL), five times
   slow      2,000 clients send their head byte by byte, meanwhile the others are served
 
-What was in flight on a killed node is read from memory that it shares with this program.
+What was in flight on a killed node is read from memory that it shares with this program, and from
+its sockets just before: what came between the two is not in it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from . import machine
-from .fault_node import InFlight
+from .fault_node import KINDS, InFlight
 from .fault_peers import PEERS, FaultPeer
 from .report import markdown_table
 
@@ -69,11 +70,20 @@ class Node:
         while not answers(self.port):
             time.sleep(0.02)
 
-    def kill(self) -> dict[str, int]:
-        """What was in flight, by method."""
+    def kill(self) -> int:
+        """How many requests were in flight: begun and not answered, or not even read."""
+        self.process.send_signal(signal.SIGSTOP)
+        unread = _unread(self.port)
         self.process.kill()
         self.process.wait()
-        return InFlight(self.file, create=False).read()
+        return sum(InFlight(self.file, create=False).read().values()) + unread
+
+
+def _unread(port: int) -> int:
+    """Connections to this port with bytes that nobody has read."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    mine = [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"]
+    return sum(int(row[4].split(":")[1], 16) > 0 for row in mine)
 
 
 class Load:
@@ -145,6 +155,7 @@ def reloads(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -
     part = result["parts"]["reloads"]
     requests, failed = total(part)
     lost = f"{len(result['lost'])} of {result['websockets']}"
+    lost += "".join(f" ({why})" for why in sorted(set(result["lost"]))[:1])
     gap = round(part["longest_gap_ms"])
     return {"requests": requests, "failed": failed, "how": how(part), "websockets lost": lost,
             "p99 ms": part["ms"]["p99"], "longest gap ms": gap}  # fmt: skip
@@ -152,13 +163,12 @@ def reloads(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -
 
 def node(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> Row:
     load, victims = Load(peer.port, 0), random.Random(arguments.seed)
-    in_flight = {"GET": 0, "POST": 0}
+    in_flight = 0
     time.sleep(QUIET_S)
     load.mark("kills")
     for _ in range(KILLS):
         victim = victims.choice(nodes)
-        for method, count in victim.kill().items():
-            in_flight[method] += count
+        in_flight += victim.kill()
         time.sleep(QUIET_S)
         victim.start()
         time.sleep(QUIET_S)
@@ -166,11 +176,10 @@ def node(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> R
     requests, _ = total(part)
     failed = {
         method: sum(count for kind, count in part["failed"].items() if kind.startswith(method))
-        for method in in_flight
+        for method in KINDS
     }
-    return {"requests": requests, "GET in flight": in_flight["GET"], "GET failed": failed["GET"],
-            "POST in flight": in_flight["POST"], "POST failed": failed["POST"],
-            "how": how(part)}  # fmt: skip
+    return {"requests": requests, "in flight": in_flight, "GET failed": failed["GET"],
+            "POST failed": failed["POST"], "how": how(part)}  # fmt: skip
 
 
 def worker(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> Row:
