@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import fastlb
 from fastlb import (
+    commands_edit,
     commands_local,
     commands_nodes,
     commands_running,
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     commands_local.add_first(commands)
     commands_running.add(commands)
     commands_nodes.add(commands)
+    commands_edit.add(commands)
     commands_sessions.add(commands)
     commands_local.add_last(commands)
     return top

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from fastlb import errors, log, rule_check
+from fastlb import edits, errors, log, reserve, rule_check
 from fastlb.access_log import AccessLog, open_access_log
 from fastlb.check import check_file
 from fastlb.config import Config
 from fastlb.control_socket import Answer, ControlSocket
+from fastlb.edit_commands import EditCommands
 from fastlb.errors import StartError
 from fastlb.in_force import ACKNOWLEDGE_S, InForce, Prepared
 from fastlb.listeners import short_backlog
@@ -73,6 +74,7 @@ class Control:
                 "reload": self._reload_command,
                 "stop": self._stop_command,
                 "node": NodeCommands(self.in_force, self.words).run,
+                "edit": EditCommands(self.in_force, self.words, self._reloading).run,
                 "sessions": SessionCommands(self.in_force).run,
             }
             control_socket = ControlSocket(self.cfg.proxy.state_dir, commands)
@@ -114,6 +116,7 @@ class Control:
             raise StartError.of_all(wrong)
         for line in filter(None, warnings):
             log.warn(line)
+        reserve.hold()
         self.in_force.keys = self.keys
         self.words = NodeWords(proxy.state_dir)
         self.in_force.states.words = self.words.load()
@@ -219,6 +222,7 @@ class Control:
             try:
                 await asyncio.wait_for(self.stopping.wait(), TIDY_S)
             except TimeoutError:
+                reserve.hold()
                 self.in_force.states.look()
                 if not self._reloading.locked():
                     self.in_force.tidy()
@@ -229,6 +233,7 @@ class Control:
     async def reload(self) -> Reloaded:
         """Reads the file again and puts it in force, as a whole or not at all."""
         async with self._reloading:
+            reserve.give()
             checked = await asyncio.to_thread(check_file, self.file)  # imports rules, elsewhere
             if self.stopping.is_set():
                 return Reloaded(["fastlb is stopping"], [])
@@ -243,6 +248,7 @@ class Control:
                 return Reloaded(error.lines, warnings)
             warnings += self._change_log(cfg)
             warnings += self._words_over(await self.in_force.put(prepared))
+            warnings += self._edits_over(cfg)
             generation = self.in_force.generation
             await self.in_force.changes.until(
                 lambda: self.workers.all_answered(generation), ACKNOWLEDGE_S
@@ -250,6 +256,16 @@ class Control:
             warnings += self._slow_workers()
             self.in_force.tidy()
             return Reloaded([], warnings, refused=tuple(self.workers.refusals(generation)))
+
+    def _edits_over(self, cfg: Config) -> list[str]:
+        """A warning for each change of a pool that was made by command and is lost now."""
+        lost, self.in_force.edits = edits.over(cfg, self.in_force.edits), []
+        return [
+            errors.EDIT_OVER.line(
+                node=f"{edit.address} of [pools.{edit.pool}]", what=edits.in_words(edit)
+            )
+            for edit in lost
+        ]
 
     def _with_what_stays(self, cfg: Config) -> tuple[Config, list[str]]:
         """The new configuration with those keys as they are that only a start can change."""

@@ -12,13 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastlb import errors, log
+from fastlb import errors, log, reserve
 from fastlb._core.node import free_slot, read_slot
 from fastlb._core.session_store import StateFileError
 from fastlb.config import Config, uses_tls
 from fastlb.counters import Reader
+from fastlb.edits import Edit
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Listeners
+from fastlb.monitors import Monitors
 from fastlb.node_states import NodeStates
 from fastlb.passphrases import Keys, Passphrases
 from fastlb.plan import compile_plan, seal
@@ -29,6 +31,7 @@ from fastlb.ticket_keys import TicketKeys
 from fastlb.tls_material import NOTHING, TlsFiles
 from fastlb.workers import CurrentPlan, Workers
 
+PUT_DESCRIPTORS = 4  # what `put` opens
 ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over
 
 
@@ -91,9 +94,11 @@ class InForce:
         self.ticket_keys = TicketKeys()
         self.reader = Reader(self.segment, self.slots)
         self.states = NodeStates(self.segment, self.slots, self.reader, workers)
+        self.monitors = Monitors(self.states)
         self.changes = Changes()
         self.generation = 0
         self.cfg: Config | None = None
+        self.edits: list[Edit] = []  # made by command since the file was read; `cfg` has them
         self._plan_fd = -1
         self._retired: list[tuple[int, set[str]]] = []  # regions, and who does without them
 
@@ -125,6 +130,10 @@ class InForce:
             tls = _load_tls(cfg)
         except StartError as error:
             wrong.append(error)
+        try:
+            reserve.demand(PUT_DESCRIPTORS)
+        except OSError as error:
+            wrong.append(StartError(errors.COMMAND_FAILED, what="reload", reason=error.strerror))
         if wrong:
             self.listeners.close(added)
             self.segment.discard(stores)
@@ -162,7 +171,9 @@ class InForce:
         self.cfg = prepared.cfg
         self.class_keys = prepared.passphrases
         self.tls = prepared.tls
-        return self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
+        over = self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
+        self.monitors.sync(prepared.cfg, prepared.tls)
+        return over
 
     def send(self) -> None:
         """The workers' half: each gets the plan of the configuration adopted last."""
@@ -255,6 +266,7 @@ class InForce:
 
     def close(self) -> None:
         """Closes sockets, plan and segment."""
+        self.monitors.close()
         self.listeners.close_all()
         if self._plan_fd >= 0:
             os.close(self._plan_fd)

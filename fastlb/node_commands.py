@@ -16,6 +16,7 @@ from fastlb.config import (
 )
 from fastlb.control_socket import Answer, chosen, text
 from fastlb.errors import Refused, did_you_mean, nearest
+from fastlb.host_names import host_of
 from fastlb.in_force import InForce
 from fastlb.node_states import VERBS, NodeStates, State, Verb, address_of, written
 from fastlb.node_words import NodeWords
@@ -49,6 +50,7 @@ class NodeCommands:
                 "address": address_of(change.key),
                 "before": change.before,
                 "state": change.state,
+                "down": change.down,
             }
             for change in changes
         ]
@@ -57,25 +59,35 @@ class NodeCommands:
 
 def find_nodes(cfg: Config, name: str, pool: str | None) -> list[NodeKey]:
     """The nodes meant by `address:port` or an address, in all pools or in one. Raises Refused."""
-    if pool is not None and pool not in cfg.pools:
-        raise Refused(errors.NO_SUCH_POOL, found=pool, suggestion=did_you_mean(pool, cfg.pools))
+    if pool is not None:
+        find_pool(cfg, pool)
     found = _named(cfg, name)
     here = [key for key in found if pool in (None, key.pool)]
     return here or _nobody(cfg, name, pool, found)
 
 
+def find_pool(cfg: Config, name: str) -> str:
+    """The name, if there is such a pool. Raises Refused."""
+    if name not in cfg.pools:
+        raise Refused(errors.NO_SUCH_POOL, found=name, suggestion=did_you_mean(name, cfg.pools))
+    return name
+
+
 def _named(cfg: Config, name: str) -> list[NodeKey]:
+    """By address, or by the host name that it was found by."""
     wanted = read_ip_port(name)
-    return [
-        node_key(pool, node.address)
-        for pool, one in cfg.pools.items()
-        for node in one.nodes
-        if str(node.address) == name or (wanted and _is(wanted, node.address.ip, node.address.port))
-    ]
+    found = []
+    for pool, one in cfg.pools.items():
+        for node in one.nodes:
+            key, host = node_key(pool, node.address), host_of(cfg, pool, node)
+            named = name == str(node.address) or (host and name in (host.name, str(host)))
+            if named or (wanted and _is(wanted, key)):
+                found.append(key)
+    return found
 
 
-def _is(wanted: tuple[IP, int | None], ip: IP, port: int) -> bool:
-    return wanted[0] == ip and wanted[1] in (None, port)
+def _is(wanted: tuple[IP, int | None], key: NodeKey) -> bool:
+    return str(wanted[0]) == key.ip and wanted[1] in (None, key.port)
 
 
 def _nobody(cfg: Config, name: str, pool: str | None, elsewhere: list[NodeKey]) -> NoReturn:
@@ -100,15 +112,15 @@ def surprises(cfg: Config, states: NodeStates, verb: Verb, keys: list[NodeKey]) 
         for pool in dict.fromkeys(key.pool for key in keys):
             mine = [key for key in keys if key.pool == pool and states.wanted(key) == "up"]
             if mine:
-                lines += _moving_keys(cfg, pool, mine)
+                lines += moving_keys(cfg, pool, mine)
                 if verb == "drain":
                     lines += _newcomers(cfg, pool, mine)
-                lines += _last_one(cfg, pool, states, after)
+                lines += last_one(cfg, pool, after)
     return lines
 
 
 def _no_change(states: NodeStates, verb: Verb, key: NodeKey) -> str | None:
-    now, word = states.wanted(key), states.word(key)
+    now, word = states.asked(key), states.word(key)
     if word.after(verb) == word:
         what = AGAIN.get(verb, "not draining" if verb == "undrain" else "not disabled")
         more = f": it is {now}" if verb not in AGAIN and now != "up" else ""
@@ -120,7 +132,8 @@ def _no_change(states: NodeStates, verb: Verb, key: NodeKey) -> str | None:
     return None
 
 
-def _moving_keys(cfg: Config, pool: str, keys: list[NodeKey]) -> list[str]:
+def moving_keys(cfg: Config, pool: str, leaving: list[NodeKey] | None) -> list[str]:
+    """The warning where a hash moves keys: those of the nodes that leave, or some of all."""
     chain = [cfg.persistence[name] for name in classes_of(cfg, pool)]
     hashed = [name for name in classes_of(cfg, pool) if _is_hash(cfg, name)]
     if hashed:
@@ -129,7 +142,9 @@ def _moving_keys(cfg: Config, pool: str, keys: list[NodeKey]) -> list[str]:
         what = 'its algorithm is "hash" and no persistence class remembers'
     else:
         return []
-    nodes = ", ".join(map(address_of, keys))
+    if leaving is None:
+        return [errors.HASH_SHIFTS.line(pool=pool, what=what)]
+    nodes = ", ".join(map(address_of, leaving))
     return [errors.HASH_MOVES.line(pool=pool, nodes=nodes, what=what)]
 
 
@@ -158,7 +173,8 @@ def _by_address(cls: Any) -> bool:
     return isinstance(cls, IpClass)
 
 
-def _last_one(cfg: Config, pool: str, states: NodeStates, after: dict[NodeKey, State]) -> list[str]:
+def last_one(cfg: Config, pool: str, after: dict[NodeKey, State]) -> list[str]:
+    """The warning where no node takes new sessions."""
     one = cfg.pools[pool]
     if _takes_sessions(pool, one, after):
         return []
@@ -168,6 +184,8 @@ def _last_one(cfg: Config, pool: str, states: NodeStates, after: dict[NodeKey, S
     why = "every node is disabled"
     if "draining" in left:
         why = 'drain_last = "refuse"'
+    elif "down" in left:
+        why = "no other node is up"
     elif "up" in left:
         why = "no other node with a weight is up"
     return [errors.LAST_REFUSES.line(pool=pool, why=why)]

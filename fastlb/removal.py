@@ -6,7 +6,7 @@ from typing import NamedTuple
 from fastlb._core.session_walk import TallyRow
 from fastlb.config import CacheClass, Config, CookieClass, NamedClass, XZeusClass
 from fastlb.segment import TICK_MS
-from fastlb.slots import NodeKey
+from fastlb.slots import NodeKey, node_key
 from fastlb.uses import classes_of
 
 # Sessions that end with the browser, or that somebody else keeps, cannot be seen: a node that
@@ -52,9 +52,9 @@ def removal(
     needed = quiet_needed(cfg, pool)
     left = max(needed - idle_s, 0)
     safe = connections == 0 and left == 0 and (maps is None or maps.live == 0)
-    facts = [_count(connections, "connection")]
+    facts = [count(connections, "connection")]
     if maps is not None:
-        facts.insert(0, _count(maps.live, "session"))
+        facts.insert(0, count(maps.live, "session"))
     facts.append(f"idle {int(idle_s)} s" + (f" of {needed} s" if needed else ""))
     end = "safe to remove" if safe else "not yet" + _how_long(connections, left, maps)
     return Removal(safe, f"{WORDS[state]}: {', '.join(facts)}: {end}")
@@ -90,7 +90,7 @@ def maps_of_nodes(
     chain = [n for n in classes_of(cfg, pool) if isinstance(cfg.persistence[n], CacheClass)]
     if not chain:
         return None
-    keys = [NodeKey(pool, str(n.address.ip), n.address.port) for n in cfg.pools[pool].nodes]
+    keys = [node_key(pool, node.address) for node in cfg.pools[pool].nodes]
     found = dict.fromkeys(keys, Maps())
     by_ip: dict[str, list[NodeKey]] = {}
     for key in keys:
@@ -105,5 +105,5 @@ def maps_of_nodes(
     return found
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"

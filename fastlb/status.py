@@ -13,7 +13,9 @@ from fastlb._core.rule_shared import Region
 from fastlb._core.session_walk import TallyRow
 from fastlb.config import CacheClass, Config, Node, VirtualServer
 from fastlb.counters import Counters
+from fastlb.edits import in_words
 from fastlb.errors import Refused
+from fastlb.host_names import host_of
 from fastlb.in_force import InForce
 from fastlb.node_states import Watch
 from fastlb.plan_class import ticks
@@ -81,6 +83,10 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             }
             for name in cfg.pools
         },
+        "edits": [
+            {"pool": edit.pool, "address": edit.address, "change": in_words(edit)}
+            for edit in in_force.edits
+        ],
         "persistence": {
             name: _persistence(
                 cls.type,
@@ -177,10 +183,14 @@ def _node(
     connections, used_ms = reading["connections"], reading["used_at_ms"]
     idle_s = max(now_ms - max(used_ms, watch.seen_ms), 0) / 1000 if not connections else 0.0
     mine = maps[key] if maps is not None else None
-    found = removal(cfg, key.pool, reading["state"], connections, idle_s, mine)
+    asked = in_force.states.asked(key)
+    found = removal(cfg, key.pool, asked, connections, idle_s, mine)
+    host = host_of(cfg, key.pool, node)
     return {
         "address": str(node.address),
+        "host": str(host) if host is not None else None,
         "state": reading["state"],
+        "asked": asked,
         "weight": node.weight,
         "backup": node.backup,
         "connections": connections,
@@ -198,6 +208,7 @@ def _node(
         "open": reading["open"],
         "max_connections": node.max_connections or None,
         "waiting": counters["waiting"],
+        "monitors": in_force.monitors.shown(key),
     }
 
 

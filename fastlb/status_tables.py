@@ -31,6 +31,9 @@ def as_tables(status: dict[str, Any]) -> str:
     )
     parts.append(_virtual_servers(status["virtual_servers"]))
     parts.append(_pools(status["pools"]))
+    if status["edits"]:
+        made = ", ".join("{address} of {pool} {change}".format(**one) for one in status["edits"])
+        parts.append(f"by command, until the next reload: {made}")
     if status["persistence"]:
         parts.append(
             table(
@@ -69,13 +72,18 @@ def _pools(pools: dict[str, Any]) -> str:
         for pool, node in nodes
         if node["leaving"]
     ]
+    failing = [
+        f'{pool} {node["address"]} monitor "{one["name"]}" finds it down for '
+        f"{duration(one['seconds'])}: {one['reason']}"
+        for pool, node in nodes
+        for one in node["monitors"]
+        if one["state"] == "down"
+    ]
     limited = [(pool, node) for pool, node in nodes if node["max_connections"]]
     parts = [nodes_table]
     if limited:
         parts.append(table(LIMIT_HEAD, (_limit_row(pools, pool, node) for pool, node in limited)))
-    if leaving:
-        parts.append("\n".join(leaving))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *("\n".join(each) for each in (leaving, failing) if each)])
 
 
 def _limit_row(pools: dict[str, Any], pool: str, node: dict[str, Any]) -> tuple[object, ...]:
@@ -98,7 +106,7 @@ def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
     return (
         pool,
         node["address"],
-        node["state"] + (" (backup)" if node["backup"] else ""),
+        _state(node),
         node["weight"],
         node["connections"],
         "-" if live is None else live,
@@ -106,6 +114,13 @@ def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
         node["requests"],
         "-" if node["idle_seconds"] is None else duration(node["idle_seconds"]),
     )
+
+
+def _state(node: dict[str, Any]) -> str:
+    """With what else is to be said of it."""
+    more = [node["asked"]] if node["state"] == "down" and node["asked"] != "up" else []
+    more += ["backup"] if node["backup"] else []
+    return str(node["state"]) + "".join(f" ({one})" for one in more)
 
 
 def _rules(rules: dict[str, Any], shared: dict[str, int] | None) -> str:

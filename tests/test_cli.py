@@ -25,7 +25,8 @@ nodes = ["10.0.0.1:80"]
 """
 NODE_COMMANDS = ("drain", "undrain", "disable", "enable")
 COMMANDS = (
-    "run", "check", "reload", "stop", "status", *NODE_COMMANDS, "sessions", "demo", "version",
+    "run", "check", "reload", "stop", "status", *NODE_COMMANDS, "node", "sessions", "demo",
+    "version",
 )  # fmt: skip
 ACTIONS = ("list", "count", "delete", "flush")
 
@@ -241,3 +242,12 @@ def test_a_silent_server_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(StartError) as caught:
             ask(tmp_path, "status", timeout_s=0.1)
     assert "does not answer: timed out [FLB-S061]" in caught.value.lines[0]
+
+
+@pytest.mark.parametrize("name", ["add", "remove", "weight"])
+def test_each_change_of_a_pool_has_help_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["node", name, "--help"])
+    assert f"example: fastlb node {name} 10.0.0." in capsys.readouterr().out

@@ -22,6 +22,7 @@ def server(protocol: Any) -> dict[str, Any]:
 def shown(**servers: dict[str, Any]) -> list[list[str]]:
     status = {
         "version": "1", "uptime_seconds": 0, "generation": 1, "workers": [], "pools": {},
+        "edits": [],
         "virtual_servers": servers, "persistence": {}, "causes": {"not-tls": 3}, "rules": {},
     }  # fmt: skip
     return [line.split() for line in as_tables(status).splitlines()]

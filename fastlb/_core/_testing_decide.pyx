@@ -70,6 +70,7 @@ cdef Head* _head(const char* data, uint32_t count) except NULL:
     cdef HeadLimits limits
     limits.request_line_bytes = 65536
     limits.field_bytes = 0
+    limits.empty_lines = 4
     limits.head_bytes = 65536
     limits.field_count = 200
     head_reset(head)
@@ -157,6 +158,11 @@ cdef class World:
         """One measured response time; the average after it."""
         node_feed_response(&self.table.slots[slot], us, self.now_ms)
         return self.table.slots[slot].response_us
+
+    def eject(self, uint32_t slot, uint64_t ms=1000, uint32_t times=1):
+        """As `health` does it: out for so long, so many times in a row."""
+        self.table.slots[slot].ejected_until_ms = self.now_ms + ms
+        self.table.slots[slot].ejections = times
 
     def turns(self, uint32_t slot):
         return self.table.pools[slot].turn

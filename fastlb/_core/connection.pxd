@@ -147,6 +147,7 @@ ctypedef struct ClientConn:
     uint16_t virtual_server_slot     # in WorkerStats, stable over reloads
     uint32_t listener_id
     uint32_t requests                # served on this connection
+    uint64_t cut_until_ms            # in CLIENT_LINGER, not 0: reset once the peer has all, or then
     ClientConn* queue_next           # in OPENING_QUEUE
     ClientConn* queue_prev
     uint32_t hello_walked            # of a ClientHello that has not arrived whole:
@@ -206,6 +207,7 @@ cdef enum DoneHow:                   # how a client connection goes on after an 
     DONE_CLOSE                       # closes, as the client asked; lingers if it has sent more
     DONE_LINGER                      # lingers: more of the client's bytes may be on their way
     DONE_RESET                       # its answer is not whole, and must not look so
+    DONE_CUT                         # likewise, but what was sent of it still arrives
 
 cdef enum ExchangeStage:
     STAGE_RULES = 0                  # not decided yet; waits for rules, where there are any

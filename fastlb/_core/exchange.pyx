@@ -11,9 +11,11 @@ from fastlb._core.answer cimport (
 )
 from fastlb._core.attempt cimport (
     ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
-    attempt_connected, attempt_exchange, attempt_input,
+    attempt_connected, attempt_elsewhere, attempt_exchange, attempt_failed, attempt_input,
+    attempt_may_retry, attempt_turn,
 )
 from fastlb._core.body cimport body_start
+from fastlb._core.bounds cimport bounds_of_body
 from fastlb._core.buffer cimport Buffer, buffer_return
 from fastlb._core.connection cimport (
     CLIENT_EXCHANGE, ClientConn, DONE_RESET, Exchange, NodeConn, STAGE_AWAIT, STAGE_CONNECT,
@@ -21,9 +23,9 @@ from fastlb._core.connection cimport (
     STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_WRITABLE, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
-from fastlb._core.decide cimport decide, decide_waited
+from fastlb._core.decide cimport decide
 from fastlb._core.decision cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_REDIRECT, ACTION_WAIT, DecideInput,
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, ACTION_WAIT, DecideInput,
 )
 from fastlb._core.exchange_end cimport exchange_abort, exchange_reply, exchange_uncount_load
 from fastlb._core.forwarded cimport forwarded_client
@@ -31,6 +33,7 @@ from fastlb._core.head cimport (
     BODY_NONE, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT,
     METHOD_TRACE, Head, head_persists,
 )
+from fastlb._core.health cimport health_is_out
 from fastlb._core.outcome cimport (
     CAUSE_BAD_REQUEST, CAUSE_BAD_REQUEST_BODY, CAUSE_BODY_TIMEOUT, CAUSE_BODY_TOO_LARGE,
     CAUSE_CLIENT_CLOSED, CAUSE_CLIENT_STALLED, CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT,
@@ -59,6 +62,9 @@ from fastlb._core.slice cimport Slice, slice_of
 from fastlb._core.stream cimport stream_note
 from fastlb._core.timer cimport timer_await, timer_clear, timer_set
 from fastlb._core.upstream cimport upstream_close
+
+cdef enum:
+    CLOCK_STEP_MS = 10               # Worker.boot_ms is behind by up to this
 
 
 # --- beginning ----------------------------------------------------------------------------
@@ -92,6 +98,7 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
     x.client_closes = not head_persists(head)
     x.client_persists = not x.client_closes and not w.stopping
     body_start(&x.up.body, head.framing, head.content_length)
+    bounds_of_body(&x.up.body, x.snapshot.plan)
     x.up.data_bytes_max = x.snapshot.plan.limits.body_bytes
     bad_body = flow_frame(&x.up, x.head_end, buffer.end - x.head_end) != 0
     if server < 0 or not _is_as_demanded(c, plan_virtual_server(x.snapshot.plan,
@@ -226,7 +233,7 @@ cdef void exchange_turn(Worker* w, Exchange* x) noexcept nogil:
     cdef DecideInput ask
     request_reload(w, x)
     attempt_input(w, x, &ask)
-    decide_waited(&ask, &x.decision)
+    attempt_turn(w, x, &ask)
     _act(w, x)
 
 
@@ -271,8 +278,8 @@ cdef bint _pump_up(Worker* w, Exchange* x) noexcept nogil:
     cdef NodeConn* n = x.node
     cdef uint64_t before = x.up.bytes
     cdef int result
-    if not x.up.body.done:
-        x.body_sent = True
+    if not x.up.body.done and c.stream.ready & STREAM_READABLE:
+        x.body_sent = True           # what is read now may take the place of what was sent
     result = flow_run(w, &c.stream, &n.stream, &x.up)
     if result == FLOW_TOO_LARGE or _body_too_large(x, x.up.body.data_bytes):
         x.client_persists = False
@@ -335,16 +342,52 @@ cdef bint _pump_down(Worker* w, Exchange* x) noexcept nogil:
 cdef bint _on_node_lost(Worker* w, Exchange* x) noexcept nogil:
     # The node's connection ended before a byte of the response. A pooled one may have been
     # closed by the node while the request was on its way: that says nothing about the node.
-    cdef NodeConn* n = x.node
     if x.response_started:
         return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
-    if x.fresh or not _repeatable(x):
-        if _answer_waits(w, x):
-            return _pump_down(w, x)
+    if not x.fresh and _repeatable(x):
+        return _repeat_here(w, x)
+    if _answer_waits(w, x):
+        return _pump_down(w, x)
+    if not x.fresh:
         return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
-    upstream_close(w, n, False)
+    x.resets += 1
+    w.stats.nodes[x.slot].resets += 1
+    attempt_failed(w, x)
+    if not _repeatable(x) or x.resets > x.pool.retries or not _may_fail_elsewhere(w, x) \
+            or not attempt_may_retry(w, x):
+        return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
+    if _stays_here(w, x):
+        return _repeat_here(w, x)
+    _let_node_go(w, x)
+    _rewind(w, x)
+    if attempt_elsewhere(w, x) == ACTION_NO_NODE:
+        return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
+    return _act(w, x)
+
+
+cdef bint _stays_here(Worker* w, const Exchange* x) noexcept nogil:
+    # A session is with its node, which gets a second chance; unless it is known by now that
+    # there is none.
+    return x.decision.established and x.resets == 1 \
+        and not health_is_out(x.pool, &w.nodes.slots[x.slot], w.boot_ms)
+
+
+cdef bint _may_fail_elsewhere(Worker* w, const Exchange* x) noexcept nogil:
+    # No session is moved for a request that its node does not survive, while it answers others.
+    cdef uint64_t began_ms = w.boot_ms - (w.now_us - x.tried_us) // 1000
+    return not x.decision.established or x.resets == 1 \
+        or w.nodes.slots[x.slot].response_at_ms <= began_ms + CLOCK_STEP_MS
+
+
+cdef void _let_node_go(Worker* w, Exchange* x) noexcept nogil:
+    timer_clear(&x.client.timer)
+    upstream_close(w, x.node, False)
     x.node = NULL
     exchange_uncount_load(w, x)
+
+
+cdef bint _repeat_here(Worker* w, Exchange* x) noexcept nogil:
+    _let_node_go(w, x)
     w.stats.retries += 1
     _rewind(w, x)
     return _try_node(w, x, False)
@@ -365,12 +408,22 @@ cdef bint _answer_waits(Worker* w, Exchange* x) noexcept nogil:
 cdef void _rewind(Worker* w, Exchange* x) noexcept nogil:
     # Only while nothing of the body was read beyond the first buffer.
     BUG_ON(x.up.kept != NULL)
+    x.up.ended = False
     if x.up.head != NULL:
         buffer_return(&w.buffers, x.up.head)
         x.up.head = NULL
     request_reload(w, x)
     body_start(&x.up.body, w.request.framing, w.request.content_length)
+    bounds_of_body(&x.up.body, x.snapshot.plan)
     flow_frame(&x.up, x.head_end, x.up.data.end - x.head_end)
+
+
+cdef inline bint _came_before(const Worker* w, const Exchange* x) noexcept nogil:
+    # Bytes on a pooled connection that were there when this turn's events were asked for, before
+    # the request was sent: they can't be its answer.
+    return (not x.fresh and x.sent_us == w.now_us and not x.response_started
+            and x.stage < STAGE_RESPONSE and x.node.stream.tls == NULL
+            and x.node.stream.ready & STREAM_READABLE != 0)
 
 
 cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
@@ -391,6 +444,9 @@ cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
         answer_tunnel(w, x)
         return
     elif x.stage == STAGE_RESPONSE_RULES:
+        return
+    elif _came_before(w, x):
+        _on_node_lost(w, x)
         return
     elif not x.up.ended and s.ready & STREAM_WRITABLE and (
             flow_pending(&x.up) or not x.up.body.done):
@@ -458,6 +514,8 @@ cdef void exchange_node_timeout(Worker* w, NodeConn* n) noexcept nogil:
     elif x.stage == STAGE_RESPONSE:
         exchange_abort(w, x, CAUSE_NODE_TIMEOUT)
     else:
+        if not x.response_started:
+            attempt_failed(w, x)     # one slow page is outweighed by the others' answers
         exchange_reply(w, x, 504, CAUSE_NODE_TIMEOUT)
 
 

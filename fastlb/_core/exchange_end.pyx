@@ -6,16 +6,16 @@ from fastlb._core.access_log cimport access_log_write
 from fastlb._core.body cimport body_start
 from fastlb._core.buffer cimport buffer_borrow, buffer_borrow_bytes, buffer_return
 from fastlb._core.connection cimport (
-    ClientConn, DONE_CLOSE, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
+    ClientConn, DONE_CLOSE, DONE_CUT, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
     STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, unlikely
 from fastlb._core.decide cimport decide_answered, decide_learn, decide_learn_key
 from fastlb._core.decision cimport DecideInput, Decision
-from fastlb._core.head cimport BODY_NONE
+from fastlb._core.head cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE
 from fastlb._core.outcome cimport (
-    CAUSE_CLIENT_CLOSED, CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_RULE_ANSWERED, FOUND_RESERVATION,
-    OUTCOME_NO_KEY, OUTCOME_TLS13,
+    CAUSE_BAD_RESPONSE_BODY, CAUSE_CLIENT_CLOSED, CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT,
+    CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_RULE_ANSWERED, FOUND_RESERVATION, OUTCOME_NO_KEY, OUTCOME_TLS13,
 )
 from fastlb._core.plan cimport LOG_OFF, POOL_PROXY_V1, POOL_PROXY_V2, plan_class
 from fastlb._core.queue cimport queue_leave
@@ -153,11 +153,26 @@ cdef void exchange_end(Worker* w, Exchange* x, int how) noexcept nogil:
     w.request_done(w, c, how)
 
 
+# What the node did send of its answer still arrives. Where the framing shows that it is not whole,
+# the connection may end in order behind it.
+cdef int _how_aborted(const Exchange* x, int cause) noexcept nogil:
+    if x.stage < STAGE_RESPONSE or x.down.bytes == 0 or cause not in (
+            CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_BAD_RESPONSE_BODY, CAUSE_NO_BUFFER):
+        return DONE_RESET
+    if x.down.body.kind == BODY_LENGTH or (x.down.body.kind == BODY_CHUNKED and not x.down.decode):
+        return DONE_LINGER
+    return DONE_CUT
+
+
 cdef void exchange_abort(Worker* w, Exchange* x, int cause) noexcept nogil:
     # The answer can't be completed, or nobody waits for it: neither side may take it for whole.
+    cdef int how = _how_aborted(x, cause)
     if x.cause == CAUSE_NONE:
         x.cause = <unsigned char> cause
-    exchange_end(w, x, DONE_RESET)
+    if x.node != NULL:
+        upstream_close(w, x.node, True)
+        x.node = NULL
+    exchange_end(w, x, how)
 
 
 cdef void _drop_request(Worker* w, Exchange* x) noexcept nogil:

@@ -4,7 +4,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastlb._core.attempt cimport (
-    ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
+    ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_answered,
+    attempt_begin, attempt_turn,
     attempt_connected, attempt_exchange, attempt_input,
 )
 from fastlb._core.buffer cimport buffer_pending
@@ -14,7 +15,7 @@ from fastlb._core.connection cimport (
     post_client,
 )
 from fastlb._core.debug cimport BUG_ON, unlikely
-from fastlb._core.decide cimport decide, decide_waited
+from fastlb._core.decide cimport decide
 from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, ACTION_WAIT, DecideInput
 from fastlb._core.exchange_end cimport (
     exchange_abort, exchange_answered, exchange_end, exchange_learn,
@@ -123,7 +124,7 @@ cdef void _decide(Worker* w, Exchange* x, const TlsClientHello* hello) noexcept 
     attempt_input(w, x, &ask)
     ask.request.hello = hello
     if x.in_turn:
-        decide_waited(&ask, &x.decision)
+        attempt_turn(w, x, &ask)
     else:
         decide(&ask, &x.decision)
     if hello != NULL:
@@ -221,6 +222,7 @@ cdef bint _connected(Worker* w, Exchange* x) noexcept nogil:
         node_feed_response(&w.nodes.slots[x.slot], w.now_us - x.sent_us, w.boot_ms)
     x.sent_us = w.now_us
     w.stats.nodes[x.slot].requests += 1
+    attempt_answered(w, x, 0)
     timer_clear(&x.node.timer)
     if x.down.inspect == NULL:
         exchange_answered(w, x, True)

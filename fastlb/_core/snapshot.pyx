@@ -6,6 +6,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastlb._core cimport system
+from fastlb._core.buffer cimport buffer_pool_limit
 from fastlb._core.connection cimport Snapshot, Worker
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.hooks cimport (
@@ -167,7 +168,7 @@ cdef void snapshot_enter(Worker* w, Snapshot* snapshot) noexcept nogil:
     w.snapshots = snapshot
     w.snapshot = snapshot
     w.nodes = <NodeTable*> (w.segment + plan.node_table_offset)
-    w.buffers.bytes_max = plan.limits.buffer_bytes
+    buffer_pool_limit(&w.buffers, plan.limits.buffer_bytes)
     w.stats.generation = plan.generation
     _use_shared(w, plan)
     for i in range(VIRTUAL_SERVERS_MAX):

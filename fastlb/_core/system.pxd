@@ -6,7 +6,7 @@ from posix.types cimport off_t, pid_t
 cdef extern from "system.h" nogil:
     # errors
     int errno
-    enum: EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED
+    enum: EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EADDRNOTAVAIL
     enum: EPROTO, ENETDOWN, ENETUNREACH, EHOSTUNREACH
     enum: ECONNRESET, EPIPE, ECONNREFUSED, ETIMEDOUT, EINVAL, ENOSYS, EPERM, ENOSPC
     const char* strerror(int err) noexcept
@@ -55,6 +55,7 @@ cdef extern from "system.h" nogil:
     int getsockopt(int fd, int level, int name, void* value, socklen_t* length) noexcept
     int setsockopt(int fd, int level, int name, const void* value, socklen_t length) noexcept
     int getsockname(int fd, sockaddr* address, socklen_t* length) noexcept
+    int unacknowledged(int fd) noexcept
     ssize_t recv(int fd, void* buf, size_t count, int flags) noexcept
     ssize_t send(int fd, const void* buf, size_t count, int flags) noexcept
     ssize_t sendmsg(int fd, const msghdr* message, int flags) noexcept

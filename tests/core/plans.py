@@ -17,6 +17,10 @@ KEYS = [bytes(range(i, i + 16)) for i in (0, 16, 32, 48)]
 TAIL = "; Path=/; HttpOnly"
 CACHED = ("ip", "universal", "j2ee", "asp", "ssl")
 SESSION_COOKIES = {"j2ee": "JSESSIONID", "asp": "ASP.NET_SessionId"}  # unless the class says
+PASSIVE = {  # as configured by default
+    "failures": 5, "errors": 0, "errors_of": 20, "window": 10, "backoff_min": 1000,
+    "backoff_max": 30000,
+}  # fmt: skip
 INSERTED = ("transparent", "cookie-insert", "cookie")
 
 
@@ -88,6 +92,7 @@ class Setting:
     workers: int = 2
     trusted: list[tuple[str, int]] = field(default_factory=list)
     decision: list[tuple[str, int]] = field(default_factory=list)
+    forwarded_fields: tuple[str, ...] = ("x-forwarded-for", "x-forwarded-proto")
     routes: list[tuple[Any, ...]] = field(default_factory=list)  # host, path, pool, sni and alpn
     named: list[tuple[str, int]] = field(default_factory=list)  # networks of unlisted nodes
     protocol: str = "http"
@@ -101,6 +106,8 @@ class Setting:
     rule_watchdog: int = 100
     rules_parked: int = 100
     rules_shared: tuple[int, int] = (0, 0)
+    passive: dict[str, int] = field(default_factory=dict)  # empty: nothing ejects a node
+    slow_start: int = 0
 
     def index(self, name: str) -> int:
         return [one.name for one in self.classes].index(name)
@@ -173,7 +180,8 @@ class Setting:
             persistence=self.index(persistence) if persistence else -1, retries=2,
             refuse_last_draining=self.refuse_last_draining,
             schedule=schedule([node.weight for node in self.nodes]), queue=self.queue,
-            named=builder.add_networks(self.named),
+            named=builder.add_networks(self.named), slow_start=self.slow_start,
+            passive=self.passive and PASSIVE | self.passive,
         )  # fmt: skip
         if self.others:
             builder.add_pool(
@@ -190,6 +198,7 @@ class Setting:
             name="shop", slot=0, protocol=self.protocol, pool=0, routes=(0, len(self.routes)),
             trusted=builder.add_networks(self.trusted),
             decision=builder.add_networks(self.decision), rules=rules,
+            flags=self.forwarded_fields,
         )  # fmt: skip
         builder.add_listener(id=1, virtual_server=0)
         return builder.finish()

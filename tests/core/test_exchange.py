@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from fastlb._core.node import read_slot
-from tests.harness import RawNode, chunks, reply, request, settings
+from tests.harness import RawNode, Truncated, chunks, reply, request, settings
 from tests.harness.node import Exchange
 from tests.harness.wait import until
 from tests.harness.worker import WorkerProcess, worker
@@ -261,15 +261,16 @@ def test_client_that_leaves_takes_the_nodes_connection_along() -> None:
         a.go.release()
 
 
-def test_answer_that_breaks_off_resets_the_client() -> None:
+def test_answer_that_breaks_off_ends_where_it_does() -> None:
     def script(exchange: Exchange) -> None:
         exchange.send(reply(200, b"half of it")[:-3])
         exchange.close()
 
     with RawNode(script) as a, worker(settings(a)) as w, w.client() as client:
         client.send(request("/"))
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(Truncated) as ending:
             client.response()
+        assert ending.value.got == b"half of"
         assert w.stats["causes"] == {"node-closed": 1}
 
 
