@@ -209,10 +209,10 @@ def _node(
         "connect_failures": counters["connect_failures"],
         "reuses": counters["reuses"],
         "pooled": counters["idle"],
-        "monitors": in_force.monitors.shown(key),
         "open": reading["open"],
         "max_connections": node.max_connections or None,
         "waiting": counters["waiting"],
+        "monitors": in_force.monitors.shown(key),
     }
 
 
