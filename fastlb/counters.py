@@ -22,6 +22,8 @@ class Reader:
         """Notes where the counters of newly taken slots stand."""
         for key in taken.nodes:
             self._note("node", self.slots.nodes.used[key])
+        for name in taken.pools:
+            self._note("pool", self.slots.pools.used[name])
         for name in taken.classes:
             self._note("class", self.slots.classes.used[name])
         for name in taken.virtual_servers:
@@ -31,6 +33,9 @@ class Reader:
 
     def node(self, slot: int) -> Counters:
         return self._since("node", slot)
+
+    def pool(self, slot: int) -> Counters:
+        return self._since("pool", slot)
 
     def persistence(self, slot: int) -> Counters:
         return self._since("class", slot)

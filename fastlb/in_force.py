@@ -18,6 +18,7 @@ from fastlb._core.session_store import StateFileError
 from fastlb.config import Config, uses_tls
 from fastlb.counters import Reader
 from fastlb.edits import Edit
+from fastlb.error_pages import Pages, load_error_pages
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Listeners
 from fastlb.node_states import NodeStates
@@ -64,6 +65,7 @@ class Prepared:
     added: list[Address]
     passphrases: dict[str, list[Keys]]  # by class
     tls: TlsFiles
+    pages: Pages
 
 
 def _load_tls(cfg: Config) -> TlsFiles:
@@ -89,6 +91,7 @@ class InForce:
         self.passphrases = Passphrases()
         self.class_keys: dict[str, list[Keys]] = {}  # by class, of the passphrases in force
         self.tls = NOTHING  # certificates and keys in force
+        self.pages: Pages = {}
         self.ticket_keys = TicketKeys()
         self.reader = Reader(self.segment, self.slots)
         self.states = NodeStates(self.segment, self.slots, self.reader, workers)
@@ -127,12 +130,16 @@ class InForce:
             tls = _load_tls(cfg)
         except StartError as error:
             wrong.append(error)
+        try:
+            pages = load_error_pages(cfg)
+        except StartError as error:
+            wrong.append(error)
         if wrong:
             self.listeners.close(added)
             self.segment.discard(stores)
             self.slots.give_back(taken)
             raise StartError.of_all(wrong)
-        return Prepared(cfg, taken, stores, added, class_keys, tls)
+        return Prepared(cfg, taken, stores, added, class_keys, tls, pages)
 
     def discard(self, prepared: Prepared) -> None:
         """Gives back what was prepared and is not put in force after all."""
@@ -164,6 +171,7 @@ class InForce:
         self.cfg = prepared.cfg
         self.class_keys = prepared.passphrases
         self.tls = prepared.tls
+        self.pages = prepared.pages
         return self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
 
     def send(self) -> None:
@@ -186,6 +194,7 @@ class InForce:
             workers=self.worker_count,
             tls=self.tls,
             ticket_keys=self.ticket_keys.keys,
+            pages=self.pages,
         )
         before, self._plan_fd = self._plan_fd, seal(blob, self.generation)
         listeners = tuple((self.slots.listeners.used[key], key) for key in listener_keys(self.cfg))

@@ -5,13 +5,13 @@ docs/operations.md explains each field; a test compares.
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fastlb
 from fastlb._core.node import read_slot
 from fastlb._core.rule_shared import Region
 from fastlb._core.session_walk import TallyRow
-from fastlb.config import CacheClass, Config, Node, VirtualServer
+from fastlb.config import CacheClass, Config, Node, Passive, VirtualServer
 from fastlb.counters import Counters
 from fastlb.edits import in_words
 from fastlb.errors import Refused
@@ -26,7 +26,12 @@ from fastlb.slots import NodeKey, node_key
 from fastlb.uses import rules_of
 from fastlb.workers import Workers
 
+if TYPE_CHECKING:
+    from fastlb._core.node import NodeReading
+
 CACHE_FIGURES = ("hits", "misses", "expiries", "evictions")
+HEALTH_FIGURES = ("resets", "errors", "ejections", "probes")
+POOL_FIGURES = ("retries", "retries_refused")
 STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -76,7 +81,11 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             for name, server in cfg.virtual_servers.items()
         },
         "pools": {
-            name: {"nodes": _nodes(cfg, name, in_force, counted, now_ms)} for name in cfg.pools
+            name: {
+                **_pool(reader.pool(reader.slots.pools.used[name])),
+                "nodes": _nodes(cfg, name, in_force, counted, now_ms),
+            }
+            for name in cfg.pools
         },
         "edits": [
             {"pool": edit.pool, "address": edit.address, "change": in_words(edit)}
@@ -134,6 +143,10 @@ def _virtual_server(server: VirtualServer, counters: Counters) -> dict[str, Any]
     }
 
 
+def _pool(counters: Counters) -> dict[str, Any]:
+    return {key: counters[key] for key in POOL_FIGURES}
+
+
 def _nodes(
     cfg: Config,
     pool: str,
@@ -169,9 +182,12 @@ def _node(
     idle_s = max(now_ms - max(used_ms, watch.seen_ms), 0) / 1000 if not connections else 0.0
     mine = maps[key] if maps is not None else None
     found = removal(cfg, key.pool, reading["state"], connections, idle_s, mine)
+    health = _health(cfg.pools[key.pool].passive, reading, counters, now_ms)
+    ejected = health["ejected"] and reading["state"] in ("up", "draining")
     return {
         "address": str(node.address),
-        "state": reading["state"],
+        "state": "down" if ejected else reading["state"],
+        "health": health,
         "weight": node.weight,
         "backup": node.backup,
         "connections": connections,
@@ -186,6 +202,20 @@ def _node(
         "connect_failures": counters["connect_failures"],
         "reuses": counters["reuses"],
         "pooled": counters["idle"],
+    }
+
+
+def _health(
+    passive: Passive, reading: "NodeReading", counters: Counters, now_ms: int
+) -> dict[str, Any]:
+    """What requests show; one that is ejected stays so until a probe is answered."""
+    watched = bool(passive.failures or passive.errors)
+    until_ms = reading["ejected_until_ms"] if watched else 0
+    return {
+        "ejected": until_ms != 0,
+        "ejected_ms": max(until_ms - now_ms, 0),
+        "failures": reading["failures"],
+        **{key: counters[key] for key in HEALTH_FIGURES},
     }
 
 

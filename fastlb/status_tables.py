@@ -72,12 +72,17 @@ def _pools(pools: dict[str, Any]) -> str:
     return "\n\n".join([nodes_table, *(["\n".join(leaving)] if leaving else [])])
 
 
+def _state(node: dict[str, Any]) -> str:
+    notes = [word for word in ("backup", "ejected") if node.get(word) or node["health"].get(word)]
+    return str(node["state"]) + (f" ({', '.join(notes)})" if notes else "")
+
+
 def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
     live = node["live_sessions"]
     return (
         pool,
         node["address"],
-        node["state"] + (" (backup)" if node["backup"] else ""),
+        _state(node),
         node["weight"],
         node["connections"],
         "-" if live is None else live,

@@ -21,7 +21,6 @@ from fastlb._core.decision cimport (
 from fastlb._core.exchange_end cimport exchange_count_load, exchange_uncount_load
 from fastlb._core.health cimport TRY_PROBE, TRY_USUAL, health_answered, health_failed, health_try
 from fastlb._core.limits cimport NODE_SLOT_UNLISTED
-from fastlb._core.node cimport NodeSlot
 from fastlb._core.node_tls cimport (
     NODE_NAME_BYTES, node_tls_context, node_tls_name, node_tls_open, node_tls_shake,
 )

@@ -445,9 +445,7 @@ def test_one_that_would_move_waits_for_the_probe(make, cls: Class) -> None:
 
 @both
 @pytest.mark.parametrize("mode", ["redirect", "close"])
-def test_one_that_neither_moves_nor_ends_tries_its_node_sooner(
-    make, cls: Class, mode: str
-) -> None:
+def test_one_that_neither_moves_nor_ends_tries_its_node_sooner(make, cls: Class, mode: str) -> None:
     flags = tuple(flag for flag in cls.flags if flag != "delete_on_failure")
     session = Session(make, changed(cls, failure_mode=mode, flags=flags), passive=WATCHED)
     session.world.eject(0, ms=8000, times=4)
