@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from fastlb import edits, errors, log, rule_check
+from fastlb import edits, errors, log, reserve, rule_check
 from fastlb.access_log import AccessLog, open_access_log
 from fastlb.check import check_file
 from fastlb.config import Config
@@ -116,6 +116,7 @@ class Control:
             raise StartError.of_all(wrong)
         for line in filter(None, warnings):
             log.warn(line)
+        reserve.hold()
         self.in_force.keys = self.keys
         self.words = NodeWords(proxy.state_dir)
         self.in_force.states.words = self.words.load()
@@ -221,6 +222,7 @@ class Control:
             try:
                 await asyncio.wait_for(self.stopping.wait(), TIDY_S)
             except TimeoutError:
+                reserve.hold()
                 self.in_force.states.look()
                 if not self._reloading.locked():
                     self.in_force.tidy()
@@ -231,6 +233,7 @@ class Control:
     async def reload(self) -> Reloaded:
         """Reads the file again and puts it in force, as a whole or not at all."""
         async with self._reloading:
+            reserve.give()
             checked = await asyncio.to_thread(check_file, self.file)  # imports rules, elsewhere
             if self.stopping.is_set():
                 return Reloaded(["fastlb is stopping"], [])

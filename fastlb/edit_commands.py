@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 from msgspec import structs
 
-from fastlb import edits, errors, log
+from fastlb import edits, errors, log, reserve
 from fastlb.config import Config, Node
 from fastlb.control_socket import Answer, chosen, text
 from fastlb.decode import expected_words
@@ -169,6 +169,7 @@ class EditCommands:
     # --- the change ---
 
     async def _put(self, new: list[Edit], cfg: Config) -> list[str]:
+        reserve.give()
         try:
             prepared = self.in_force.prepare(cfg)
         except StartError as error:

@@ -275,6 +275,13 @@ RULE_TWICE = _error(147, '"{found}" is listed twice, and would run twice')
 RULES_NOT_CHECKED = _error(148, "rules cannot be looked at: the process that imports them {how}")
 RULE_UNUSED = _warning(149, '"{function}" is a rule that no virtual server uses')
 
+# Monitors
+BAD_PATTERN = _error(160, '"{found}" is not a regular expression: {reason}')
+STATUSES_TURNED = _error(161, '"{found}" begins above its end')
+HEAD_WITHOUT_BODY = _error(162, 'an answer to "HEAD" has no body; expected method = "GET"')
+MONITOR_TWICE = _error(163, 'monitor "{found}" is listed twice')
+NO_STATUS = _error(164, 'no status is good; expected one like "200" or "200-399"')
+
 # What will work, but perhaps not as meant
 UNUSED = _warning(60, "not used by any {by}")
 NO_NODES = _warning(61, "no nodes: every request is refused until one is added")
@@ -490,6 +497,14 @@ TICKETS_NOT_SHARED = _running(
     "worker makes a full handshake",
 )
 
+NODE_DOWN = _running(180, '{node} is down: monitor "{name}": {reason} ({count})')
+CHECK_NOT_DONE = _running(
+    181, '{node}: a check by monitor "{name}" says nothing of the node and is done again: {why}'
+)
+CHECKS_END = _running(
+    182, "the process of the monitors' functions {how}; the next one starts in {delay:g} s"
+)
+
 # Commands to a running fastlb
 NO_SUCH_NODE = _start(80, 'no node "{found}" in {where}{suggestion}')
 NO_SUCH_POOL = _start(81, 'no pool "{found}"{suggestion}')
@@ -546,3 +561,9 @@ HASH_SHIFTS = _running(166, "[pools.{pool}]: keys move to other nodes at once: {
 EDIT_OVER = _running(
     167, "{node} ({what} by command) is as the file says again; --save keeps such a change"
 )
+NO_DESCRIPTORS = _running(
+    168,
+    "no descriptor was left for {what}, and the reserve is used; raise the hard limit (ulimit -n, "
+    "or LimitNOFILE= of the service)",
+)
+COMMAND_FAILED = _start(169, "{what}: the system refuses what it takes: {reason}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastlb import errors, log
+from fastlb import errors, log, reserve
 from fastlb._core.node import free_slot, read_slot
 from fastlb._core.session_store import StateFileError
 from fastlb.config import Config, uses_tls
@@ -21,6 +21,7 @@ from fastlb.edits import Edit
 from fastlb.error_pages import Pages, load_error_pages
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Listeners
+from fastlb.monitors import Monitors
 from fastlb.node_states import NodeStates
 from fastlb.passphrases import Keys, Passphrases
 from fastlb.plan import compile_plan, seal
@@ -31,6 +32,7 @@ from fastlb.ticket_keys import TicketKeys
 from fastlb.tls_material import NOTHING, TlsFiles
 from fastlb.workers import CurrentPlan, Workers
 
+PUT_DESCRIPTORS = 4  # what `put` opens
 ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over
 
 
@@ -95,6 +97,7 @@ class InForce:
         self.ticket_keys = TicketKeys()
         self.reader = Reader(self.segment, self.slots)
         self.states = NodeStates(self.segment, self.slots, self.reader, workers)
+        self.monitors = Monitors(self.states)
         self.changes = Changes()
         self.generation = 0
         self.cfg: Config | None = None
@@ -134,6 +137,10 @@ class InForce:
             pages = load_error_pages(cfg)
         except StartError as error:
             wrong.append(error)
+        try:
+            reserve.demand(PUT_DESCRIPTORS)
+        except OSError as error:
+            wrong.append(StartError(errors.COMMAND_FAILED, what="reload", reason=error.strerror))
         if wrong:
             self.listeners.close(added)
             self.segment.discard(stores)
@@ -172,7 +179,9 @@ class InForce:
         self.class_keys = prepared.passphrases
         self.tls = prepared.tls
         self.pages = prepared.pages
-        return self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
+        over = self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
+        self.monitors.sync(prepared.cfg, prepared.tls)
+        return over
 
     def send(self) -> None:
         """The workers' half: each gets the plan of the configuration adopted last."""
@@ -266,6 +275,7 @@ class InForce:
 
     def close(self) -> None:
         """Closes sockets, plan and segment."""
+        self.monitors.close()
         self.listeners.close_all()
         if self._plan_fd >= 0:
             os.close(self._plan_fd)

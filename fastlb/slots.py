@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from fastlb import config
 from fastlb.config import Config
-from fastlb.units import InetAddress, UnixAddress
+from fastlb.units import HostAddress, InetAddress, UnixAddress
 from fastlb.uses import rules_of
 
 K = TypeVar("K", bound=Hashable)
@@ -133,7 +133,8 @@ class Taken:
         self.rules: list[str] = []
 
 
-def node_key(pool: str, address: InetAddress) -> NodeKey:
+def node_key(pool: str, address: InetAddress | HostAddress) -> NodeKey:
+    assert isinstance(address, InetAddress)  # host names were replaced (host_names.py)
     return NodeKey(pool, str(address.ip), address.port)
 
 

@@ -15,6 +15,7 @@ from fastlb.config import CacheClass, Config, Node, Passive, VirtualServer
 from fastlb.counters import Counters
 from fastlb.edits import in_words
 from fastlb.errors import Refused
+from fastlb.host_names import host_of
 from fastlb.in_force import InForce
 from fastlb.node_states import Watch
 from fastlb.plan_class import ticks
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 CACHE_FIGURES = ("hits", "misses", "expiries", "evictions")
 HEALTH_FIGURES = ("resets", "errors", "ejections", "probes")
-POOL_FIGURES = ("retries", "retries_refused")
 STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -108,6 +108,18 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
     }
 
 
+def _pool(counters: Counters) -> dict[str, Any]:
+    return {
+        "retries": counters["retries"],
+        "retries_refused": counters["retries_refused"],
+        "waiting": counters["waiting"],
+        "waited": counters["waited"],
+        "waited_seconds": counters["waited_us"] / 1_000_000,
+        "queue_full": counters["queue_full"],
+        "queue_timeouts": counters["queue_timeouts"],
+    }
+
+
 def _rule(kind: RuleKind | None, counters: Counters) -> dict[str, Any]:
     seconds = counters.pop("busy_us") / 1_000_000
     known = {"kind": kind and kind.kind, "async": kind and kind.is_async}
@@ -141,10 +153,6 @@ def _virtual_server(server: VirtualServer, counters: Counters) -> dict[str, Any]
         "statuses": statuses,
         "tls": tls if server.protocol == "https" else None,
     }
-
-
-def _pool(counters: Counters) -> dict[str, Any]:
-    return {key: counters[key] for key in POOL_FIGURES}
 
 
 def _nodes(
@@ -181,13 +189,17 @@ def _node(
     connections, used_ms = reading["connections"], reading["used_at_ms"]
     idle_s = max(now_ms - max(used_ms, watch.seen_ms), 0) / 1000 if not connections else 0.0
     mine = maps[key] if maps is not None else None
-    found = removal(cfg, key.pool, reading["state"], connections, idle_s, mine)
+    asked = in_force.states.asked(key)
+    found = removal(cfg, key.pool, asked, connections, idle_s, mine)
+    host = host_of(cfg, key.pool, node)
     health = _health(cfg.pools[key.pool].passive, reading, counters, now_ms)
     ejected = health["ejected"] and reading["state"] in ("up", "draining")
     return {
         "address": str(node.address),
+        "host": str(host) if host is not None else None,
         "state": "down" if ejected else reading["state"],
         "health": health,
+        "asked": asked,
         "weight": node.weight,
         "backup": node.backup,
         "connections": connections,
@@ -202,6 +214,10 @@ def _node(
         "connect_failures": counters["connect_failures"],
         "reuses": counters["reuses"],
         "pooled": counters["idle"],
+        "monitors": in_force.monitors.shown(key),
+        "open": reading["open"],
+        "max_connections": node.max_connections or None,
+        "waiting": counters["waiting"],
     }
 
 

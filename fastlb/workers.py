@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fastlb import channel, errors, log
+from fastlb import channel, errors, log, reserve
 from fastlb._core.node import clear_worker_column
 from fastlb._core.stats import retire_worker
 from fastlb.access_log import AccessLog
@@ -172,7 +172,24 @@ class Workers:
 
     def _start(self, index: int) -> None:
         self._delayed.pop(index, None)
+        try:
+            worker = reserve.with_reserve(lambda: self._started(index))
+        except OSError as error:
+            how = f"{self.command[0]}: {error.strerror or error}"
+            if not self._ever_ready:
+                self.failed_starts = sys.maxsize  # it will not get better by trying
+            self._later(index, f"cannot be started ({how})", DELAY_MAX_S)
+            return
+        self.running[index] = worker
+        loop = asyncio.get_running_loop()
+        loop.add_reader(worker.pidfd, self._ended, worker)
+        loop.add_reader(worker.channel, self._heard, worker)
+        self._send_plan(worker)
+
+    def _started(self, index: int) -> Worker:
+        """The process. Raises OSError."""
         ours, theirs = channel.socket_pair()
+        pidfd = -1
         fds = [self.segment.fd, theirs.fileno()]
         if self.access_log.fd >= 0:
             fds.append(self.access_log.fd)
@@ -185,21 +202,17 @@ class Workers:
                 pass_fds=fds,
                 process_group=0,  # the terminal's signals are the control process's
             )
-        except OSError as error:
-            ours.close()
-            how = f"{self.command[0]}: {error.strerror or error}"
-            if not self._ever_ready:
-                self.failed_starts = sys.maxsize  # it will not get better by trying
-            self._later(index, f"cannot be started ({how})", DELAY_MAX_S)
-            return
+            try:
+                pidfd = os.pidfd_open(process.pid)
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
         finally:
             theirs.close()
-        worker = Worker(index, process, os.pidfd_open(process.pid), ours)
-        self.running[index] = worker
-        loop = asyncio.get_running_loop()
-        loop.add_reader(worker.pidfd, self._ended, worker)
-        loop.add_reader(ours, self._heard, worker)
-        self._send_plan(worker)
+            if pidfd < 0:
+                ours.close()
+        return Worker(index, process, pidfd, ours)
 
     def _heard(self, worker: Worker) -> None:
         try:

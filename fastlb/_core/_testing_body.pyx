@@ -4,8 +4,8 @@ from libc.stdint cimport int64_t, uint64_t
 
 from fastlb._core._testing_arena cimport arena_place
 from fastlb._core.body cimport (
-    BODY_ERR_COUNT, BodyReader, BodySpan, body_closed, body_error_name, body_expected, body_pass,
-    body_skip, body_start, body_step,
+    BODY_ERR_COUNT, BodyReader, BodySpan, body_closed, body_error_name, body_expected, body_limit,
+    body_pass, body_skip, body_start, body_step,
 )
 from fastlb._core.head cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE
 
@@ -15,8 +15,9 @@ KINDS = {
 }
 
 
-def read(str kind, list segments, uint64_t length=0):
-    """(data, bytes consumed, "done" | "more" | an error's name) by body_step."""
+def read(str kind, list segments, uint64_t length=0, limits=None):
+    """(data, bytes consumed, "done" | "more" | an error's name) by body_step; `limits`: of a chunk
+    line, of the trailers."""
     cdef BodyReader reader
     cdef BodySpan span
     cdef const char* p
@@ -25,6 +26,8 @@ def read(str kind, list segments, uint64_t length=0):
     data = bytearray()
     consumed = 0
     body_start(&reader, KINDS[kind], length)
+    if limits is not None:
+        body_limit(&reader, limits[0], limits[1])
     for segment in segments:
         p = arena_place(segment, len(segment))
         at = 0

@@ -43,6 +43,7 @@ cdef Head* _head(const char* data, uint32_t count) except NULL:
     cdef Head* head = <Head*>malloc(sizeof(Head))
     bounds.request_line_bytes = bounds.head_bytes = 65536
     bounds.field_bytes = 0
+    bounds.empty_lines = 4
     bounds.field_count = 256
     head_reset(head)
     if request_head_parse(head, data, count, &bounds) <= 0:

@@ -15,7 +15,8 @@ from fastlb._core.head cimport (
     FIELD_LISTED, HEAD_CLOSE, HEAD_ERR_COUNT, HEAD_EXPECT_CONTINUE, HEAD_FRAMED_BODILESS,
     HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_HAS_LENGTH, HEAD_HAS_SET_COOKIE, HEAD_KEEP_ALIVE,
     HEAD_NO_REASON_SPACE, HEAD_UPGRADE, METHOD_GET, METHOD_OTHER, TARGET_ABSOLUTE,
-    TARGET_ASTERISK, TARGET_AUTHORITY, TARGET_NONE, TARGET_ORIGIN, Head, HeadLimits, field_id,
+    TARGET_ASTERISK, TARGET_AUTHORITY, TARGET_NONE, TARGET_ORIGIN, Head, HeadLimits,
+    field_alias_of, field_id,
     head_error_name, head_error_status, head_next, head_persists, head_reset, host_valid,
     request_head_parse, response_head_parse,
 )
@@ -132,9 +133,15 @@ cdef object _parse(bint request, bytes data, object segments, dict limits, uint8
     bounds.field_bytes = limits.get("field_bytes", 0)
     bounds.head_bytes = limits.get("head_bytes", 32768)
     bounds.field_count = limits.get("field_count", 128)
+    bounds.empty_lines = limits.get("empty_lines", 4)
     try:
         head_reset(head)
-        for segment in list(segments) + [len(data)]:
+        for number, segment in enumerate(list(segments) + [len(data)]):
+            if number == 1:
+                bounds.request_line_bytes = limits.get("then_line", bounds.request_line_bytes)
+                bounds.field_bytes = limits.get("then_field", bounds.field_bytes)
+                bounds.head_bytes = limits.get("then_head", bounds.head_bytes)
+                bounds.field_count = limits.get("then_count", bounds.field_count)
             size = min(size + <uint32_t>segment, <uint32_t>len(data))
             buf = arena_place(data, size)
             if request:
@@ -155,7 +162,8 @@ cdef object _parse(bint request, bytes data, object segments, dict limits, uint8
 
 
 def parse_request(bytes data, segments=(), **limits):
-    """A dict, the name of an error, or None (incomplete). `segments`: sizes of what arrives."""
+    """A dict, the name of an error, or None (incomplete). `segments`: sizes of what arrives;
+    limits called then_…: from the second one on."""
     return _parse(True, data, segments, limits, METHOD_OTHER)
 
 
@@ -168,6 +176,10 @@ def error_statuses():
     return {
         head_error_name(-i).decode(): head_error_status(-i) for i in range(1, HEAD_ERR_COUNT)
     }
+
+
+def alias_of(bytes name):
+    return field_alias_of(arena_place(name, len(name)), <uint32_t>len(name))
 
 
 def id_of(bytes name):
@@ -189,6 +201,7 @@ def indices(bytes data, bytes name):
     cdef Head* head = <Head*>malloc(sizeof(Head))
     bounds.request_line_bytes = bounds.head_bytes = 32768
     bounds.field_bytes = 0
+    bounds.empty_lines = 4
     bounds.field_count = 256
     try:
         head_reset(head)
@@ -256,6 +269,7 @@ def time_parse(bytes data, uint32_t rounds, bint request=True):
     cdef int result = 0
     bounds.request_line_bytes = 8192
     bounds.field_bytes = 0
+    bounds.empty_lines = 4
     bounds.head_bytes = 32768
     bounds.field_count = 128
     with nogil:

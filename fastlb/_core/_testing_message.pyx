@@ -178,6 +178,7 @@ cdef class Desk:
         cdef const char* at = arena_place(head, len(head))
         limits.request_line_bytes = 8192
         limits.field_bytes = 0
+        limits.empty_lines = 4
         limits.head_bytes = 65536
         limits.field_count = 200
         head_reset(&self.w.response)

@@ -223,6 +223,7 @@ cdef class PlanImage:
         cdef int count = <int>len(data)
         limits.request_line_bytes = 8192
         limits.field_bytes = 0
+        limits.empty_lines = 4
         limits.head_bytes = 65536
         limits.field_count = 128
         try:

@@ -7,6 +7,7 @@ from libc.string cimport memcpy, memmove
 
 from fastlb._core.attempt cimport attempt_answered
 from fastlb._core.body cimport body_closed, body_start
+from fastlb._core.bounds cimport bounds_of_body, bounds_of_heads
 from fastlb._core.buffer cimport (
     BUFFER_LARGE_BYTES, Buffer, buffer_borrow, buffer_pending, buffer_return, buffer_shrink,
 )
@@ -29,7 +30,7 @@ from fastlb._core.outcome cimport (
     CAUSE_NO_BUFFER,
 )
 from fastlb._core.persist cimport LearnInput
-from fastlb._core.plan cimport CLASS_LEARNS, Plan, plan_class
+from fastlb._core.plan cimport CLASS_LEARNS, plan_class
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_SOURCE_FAILED,
     FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_flush, flow_frame, flow_pending, flow_run,
@@ -81,7 +82,7 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
     while x.stage < STAGE_RESPONSE_RULES and x.down.head == NULL \
             and n.stream.ready & STREAM_READABLE:
         if not _room_for_head(w, x):
-            if x.down.data == NULL:
+            if x.down.data == NULL or x.down.data.size < BUFFER_LARGE_BYTES:
                 return exchange_reply(w, x, 503, CAUSE_NO_BUFFER)
             return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
         data = x.down.data
@@ -124,14 +125,9 @@ cdef inline void _await_response(Worker* w, Exchange* x) noexcept nogil:
 
 cdef bint _parse_head(Worker* w, Exchange* x) noexcept nogil:
     # What has arrived of it; 1xx responses are passed on and the next head is looked for.
-    cdef const Plan* plan = x.snapshot.plan
     cdef Buffer* data = x.down.data
-    cdef HeadLimits limits
+    cdef HeadLimits limits = bounds_of_heads(x.snapshot.plan)
     cdef int parsed
-    limits.request_line_bytes = plan.limits.request_line_bytes
-    limits.field_bytes = 0
-    limits.head_bytes = plan.limits.head_bytes
-    limits.field_count = plan.limits.field_count
     while x.stage < STAGE_RESPONSE_RULES and x.down.head == NULL:
         head_reset(&w.response)
         parsed = response_head_parse(&w.response, data.data + data.start, buffer_pending(data),
@@ -199,6 +195,7 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
     x.status = head.status
     x.node_persists = head_persists(head)
     body_start(&x.down.body, head.framing, head.content_length)
+    bounds_of_body(&x.down.body, x.snapshot.plan)
     if head.framing == BODY_CHUNKED and x.version_minor == 0:
         x.down.decode = True
         x.client_persists = False
@@ -237,10 +234,6 @@ cdef bint _send_response(Worker* w, Exchange* x, int count) noexcept nogil:
         return False
     if count != 0:
         exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
-        return False
-    if x.bad_body:
-        flow_flush(w, &x.client.stream, &x.down)
-        exchange_abort(w, x, CAUSE_BAD_RESPONSE_BODY)
         return False
     return True
 
@@ -323,6 +316,19 @@ cdef int answer_rules_done(Worker* w, Exchange* x) noexcept nogil:
     return answer_pump(w, x) if x.stage == STAGE_RESPONSE else ANSWER_ALIVE
 
 
+cdef bint _end_bad_body(Worker* w, Exchange* x) noexcept nogil:
+    # What came before the error is the message's own, and goes out first.
+    cdef uint64_t before = x.down.bytes
+    cdef int result = flow_flush(w, &x.client.stream, &x.down)
+    if result == FLOW_WAIT_TARGET:
+        timer_clear(&x.node.timer)
+        timer_await(&w.timers, &x.client.timer,
+                    w.now_ms + x.snapshot.plan.timeouts.client_body, x.down.bytes != before)
+        return True
+    exchange_abort(w, x, CAUSE_BAD_RESPONSE_BODY if result == FLOW_DONE else CAUSE_CLIENT_CLOSED)
+    return False
+
+
 cdef bint _on_down_failed(Worker* w, Exchange* x, int result) noexcept nogil:
     if result == FLOW_AGAIN:
         post_client(w, x.client)
@@ -333,7 +339,8 @@ cdef bint _on_down_failed(Worker* w, Exchange* x, int result) noexcept nogil:
     elif result == FLOW_SOURCE_END or result == FLOW_SOURCE_FAILED:
         exchange_abort(w, x, CAUSE_NODE_CLOSED)
     elif result == FLOW_BAD_BODY:
-        exchange_abort(w, x, CAUSE_BAD_RESPONSE_BODY)
+        x.bad_body = True
+        return _end_bad_body(w, x)
     elif result == FLOW_NO_BUFFER:
         exchange_abort(w, x, CAUSE_NO_BUFFER)
     else:
@@ -352,6 +359,8 @@ cdef int answer_pump(Worker* w, Exchange* x) noexcept nogil:
         result = _read_head(w, x)
         if result != ANSWER_ALIVE or x.stage != STAGE_RESPONSE:
             return result
+    if unlikely(x.bad_body):
+        return _end_bad_body(w, x)
     source = &x.node.stream if x.node != NULL else NULL
     result = flow_run(w, source, &c.stream, &x.down)
     if likely(result == FLOW_DONE):

@@ -17,6 +17,7 @@ cdef enum AttemptResult:
     ATTEMPT_READY = 0                # x.node takes bytes
     ATTEMPT_WAITS                    # the connection is being opened; its timer is set
     ATTEMPT_FAILED                   # attempt_again is next
+    ATTEMPT_FULL                     # the node has its max_connections, or others wait for it
 
 # A new exchange of the client, in ClientState `state`; NULL when there is no memory.
 cdef Exchange* attempt_exchange(Worker* w, ClientConn* c, int state) noexcept nogil

@@ -16,7 +16,7 @@ from fastlb._core.connection cimport (
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.decide cimport decide_again, decision_reset
 from fastlb._core.decision cimport (
-    ACTION_FORWARD, ACTION_NO_NODE, DecideInput, decision_node,
+    ACTION_FORWARD, ACTION_NO_NODE, ACTION_WAIT, DecideInput, decision_node,
 )
 from fastlb._core.exchange_end cimport exchange_count_load, exchange_uncount_load
 from fastlb._core.health cimport TRY_PROBE, TRY_USUAL, health_answered, health_failed, health_try
@@ -33,6 +33,7 @@ from fastlb._core.plan cimport (
 from fastlb._core.proxy_protocol cimport (
     PROXY_WRITE_BYTES_MAX, proxy_v1_write, proxy_v2_write,
 )
+from fastlb._core.queue cimport queue_is_awaited, queue_limit
 from fastlb._core.request cimport request_head_at, request_reload
 from fastlb._core.retry_budget cimport retry_budget_request, retry_budget_take
 from fastlb._core.rule_state cimport rules_input
@@ -101,6 +102,9 @@ cdef void attempt_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil
     ask.now_ms = w.boot_ms
     ask.now_ticks = w.now_ticks
     ask.peek = False
+    ask.limits = w.limits if unlikely(w.limited) else NULL
+    ask.idle = w.idle_count
+    ask.in_turn = x.in_turn
     if unlikely(x.rules != NULL):
         rules_input(x, ask)
 
@@ -174,10 +178,22 @@ cdef void _note_try(Worker* w, Exchange* x, uint32_t slot) noexcept nogil:
             x.snapshot.plan.timeouts.connect + x.pool.backoff_min, x.decision.established)
 
 
+cdef int _refused(Worker* w, Exchange* x) noexcept nogil:
+    if w.connect_errno:
+        return ATTEMPT_FAILED
+    exchange_uncount_load(w, x)
+    return ATTEMPT_FULL
+
+
 cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
                        attempt_events_t on_events) noexcept nogil:
     cdef const PlanNode* node = decision_node(x.snapshot.plan, x.pool, &x.decision)
     cdef NodeConn* n = NULL
+    cdef uint32_t limit = 0
+    if unlikely(w.limited):
+        limit = queue_limit(w, node)
+        if limit and not x.in_turn and queue_is_awaited(w, x, node):
+            return ATTEMPT_FULL
     if likely(x.tried_us == 0):
         retry_budget_request(&w.budgets[x.pool.slot], w.now_ms)
     if unlikely(w.nodes.slots[node.slot].ejected_until_ms != 0 or x.probes):
@@ -190,10 +206,11 @@ cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
         n = _borrow(w, x, node)
     x.fresh = n == NULL
     if n == NULL:
-        n = upstream_connect(w, node.slot, &node.address, _speaks(x))
+        n = upstream_connect(w, node.slot, &node.address, limit, _speaks(x))
         if n == NULL:
-            return ATTEMPT_FAILED
+            return _refused(w, x)
     x.node = n
+    x.in_turn = True                 # should it need another one
     n.exchange = x
     n.stream.on_events = on_events
     if n.state == NODE_CONN_CONNECTING:
@@ -245,7 +262,7 @@ cdef int attempt_elsewhere(Worker* w, Exchange* x) noexcept nogil:
         request_reload(w, x)
     attempt_input(w, x, &ask)
     decide_again(&ask, &x.decision)
-    if x.decision.action == ACTION_FORWARD:
+    if x.decision.action == ACTION_FORWARD or x.decision.action == ACTION_WAIT:
         # The new node of a session is the failure mode's; only those after it are retries.
         x.retries += not established
         w.stats.retries += 1

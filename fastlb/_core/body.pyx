@@ -22,7 +22,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.field cimport field_id
 from fastlb._core.limits cimport (
-    CHUNK_LINE_BYTES_MAX, CHUNK_OVERHEAD_BYTES_MAX, TRAILER_BYTES_MAX,
+    CHUNK_DIGITS_MAX, CHUNK_LINE_BYTES, CHUNK_OVERHEAD_BYTES_MAX, TRAILER_BYTES,
 )
 from fastlb._core.message cimport (
     BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, FIELD_AUTHORIZATION, FIELD_CONNECTION,
@@ -32,6 +32,10 @@ from fastlb._core.message cimport (
     FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO,
 )
 from fastlb._core.scan cimport BYTE_QUOTED, BYTE_TOKEN, BYTE_VALUE, byte_is, scan_name, scan_value
+from fastlb._core.slice cimport slice_equal_fold, slice_of
+
+cdef enum:
+    CERTIFICATE_BYTES = 20
 
 cdef enum:                           # states
     # Up to a chunk's data; the order matters to body_step.
@@ -57,6 +61,7 @@ cdef enum:                           # states
     STATE_END_LF
 
 cdef uint64_t BODY_BYTES_MAX = 0x7fffffffffffffff
+cdef const char* CERTIFICATE = "x-client-certificate"
 
 cdef uint64_t refused_trailers = 0   # bit (1 << FieldId)
 for _wanted in (
@@ -75,9 +80,12 @@ cdef void body_start(BodyReader* reader, uint8_t kind, uint64_t length) noexcept
     reader.passed = 0
     reader.line_bytes = 0
     reader.overhead_bytes = 0
+    reader.line_bytes_max = CHUNK_LINE_BYTES
+    reader.trailer_bytes_max = TRAILER_BYTES
     reader.state = STATE_DATA
     reader.trailers = 0
     reader.name_bytes = 0
+    reader.digits = 0
     if kind == BODY_LENGTH:
         reader.left = length
     elif kind == BODY_CHUNKED:
@@ -150,7 +158,8 @@ cdef int _chunk_line_end(BodyReader* reader) noexcept nogil:
     reader.overhead_bytes += reader.line_bytes
     reader.overhead_bytes -= <uint32_t>min(paid, <uint64_t>reader.overhead_bytes)
     reader.line_bytes = 0
-    if reader.overhead_bytes > CHUNK_OVERHEAD_BYTES_MAX:
+    reader.digits = 0
+    if reader.overhead_bytes > max(<uint32_t> CHUNK_OVERHEAD_BYTES_MAX, reader.line_bytes_max):
         return BODY_ERR_OVERHEAD
     reader.state = STATE_TRAILER_FIRST if reader.left == 0 else STATE_DATA
     return 0
@@ -165,7 +174,8 @@ cdef int64_t _chunk_line(BodyReader* reader, const char* p, uint64_t count) noex
         if state == STATE_SIZE or state == STATE_SIZE_FIRST:
             digit = _hex_value(p[i])
             if digit >= 0:
-                if reader.left > BODY_BYTES_MAX >> 4:
+                reader.digits += 1
+                if reader.left > BODY_BYTES_MAX >> 4 or reader.digits > CHUNK_DIGITS_MAX:
                     return BODY_ERR_CHUNK_OVERFLOW
                 reader.left = reader.left << 4 | <uint64_t>digit
                 state = STATE_SIZE
@@ -192,7 +202,7 @@ cdef int64_t _chunk_line(BodyReader* reader, const char* p, uint64_t count) noex
         if state < 0:
             return state
         reader.line_bytes += 1
-        if reader.line_bytes > CHUNK_LINE_BYTES_MAX:
+        if reader.line_bytes > reader.line_bytes_max:
             return BODY_ERR_CHUNK_LINE
         i += 1
     reader.state = <uint8_t>state
@@ -205,11 +215,16 @@ cdef void _trailer_name(BodyReader* reader, const char* p, uint64_t count) noexc
     for i in range(count):
         if reader.name_bytes == TRAILER_NAME_BYTES_MAX:
             return
-        reader.name[reader.name_bytes] = p[i]
+        # A CGI program takes "_" for "-".
+        reader.name[reader.name_bytes] = c'-' if p[i] == c'_' else p[i]
         reader.name_bytes += 1
 
 
-cdef inline bint _trailer_refused(const BodyReader* reader) noexcept nogil:
+cdef bint _trailer_refused(const BodyReader* reader) noexcept nogil:
+    # X-Client-Certificate and -Subject are fastlb's word on who the client is.
+    if reader.name_bytes >= CERTIFICATE_BYTES and slice_equal_fold(
+            slice_of(reader.name, CERTIFICATE_BYTES), CERTIFICATE, CERTIFICATE_BYTES):
+        return True
     return refused_trailers >> field_id(reader.name, reader.name_bytes) & 1
 
 
@@ -253,7 +268,7 @@ cdef int64_t _trailer_piece(BodyReader* reader, const char* p, const char* end) 
 
 # The trailer section and the empty line after it. Returns what it consumed.
 cdef int64_t _trailers(BodyReader* reader, const char* p, uint64_t count) noexcept nogil:
-    cdef uint64_t room = TRAILER_BYTES_MAX - reader.line_bytes
+    cdef uint64_t room = reader.trailer_bytes_max - reader.line_bytes
     cdef const char* end = p + min(count, room)
     cdef const char* at = p
     cdef int64_t taken
@@ -263,7 +278,7 @@ cdef int64_t _trailers(BodyReader* reader, const char* p, uint64_t count) noexce
             return taken
         at += taken
     reader.line_bytes += <uint32_t>(at - p)
-    if not reader.done and reader.line_bytes == TRAILER_BYTES_MAX:
+    if not reader.done and reader.line_bytes == reader.trailer_bytes_max:
         return BODY_ERR_TRAILER_TOO_LONG
     return at - p
 

@@ -14,12 +14,13 @@ from libc.string cimport memcpy, memset
 
 from fastlb._core cimport system
 from fastlb._core.address cimport address_from_sockaddr
+from fastlb._core.bounds cimport bounds_of_heads
 from fastlb._core.buffer cimport (
     buffer_make_room, buffer_pending, buffer_return,
 )
 from fastlb._core.connection cimport (
     CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, CLIENT_OPENING,
-    CLIENT_PASSAGE, DONE_CLOSE, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR,
+    CLIENT_PASSAGE, DONE_CLOSE, DONE_CUT, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR,
     STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
@@ -27,6 +28,7 @@ from fastlb._core.exchange cimport (
     exchange_begin, exchange_client_events, exchange_client_timeout, exchange_continue,
     exchange_refuse, exchange_stop,
 )
+from fastlb._core.field cimport STAGE_START
 from fastlb._core.head cimport (
     Head, HeadLimits, head_error_status, head_reset, request_head_parse,
 )
@@ -50,6 +52,7 @@ cdef enum:
     LINGER_MS = 2000
     LINGER_BYTES = 64 * 1024         # thrown away per read; who goes on is cut by the timer
     LINGER_READS = 16                # per turn
+    CUT_LOOK_MS = 20                 # between looks whether all has arrived
     FIRST_REQUEST_MS = 1000          # a new connection's, when the worker drains
 
 
@@ -155,9 +158,28 @@ cdef void _set_linger_timer(Worker* w, ClientConn* c) noexcept nogil:
                                                if stream_waits(&c.stream) else LINGER_MS))
 
 
+# An answer that only its connection's end delimits must not end in order where it is not whole;
+# but a reset at once would take back what has not arrived.
+cdef void _cut(Worker* w, ClientConn* c) noexcept nogil:
+    c.state = CLIENT_LINGER
+    c.cut_until_ms = w.now_ms + w.snapshot.plan.timeouts.client_body
+    _on_cut(w, c)
+
+
+cdef void _on_cut(Worker* w, ClientConn* c) noexcept nogil:
+    if c.stream.ready & STREAM_ERROR or w.now_ms >= c.cut_until_ms or (
+            stream_waits(&c.stream) == 0 and system.unacknowledged(c.stream.fd) <= 0):
+        _close(w, c, True)
+    else:
+        timer_set(&w.timers, &c.timer, w.now_ms + CUT_LOOK_MS)
+
+
 cdef void _on_linger(Worker* w, ClientConn* c, uint32_t events) noexcept nogil:
     cdef uint32_t waited = stream_waits(&c.stream)
     stream_note(&c.stream, events)
+    if c.cut_until_ms:
+        _on_cut(w, c)
+        return
     if c.stream.ready & STREAM_ERROR:
         _close(w, c, False)
         return
@@ -221,13 +243,8 @@ cdef bint _keep_head(Worker* w, ClientConn* c) noexcept nogil:
 
 cdef int _parse(Worker* w, ClientConn* c) noexcept nogil:
     # Result of request_head_parse over what has arrived; the head ends up in w.request.
-    cdef const Plan* plan = w.snapshot.plan
-    cdef HeadLimits limits
+    cdef HeadLimits limits = bounds_of_heads(w.snapshot.plan)
     cdef int parsed
-    limits.request_line_bytes = plan.limits.request_line_bytes
-    limits.field_bytes = 0
-    limits.head_bytes = plan.limits.head_bytes
-    limits.field_count = plan.limits.field_count
     w.request_of = NULL
     if likely(c.head == NULL):
         head_reset(&w.request)
@@ -324,9 +341,11 @@ cdef void client_timeout(Worker* w, ClientConn* c) noexcept nogil:
         passage_client_timeout(w, c)
     elif c.state == CLIENT_OPENING:
         _opened(w, c, opening_timeout(w, c))
-    elif c.state == CLIENT_HEAD:
-        # It began a request and did not finish its head (RFC 9110 15.5.9).
+    elif c.state == CLIENT_HEAD and (c.head == NULL or c.head.stage != STAGE_START):
+        # It began a request and did not finish its head (RFC 9110 15.5.9); empty lines are none.
         exchange_refuse(w, c, 408, CAUSE_HEAD_TIMEOUT, 0)
+    elif c.cut_until_ms:
+        _on_cut(w, c)
     else:
         _close(w, c, False)
 
@@ -335,6 +354,9 @@ cdef void client_request_done(Worker* w, ClientConn* c, int how) noexcept nogil:
     c.state = CLIENT_IDLE
     if how == DONE_RESET:
         _close(w, c, True)
+        return
+    if how == DONE_CUT:
+        _cut(w, c)
         return
     if how == DONE_CLOSE and c.buffer == NULL and not c.stream.ready & STREAM_READABLE \
             and not stream_waits(&c.stream):
@@ -403,6 +425,8 @@ cdef void client_stop_all(Worker* w) noexcept nogil:
         c = w.clients
         if c.state == CLIENT_EXCHANGE:
             exchange_stop(w, c)      # closes the connection too, by client_request_done
+        elif c.cut_until_ms:
+            _close(w, c, True)
         elif c.state == CLIENT_PASSAGE:
             passage_stop(w, c)
         else:

@@ -147,6 +147,7 @@ ctypedef struct ClientConn:
     uint16_t virtual_server_slot     # in WorkerStats, stable over reloads
     uint32_t listener_id
     uint32_t requests                # served on this connection
+    uint64_t cut_until_ms            # in CLIENT_LINGER, not 0: reset once the peer has all, or then
     ClientConn* queue_next           # in OPENING_QUEUE
     ClientConn* queue_prev
     uint32_t hello_walked            # of a ClientHello that has not arrived whole:
@@ -194,6 +195,7 @@ ctypedef struct ExchangeQueue:       # requests that wait for a node, or any of 
     uint32_t count
     uint32_t slot                    # of the node or the pool
     bint of_pool
+    uint64_t yields_ms               # since when there is room that is another worker's; 0: none
 
 ctypedef struct RetryBudget:         # of one pool, of the last seconds (retry_budget.pyx)
     uint32_t requests
@@ -205,6 +207,7 @@ cdef enum DoneHow:                   # how a client connection goes on after an 
     DONE_CLOSE                       # closes, as the client asked; lingers if it has sent more
     DONE_LINGER                      # lingers: more of the client's bytes may be on their way
     DONE_RESET                       # its answer is not whole, and must not look so
+    DONE_CUT                         # likewise, but what was sent of it still arrives
 
 cdef enum ExchangeStage:
     STAGE_RULES = 0                  # not decided yet; waits for rules, where there are any
@@ -232,7 +235,9 @@ ctypedef struct Exchange:
     Exchange* queue_next             # in STAGE_QUEUE
     Exchange* queue_prev
     ExchangeQueue* queue             # NULL: in none
-    uint64_t queued_us               # when it came into it
+    uint64_t queued_us               # when it came into it, less `waited_us` of before; 0: never
+    uint64_t waited_us               # in queues, in all
+    uint8_t in_turn                  # it has waited, or has had a connection: it waits for nobody
     uint8_t resets                   # connections of this request that ended without an answer
     uint8_t probes                   # it tries an ejected node
     # the request, as far as it is needed after its head was sent
@@ -350,7 +355,11 @@ ctypedef struct Worker:
     ExchangeQueue* queues            # that are not empty
     ExchangeQueue* node_queues[NODES_MAX]  # by slot, sessions'; NULL: never needed
     ExchangeQueue* pool_queues[NODES_MAX]  # by PlanPool.slot, of new sessions
-    Timer queue_timer                # to look whether others have made room
+    Timer queue_timer                # to look whether others lack our idle connections
+    uint64_t queues_looked_ms        # when the queues were looked at last
+    bint queues_due                  # there is room that was not there then
+    bint limited                     # some plan had nodes with max_connections
+    uint32_t limits[NODES_MAX]       # max_connections by slot, of the plan in force; or NO_LIMIT
     RetryBudget budgets[NODES_MAX]   # by PlanPool.slot
     # memory
     TimerWheel timers

@@ -5,15 +5,15 @@ from libc.string cimport memset
 
 from fastlb._core.address cimport Address, address_equal
 from fastlb._core.balance cimport (
-    BalanceInput, balance_has_healthy, balance_owner, balance_pick,
+    BalanceInput, balance_has_healthy, balance_owner, balance_pick, balance_waits,
 )
 from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.decide_maps cimport (
     maps_claim, maps_forget, maps_move, maps_note, maps_outcome, maps_record,
 )
 from fastlb._core.decision cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, NODE_UNLISTED, ClassCookie,
-    DecideInput, Decision,
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, ACTION_WAIT, NODE_UNLISTED,
+    ClassCookie, DecideInput, Decision,
 )
 from fastlb._core.health cimport health_may_try_early
 from fastlb._core.key cimport key_of_value
@@ -119,6 +119,9 @@ cdef void _balance_input(const DecideInput* ask, const Decision* d,
     balance.random = ask.random
     balance.now_ms = ask.now_ms
     balance.peek = ask.peek
+    balance.limits = ask.limits
+    balance.idle = ask.idle
+    balance.in_turn = ask.in_turn
     balance.tried_count = d.tried_count
     for i in range(d.tried_count):
         balance.tried[i] = d.tried[i]
@@ -135,8 +138,11 @@ cdef bint _pick(const DecideInput* ask, Decision* d) noexcept nogil:
         balance.random = &random
     d.node = balance_pick(&balance, &draining)
     d.last_draining = draining
-    d.action = ACTION_FORWARD if d.node >= 0 else ACTION_NO_NODE
-    return d.node >= 0
+    if d.node < 0:
+        d.action = ACTION_WAIT if balance_waits(&balance) else ACTION_NO_NODE
+        return False
+    d.action = ACTION_FORWARD
+    return True
 
 
 cdef uint64_t _source_key(const DecideInput* ask) noexcept nogil:
@@ -457,11 +463,31 @@ cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
         _fail(ask, d, &failed, OUTCOME_CONNECT_FAILED)
         d.established = False
         return
+    d.moves = True
+    _move_on(ask, d, &failed)
+
+
+# No session's any more, and no new one: its maps, which name the node that failed, follow.
+cdef void _move_on(const DecideInput* ask, Decision* d, const Address* failed) noexcept nogil:
     if not _pick(ask, d):
         return
-    maps_move(ask, d, &failed)
+    maps_move(ask, d, failed)
     if d.has_reservation:
         reserve_move(ask, d)
+
+
+cdef void decide_waited(const DecideInput* ask, Decision* d) noexcept nogil:
+    cdef Address failed
+    if d.node >= 0 and not d.established:
+        if not serves_established(decide_state(ask, d.node)):
+            decide_again(ask, d)
+    elif d.tried_count == 0:
+        decide(ask, d)               # its map may be another one now, or be there at all
+    elif d.moves:
+        failed = decide_node(ask, d, d.tried[d.tried_count - 1]).address
+        _move_on(ask, d, &failed)
+    else:
+        _new_session(ask, d)
 
 
 # Its map is as old as the request, or newer: a late answer must not take a session back that

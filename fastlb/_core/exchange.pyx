@@ -5,25 +5,27 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from fastlb._core cimport system
 from fastlb._core.answer cimport (
     ANSWER_ALIVE, ANSWER_NODE_LOST, answer_pump, answer_rules_done, answer_tunnel,
 )
 from fastlb._core.attempt cimport (
-    ATTEMPT_FAILED, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
+    ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
     attempt_connected, attempt_elsewhere, attempt_exchange, attempt_failed, attempt_input,
     attempt_may_retry,
 )
 from fastlb._core.body cimport body_start
+from fastlb._core.bounds cimport bounds_of_body
 from fastlb._core.buffer cimport Buffer, buffer_return
 from fastlb._core.connection cimport (
     CLIENT_EXCHANGE, ClientConn, DONE_RESET, Exchange, NodeConn, STAGE_AWAIT, STAGE_CONNECT,
-    STAGE_RESPONSE, STAGE_RESPONSE_RULES, STAGE_RULES, STAGE_SEND, STAGE_TUNNEL, STREAM_ERROR,
-    STREAM_READABLE, STREAM_WRITABLE, Stream, Worker, post_client,
+    STAGE_QUEUE, STAGE_RESPONSE, STAGE_RESPONSE_RULES, STAGE_RULES, STAGE_SEND, STAGE_TUNNEL,
+    STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_WRITABLE, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
-from fastlb._core.decide cimport decide
+from fastlb._core.decide cimport decide, decide_waited
 from fastlb._core.decision cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, DecideInput,
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, ACTION_WAIT, DecideInput,
 )
 from fastlb._core.exchange_end cimport exchange_abort, exchange_reply, exchange_uncount_load
 from fastlb._core.forwarded cimport forwarded_client
@@ -36,13 +38,14 @@ from fastlb._core.outcome cimport (
     CAUSE_BAD_REQUEST, CAUSE_BAD_REQUEST_BODY, CAUSE_BODY_TIMEOUT, CAUSE_BODY_TOO_LARGE,
     CAUSE_CLIENT_CLOSED, CAUSE_CLIENT_STALLED, CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT,
     CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_NONE, CAUSE_NOT_SUPPORTED, CAUSE_NO_BUFFER,
-    CAUSE_NO_NODE, CAUSE_SESSION_CLOSED, CAUSE_SESSION_REDIRECTED,
-    CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
+    CAUSE_NO_NODE, CAUSE_QUEUE_FULL, CAUSE_QUEUE_TIMEOUT, CAUSE_SESSION_CLOSED,
+    CAUSE_SESSION_REDIRECTED, CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
 )
 from fastlb._core.plan cimport (
     PROTOCOL_HTTP, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT, PlanClass, PlanVirtualServer, plan_class,
     plan_pool, plan_text, plan_virtual_server,
 )
+from fastlb._core.queue cimport queue_enter, queue_time_over
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,
     FLOW_TOO_LARGE, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_frame, flow_pending,
@@ -95,6 +98,7 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
     x.client_closes = not head_persists(head)
     x.client_persists = not x.client_closes and not w.stopping
     body_start(&x.up.body, head.framing, head.content_length)
+    bounds_of_body(&x.up.body, x.snapshot.plan)
     x.up.data_bytes_max = x.snapshot.plan.limits.body_bytes
     bad_body = flow_frame(&x.up, x.head_end, buffer.end - x.head_end) != 0
     if server < 0 or not _is_as_demanded(c, plan_virtual_server(x.snapshot.plan,
@@ -187,6 +191,8 @@ cdef bint _is_redirect_target(const Exchange* x) noexcept nogil:
 cdef bint _act(Worker* w, Exchange* x) noexcept nogil:
     if x.decision.action == ACTION_FORWARD:
         return _try_node(w, x, True)
+    if x.decision.action == ACTION_WAIT:
+        return _wait(w, x)
     if x.decision.action == ACTION_REDIRECT and not _is_redirect_target(x):
         return exchange_reply(w, x, 302, CAUSE_SESSION_REDIRECTED)
     if x.decision.action == ACTION_CLOSE or x.decision.action == ACTION_REDIRECT:
@@ -199,8 +205,39 @@ cdef bint _try_node(Worker* w, Exchange* x, bint pooled) noexcept nogil:
     cdef int result = attempt_begin(w, x, pooled, _node_events)
     if likely(result == ATTEMPT_READY):
         return _send_request(w, x)
+    if unlikely(result == ATTEMPT_FULL):
+        return _wait(w, x)
     return result == ATTEMPT_WAITS or _on_connect_failed(w, x, CAUSE_CONNECT_FAILED)
 
+
+# --- in the queue -------------------------------------------------------------------------
+
+cdef bint _wait(Worker* w, Exchange* x) noexcept nogil:
+    if not queue_enter(w, x):
+        return exchange_reply(w, x, 503, CAUSE_QUEUE_FULL)
+    return _still_waits(w, x)
+
+
+cdef bint _still_waits(Worker* w, Exchange* x) noexcept nogil:
+    # Who has sent a whole request may end its side. Nothing is read here, so what matters is
+    # whether the end comes before the rest of it.
+    cdef char byte
+    if not x.client.stream.ready & STREAM_HUP or x.up.body.done or system.recv(
+            x.client.stream.fd, &byte, 1, system.MSG_PEEK | system.MSG_DONTWAIT) != 0:
+        return True
+    x.client_persists = False
+    return exchange_reply(w, x, 400, CAUSE_CLIENT_CLOSED)
+
+
+cdef void exchange_turn(Worker* w, Exchange* x) noexcept nogil:
+    cdef DecideInput ask
+    request_reload(w, x)
+    attempt_input(w, x, &ask)
+    decide_waited(&ask, &x.decision)
+    _act(w, x)
+
+
+# --- the node's connection ----------------------------------------------------------------
 
 cdef bint _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
     cause = attempt_again(w, x, cause)
@@ -377,7 +414,16 @@ cdef void _rewind(Worker* w, Exchange* x) noexcept nogil:
         x.up.head = NULL
     request_reload(w, x)
     body_start(&x.up.body, w.request.framing, w.request.content_length)
+    bounds_of_body(&x.up.body, x.snapshot.plan)
     flow_frame(&x.up, x.head_end, x.up.data.end - x.head_end)
+
+
+cdef inline bint _came_before(const Worker* w, const Exchange* x) noexcept nogil:
+    # Bytes on a pooled connection that were there when this turn's events were asked for, before
+    # the request was sent: they can't be its answer.
+    return (not x.fresh and x.sent_us == w.now_us and not x.response_started
+            and x.stage < STAGE_RESPONSE and x.node.stream.tls == NULL
+            and x.node.stream.ready & STREAM_READABLE != 0)
 
 
 cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
@@ -398,6 +444,10 @@ cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
         answer_tunnel(w, x)
         return
     elif x.stage == STAGE_RESPONSE_RULES:
+        return
+    elif _came_before(w, x):
+        x.up.ended = True            # and are not looked at
+        _on_node_lost(w, x)
         return
     elif not x.up.ended and s.ready & STREAM_WRITABLE and (
             flow_pending(&x.up) or not x.up.body.done):
@@ -423,6 +473,9 @@ cdef void exchange_continue(Worker* w, ClientConn* c) noexcept nogil:
         return
     if x.stage == STAGE_CONNECT:
         return
+    if x.stage == STAGE_QUEUE:
+        _still_waits(w, x)
+        return
     if x.stage == STAGE_RULES or x.stage == STAGE_RESPONSE_RULES:
         rules_client_events(w, x)
         return
@@ -443,6 +496,9 @@ cdef void exchange_client_timeout(Worker* w, ClientConn* c) noexcept nogil:
         exchange_abort(w, x, CAUSE_TUNNEL_TIMEOUT)
     elif x.stage == STAGE_RULES or x.stage == STAGE_RESPONSE_RULES:
         rules_timeout(w, x)
+    elif x.stage == STAGE_QUEUE:
+        queue_time_over(w, x)
+        exchange_reply(w, x, 503, CAUSE_QUEUE_TIMEOUT)
     elif x.stage == STAGE_RESPONSE or x.down.head != NULL:
         exchange_abort(w, x, CAUSE_CLIENT_STALLED)
     else:
@@ -465,4 +521,8 @@ cdef void exchange_node_timeout(Worker* w, NodeConn* n) noexcept nogil:
 
 
 cdef void exchange_stop(Worker* w, ClientConn* c) noexcept nogil:
-    exchange_abort(w, c.exchange, CAUSE_STOPPED)
+    if c.exchange.stage == STAGE_QUEUE:
+        c.exchange.client_persists = False
+        exchange_reply(w, c.exchange, 503, CAUSE_STOPPED)
+    else:
+        exchange_abort(w, c.exchange, CAUSE_STOPPED)

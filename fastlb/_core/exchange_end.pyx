@@ -6,18 +6,19 @@ from fastlb._core.access_log cimport access_log_write
 from fastlb._core.body cimport body_start
 from fastlb._core.buffer cimport buffer_borrow_bytes, buffer_return
 from fastlb._core.connection cimport (
-    ClientConn, DONE_CLOSE, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
+    ClientConn, DONE_CLOSE, DONE_CUT, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
     STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, unlikely
 from fastlb._core.decide cimport decide_answered, decide_learn, decide_learn_key
 from fastlb._core.decision cimport DecideInput, Decision
-from fastlb._core.head cimport BODY_NONE
+from fastlb._core.head cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE
 from fastlb._core.outcome cimport (
-    CAUSE_CLIENT_CLOSED, CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_RULE_ANSWERED, FOUND_RESERVATION,
-    OUTCOME_NO_KEY, OUTCOME_TLS13,
+    CAUSE_BAD_RESPONSE_BODY, CAUSE_CLIENT_CLOSED, CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT,
+    CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_RULE_ANSWERED, FOUND_RESERVATION, OUTCOME_NO_KEY, OUTCOME_TLS13,
 )
 from fastlb._core.plan cimport LOG_OFF, POOL_PROXY_V1, POOL_PROXY_V2, plan_class
+from fastlb._core.queue cimport queue_leave
 from fastlb._core.relay cimport FLOW_DONE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_pending
 from fastlb._core.reply cimport reply_bytes, reply_rule_bytes, reply_rule_write, reply_write
 from fastlb._core.rule_call cimport RuleCall
@@ -123,6 +124,8 @@ cdef void _give_rest_back(ClientConn* c, Flow* up) noexcept nogil:
 
 cdef void exchange_end(Worker* w, Exchange* x, int how) noexcept nogil:
     cdef ClientConn* c = x.client
+    if unlikely(x.queue != NULL):
+        queue_leave(w, x)
     if x.node != NULL:
         upstream_close(w, x.node, how == DONE_RESET)
         x.node = NULL
@@ -150,11 +153,26 @@ cdef void exchange_end(Worker* w, Exchange* x, int how) noexcept nogil:
     w.request_done(w, c, how)
 
 
+# What the node did send of its answer still arrives. Where the framing shows that it is not whole,
+# the connection may end in order behind it.
+cdef int _how_aborted(const Exchange* x, int cause) noexcept nogil:
+    if x.stage < STAGE_RESPONSE or x.down.bytes == 0 or cause not in (
+            CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_BAD_RESPONSE_BODY, CAUSE_NO_BUFFER):
+        return DONE_RESET
+    if x.down.body.kind == BODY_LENGTH or (x.down.body.kind == BODY_CHUNKED and not x.down.decode):
+        return DONE_LINGER
+    return DONE_CUT
+
+
 cdef void exchange_abort(Worker* w, Exchange* x, int cause) noexcept nogil:
     # The answer can't be completed, or nobody waits for it: neither side may take it for whole.
+    cdef int how = _how_aborted(x, cause)
     if x.cause == CAUSE_NONE:
         x.cause = <unsigned char> cause
-    exchange_end(w, x, DONE_RESET)
+    if x.node != NULL:
+        upstream_close(w, x.node, True)
+        x.node = NULL
+    exchange_end(w, x, how)
 
 
 cdef void _drop_request(Worker* w, Exchange* x) noexcept nogil:
@@ -184,7 +202,7 @@ cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
                 and not x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) \
                 and not n.stream.ready & (STREAM_HUP | STREAM_ERROR) \
                 and stream_is_quiet(&n.stream):
-            upstream_return(w, n)
+            upstream_return(w, n, x.pool)
         else:
             upstream_close(w, n, not request_sent)
     _drop_request(w, x)
@@ -214,6 +232,8 @@ cdef bint _begin_reply(Worker* w, Exchange* x, int status, int cause) noexcept n
         # Another answer, or a part of an interim one, is on its way already.
         exchange_abort(w, x, cause)
         return False
+    if unlikely(x.queue != NULL):
+        queue_leave(w, x)
     if x.node != NULL:
         upstream_close(w, x.node, True)
         x.node = NULL

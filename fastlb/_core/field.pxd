@@ -18,6 +18,8 @@ cdef enum:                           # Head.stage, in this order
 
 # FieldId of a name, which is a token of `count` bytes.
 cdef uint8_t field_id(const char* name, uint32_t count) noexcept nogil
+# FieldId of a name with FIELD_ALIAS: what it is with "-" for each "_".
+cdef uint8_t field_alias_of(const char* name, uint32_t count) noexcept nogil
 
 # Reads field lines from head.at on, up to the empty line. 1: all read, head.at is after the empty
 # line; 0: incomplete; or a HeadError.

@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 from fastlb._core.debug cimport likely, unlikely
 from fastlb._core.limits cimport HEAD_BYTES_MAX
 from fastlb._core.message cimport (
-    FIELD_AUTHORIZATION, FIELD_CACHE_CONTROL, FIELD_CONNECTION, FIELD_CONTENT_LENGTH,
+    FIELD_ALIAS, FIELD_AUTHORIZATION, FIELD_CACHE_CONTROL, FIELD_CONNECTION, FIELD_CONTENT_LENGTH,
     FIELD_CONTENT_TYPE, FIELD_COOKIE, FIELD_DATE, FIELD_ETAG, FIELD_EXPECT, FIELD_EXPIRES,
     FIELD_FORWARDED, FIELD_HOST, FIELD_ID_COUNT, FIELD_KEEP_ALIVE, FIELD_LAST_MODIFIED,
     FIELD_LOCATION, FIELD_OTHER, FIELD_PRAGMA, FIELD_PROXY_AUTHORIZATION, FIELD_PROXY_CONNECTION,
@@ -23,7 +23,7 @@ from fastlb._core.message cimport (
     FIELD_X_FASTLB_DECISION, FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST,
     FIELD_X_FORWARDED_PROTO, FIELD_X_ZEUS_BACKEND, HEAD_ERR_BARE_CR, HEAD_ERR_BARE_LF,
     HEAD_ERR_FIELD_COUNT, HEAD_ERR_FIELD_NAME, HEAD_ERR_FIELD_TOO_LONG, HEAD_ERR_FOLDED,
-    HEAD_ERR_SPACE_BEFORE_COLON, Field, Head, HeadLimits,
+    HEAD_ERR_SPACE_BEFORE_COLON, HEAD_HAS_ALIAS, Field, Head, HeadLimits,
 )
 from fastlb._core.scan cimport (
     BYTE_VALUE, ValueStops, byte_is, scan_name, stops_begin, stops_next,
@@ -31,6 +31,7 @@ from fastlb._core.scan cimport (
 
 cdef enum:
     NAME_SLOTS = 128                 # power of two
+    NAME_BYTES_MAX = 24              # three words
 
 ctypedef struct KnownName:           # folded to lower case
     uint64_t head                    # first 8 bytes (see _name_word for shorter names)
@@ -78,6 +79,21 @@ cdef bint _name_is(const KnownName* known, const char* name, uint32_t count) noe
     return count <= 16 or known.middle == _load8(name + 8)
 
 
+# A name of the length and the slot of a known one: is it that one but for "_"?
+cdef uint8_t _alias_of(uint8_t wanted, const char* name, uint32_t count) noexcept nogil:
+    cdef char[NAME_BYTES_MAX] dashed
+    cdef uint32_t i
+    if known_names[wanted].bytes != count:
+        return FIELD_OTHER
+    for i in range(count):
+        dashed[i] = c'-' if name[i] == c'_' else name[i]
+    return wanted if _name_is(&known_names[wanted], dashed, count) else <uint8_t>FIELD_OTHER
+
+
+cdef uint8_t field_alias_of(const char* name, uint32_t count) noexcept nogil:
+    return _alias_of(name_slots[_name_slot(name, count)], name, count)
+
+
 # `count` is not 0.
 cdef inline uint8_t _field_id(const char* name, uint32_t count) noexcept nogil:
     cdef uint8_t wanted = name_slots[_name_slot(name, count)]
@@ -97,7 +113,7 @@ cdef int _name_add(uint8_t wanted, bytes name) except -1:
     cdef KnownName* known = &known_names[wanted]
     if name_slots[slot] != FIELD_OTHER:
         raise ImportError(f"field names {name!r} and number {name_slots[slot]} share a slot")
-    if not 2 <= count <= 24 or name != name.lower():
+    if not 2 <= count <= NAME_BYTES_MAX or name != name.lower():
         raise ImportError(f"{name!r} does not fit the table of field names")
     name_slots[slot] = wanted
     known.bytes = count
@@ -164,12 +180,19 @@ cdef inline uint8_t _field_store(
     Field* field, const char* buf, const char* line, const char* name_end, const char* value_end
 ) noexcept nogil:
     cdef const char* value = name_end + 1
-    cdef uint8_t known = _field_id(line, <uint32_t>(name_end - line))
+    cdef uint32_t name_bytes = <uint32_t>(name_end - line)
+    cdef uint8_t wanted = name_slots[_name_slot(line, name_bytes)]
+    cdef uint8_t known = FIELD_OTHER
+    field.flags = 0
+    if known_names[wanted].bytes == name_bytes:
+        if likely(_name_is(&known_names[wanted], line, name_bytes)):
+            known = wanted
+        elif _alias_of(wanted, line, name_bytes) != FIELD_OTHER:
+            field.flags = FIELD_ALIAS
     field.start = <uint32_t>(line - buf)
     field.end = <uint32_t>(value_end - buf) + 2
-    field.name_bytes = <uint16_t>(name_end - line)
+    field.name_bytes = <uint16_t>name_bytes
     field.id = known
-    field.flags = 0
     # Every line has CR after its value, which ends the first of these loops.
     if likely(value[0] == c' '):
         value += 1
@@ -199,6 +222,8 @@ cdef int field_lines_parse(
     stops_begin(&stops, buf, p, end)
     while True:
         limit = end if end - line <= field_bytes else line + field_bytes
+        if unlikely(p > limit):
+            return HEAD_ERR_FIELD_TOO_LONG    # a reload has lowered the limit meanwhile
         if likely(not in_value):
             p = scan_name(buf, p, limit)
             if unlikely(p == limit):
@@ -219,11 +244,13 @@ cdef int field_lines_parse(
             break
         if unlikely(p[0] != c'\r' or p[1] != c'\n'):
             return bad_byte_error(p[0])
-        if unlikely(count == limits.field_count):
+        if unlikely(count >= limits.field_count):
             return HEAD_ERR_FIELD_COUNT
         known = _field_store(&head.fields[count], buf, line, name_end, p)
         if known != FIELD_OTHER:
             _known_field(head, known, count)
+        elif unlikely(head.fields[count].flags):
+            head.flags |= HEAD_HAS_ALIAS
         count += 1
         p += 2
         line = p

@@ -10,16 +10,18 @@ Knows fields by their ids, not how they were read nor which body they frame (hea
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr
 
-from fastlb._core.field cimport field_id
-from fastlb._core.limits cimport CONNECTION_OPTIONS_MAX
+from fastlb._core.debug cimport unlikely
+from fastlb._core.field cimport field_alias_of, field_id
+from fastlb._core.limits cimport CONNECTION_OPTIONS_MAX, LENGTH_DIGITS_MAX
 from fastlb._core.message cimport (
-    FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_COOKIE, FIELD_HOP, FIELD_HOST, FIELD_KEEP_ALIVE,
-    FIELD_LISTED, FIELD_OTHER, FIELD_PROXY_CONNECTION, FIELD_SET_COOKIE, FIELD_TE,
+    FIELD_ALIAS, FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_COOKIE, FIELD_HOP, FIELD_HOST,
+    FIELD_KEEP_ALIVE, FIELD_LISTED, FIELD_OTHER, FIELD_PROXY_CONNECTION, FIELD_SET_COOKIE, FIELD_TE,
     FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HEAD_CLOSE, HEAD_ERR_CODING,
     HEAD_ERR_CODING_AND_LENGTH, HEAD_ERR_CODING_IN_10, HEAD_ERR_CODING_REPEATED,
-    HEAD_ERR_CODING_UNKNOWN, HEAD_ERR_CONNECTION, HEAD_ERR_LENGTH, HEAD_ERR_LENGTH_OVERFLOW,
-    HEAD_ERR_LENGTH_REPEATED, HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_HAS_LENGTH, HEAD_HAS_SET_COOKIE,
-    HEAD_KEEP_ALIVE, HEAD_UPGRADE, Head, head_name, head_next, head_value,
+    HEAD_ERR_CODING_UNKNOWN, HEAD_ERR_CONNECTION, HEAD_ERR_FIELD_NAME, HEAD_ERR_LENGTH,
+    HEAD_ERR_LENGTH_OVERFLOW, HEAD_ERR_LENGTH_REPEATED, HEAD_HAS_ALIAS, HEAD_HAS_COOKIE,
+    HEAD_HAS_HOP, HEAD_HAS_LENGTH, HEAD_HAS_SET_COOKIE, HEAD_KEEP_ALIVE, HEAD_UPGRADE, Head,
+    head_name, head_next, head_value,
 )
 from fastlb._core.scan cimport scan_name
 from fastlb._core.slice cimport Slice, slice_equal_fold, slice_trim
@@ -141,6 +143,9 @@ cdef int _content_length(Head* head, const char* buf) noexcept nogil:
     for i in range(value.bytes):
         if not c'0' <= value.at[i] <= c'9':
             return HEAD_ERR_LENGTH
+    if value.bytes > LENGTH_DIGITS_MAX:
+        return HEAD_ERR_LENGTH_OVERFLOW
+    for i in range(value.bytes):
         digit = value.at[i] - c'0'
         if length > (CONTENT_LENGTH_MAX - digit) // 10:
             return HEAD_ERR_LENGTH_OVERFLOW
@@ -175,9 +180,32 @@ cdef int _transfer_encoding(Head* head, const char* buf) noexcept nogil:
     return HEAD_ERR_CODING_UNKNOWN if other else 0
 
 
+# Some servers read "_" as "-": what could frame a body there must not pass as something else here.
+cdef bint _framing_alias(const Head* head, const char* buf) noexcept nogil:
+    cdef uint8_t wanted
+    cdef uint32_t i
+    for i in range(head.field_count):
+        if head.fields[i].flags & FIELD_ALIAS:
+            wanted = field_alias_of(buf + head.fields[i].start, head.fields[i].name_bytes)
+            if wanted == FIELD_CONTENT_LENGTH or wanted == FIELD_TRANSFER_ENCODING:
+                return True
+    return False
+
+
+# Not to HTTP/2: its requests would go through a tunnel, where nobody reads and routes them. A
+# server may ignore an Upgrade (RFC 9110 7.8), and RFC 9113 3.1 has dropped this one.
+cdef bint _may_upgrade(const Head* head, const char* buf) noexcept nogil:
+    if head.version_minor == 0 or head.first[FIELD_UPGRADE] < 0:
+        return False
+    return not (framing_list_has(head, buf, FIELD_UPGRADE, "h2c", 3)
+                or framing_list_has(head, buf, FIELD_UPGRADE, "h2", 2))
+
+
 cdef int framing_read(Head* head, const char* buf) noexcept nogil:
     cdef int result = 0
     cdef uint64_t present = head.present
+    if unlikely(head.flags & HEAD_HAS_ALIAS) and head.status == 0 and _framing_alias(head, buf):
+        return HEAD_ERR_FIELD_NAME
     if present & <uint64_t>1 << FIELD_CONNECTION:
         result = _connection(head, buf)
     if result == 0 and present & <uint64_t>1 << FIELD_CONTENT_LENGTH:
@@ -186,7 +214,7 @@ cdef int framing_read(Head* head, const char* buf) noexcept nogil:
         result = _transfer_encoding(head, buf)
     if result < 0:
         return result
-    if head.version_minor == 0 or head.first[FIELD_UPGRADE] < 0:
+    if head.flags & HEAD_UPGRADE and not _may_upgrade(head, buf):
         head.flags &= ~<uint32_t>HEAD_UPGRADE
     if present & HOP_FIELDS:
         framing_mark_hop(head, HOP_FIELDS)

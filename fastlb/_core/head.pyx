@@ -36,7 +36,7 @@ from fastlb._core.field cimport (
 )
 from fastlb._core.framing cimport framing_list_has, framing_mark_hop, framing_read
 from fastlb._core.limits cimport (
-    EMPTY_LINES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, METHOD_BYTES_MAX,
+    HEAD_BYTES_MAX, HEAD_FIELDS_MAX, METHOD_BYTES_MAX,
 )
 from fastlb._core.scan cimport scan_name, scan_target, scan_value
 from fastlb._core.slice cimport Slice, slice_equal_fold, slice_of
@@ -164,7 +164,9 @@ cdef int _request_version(Head* head, const char* buf, uint32_t limit) noexcept 
 
 
 # Skips CRLFs before the request line (RFC 9112 2.2). 1: the line begins at head.line.
-cdef int _empty_lines(Head* head, const char* buf, uint32_t bytes) noexcept nogil:
+cdef int _empty_lines(
+    Head* head, const char* buf, uint32_t bytes, const HeadLimits* limits
+) noexcept nogil:
     while head.at < bytes and (buf[head.at] == c'\r' or buf[head.at] == c'\n'):
         if buf[head.at] == c'\n':
             return HEAD_ERR_BARE_LF
@@ -172,7 +174,7 @@ cdef int _empty_lines(Head* head, const char* buf, uint32_t bytes) noexcept nogi
             return 0
         if buf[head.at + 1] != c'\n':
             return HEAD_ERR_BARE_CR
-        if head.empty_lines == EMPTY_LINES_MAX:
+        if head.empty_lines >= limits.empty_lines:
             return HEAD_ERR_EMPTY_LINES
         head.empty_lines += 1
         head.at += 2
@@ -257,12 +259,16 @@ cdef int request_head_parse(
     cdef int result = 1
     BUG_ON(limits.head_bytes > HEAD_BYTES_MAX or limits.field_count > HEAD_FIELDS_MAX)
     BUG_ON(head.at > bytes or head.stage == STAGE_DONE)
+    if unlikely(head.at > end):
+        return HEAD_ERR_TOO_LONG     # a reload has lowered the limit meanwhile
     if head.stage == STAGE_START:
-        result = _empty_lines(head, buf, end)
+        result = _empty_lines(head, buf, end, limits)
     if result > 0 and head.stage < STAGE_NAME:
         limit = end
         if end - head.line > limits.request_line_bytes:
             limit = head.line + limits.request_line_bytes
+            if head.at > limit:
+                return HEAD_ERR_LINE_TOO_LONG
         result = _request_line(head, buf, limit)
         if result == 0 and limit - head.line >= limits.request_line_bytes:
             return HEAD_ERR_LINE_TOO_LONG

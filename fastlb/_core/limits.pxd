@@ -8,9 +8,12 @@ cdef enum:
     HEAD_FIELDS_MAX = 256            # array in each Head; `limits.header_count` is at most this
     HEAD_BYTES_MAX = 65536           # offsets inside a head fit in 16 bits of length
     METHOD_BYTES_MAX = 32
-    CHUNK_LINE_BYTES_MAX = 4096      # one chunk-size line with its extensions
-    TRAILER_BYTES_MAX = 8192         # the whole trailer section
-    EMPTY_LINES_MAX = 4              # before a request line (RFC 9112 2.2)
+    CHUNK_LINE_BYTES = 4096          # one chunk-size line with its extensions, unless configured
+    TRAILER_BYTES = 8192             # the whole trailer section, unless configured
+    EMPTY_LINES = 4                  # before a request line (RFC 9112 2.2), unless configured
+    EMPTY_LINES_MAX = 100
+    LENGTH_DIGITS_MAX = 19           # 2^63-1 in decimal: more are zeros in front
+    CHUNK_DIGITS_MAX = 16            # and in hexadecimal
     CONNECTION_OPTIONS_MAX = 32      # each is compared with every field's name
     CHUNK_OVERHEAD_BYTES_MAX = 16384  # chunk extensions that data has not paid for
 

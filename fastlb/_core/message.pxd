@@ -78,6 +78,8 @@ cdef enum FieldFlag:
     # Must not be forwarded: Connection, Keep-Alive, Proxy-Connection, TE, Upgrade, listed fields,
     # and framing fields of a 1xx or 204 response. The caller puts Connection and Upgrade back.
     FIELD_HOP = 2
+    # A known name but for "_" in place of "-": FIELD_OTHER here, the same one to a CGI program.
+    FIELD_ALIAS = 4
 
 ctypedef struct Field:               # offsets are from the buffer's start
     uint32_t start                   # first byte of the line, which is that of the name
@@ -91,7 +93,8 @@ ctypedef struct Field:               # offsets are from the buffer's start
 cdef enum HeadFlag:
     HEAD_CLOSE = 1                   # Connection lists close
     HEAD_KEEP_ALIVE = 2              # Connection lists keep-alive
-    HEAD_UPGRADE = 4                 # HTTP/1.1, Connection lists upgrade, and Upgrade is there
+    HEAD_UPGRADE = 4                 # HTTP/1.1, Connection lists upgrade, and Upgrade names one,
+                                     # but HTTP/2
     HEAD_EXPECT_CONTINUE = 8         # HTTP/1.1 and Expect lists 100-continue
     HEAD_HAS_COOKIE = 16
     HEAD_HAS_SET_COOKIE = 32
@@ -99,12 +102,14 @@ cdef enum HeadFlag:
     HEAD_HAS_HOP = 128               # some field has FIELD_HOP
     HEAD_NO_REASON_SPACE = 256       # status line ends after the code: "HTTP/1.1 200"
     HEAD_FRAMED_BODILESS = 512       # 1xx or 204 with framing fields: do not reuse the connection
+    HEAD_HAS_ALIAS = 1024            # some field has FIELD_ALIAS
 
 ctypedef struct HeadLimits:
     uint32_t request_line_bytes      # request or status line with its CRLF
     uint32_t field_bytes             # one field line with its CRLF; 0 = only head_bytes counts
     uint32_t head_bytes              # whole head with its empty line, <= HEAD_BYTES_MAX
     uint32_t field_count             # <= HEAD_FIELDS_MAX
+    uint32_t empty_lines             # before a request line, <= EMPTY_LINES_MAX
 
 ctypedef struct Head:
     # Resume state: private to head.pyx and field.pyx.
@@ -145,7 +150,7 @@ ctypedef struct Head:
 # Negative results of both parsers. head_error_status says what a client is answered; from a node
 # every one of them is a 502.
 cdef enum HeadError:
-    HEAD_ERR_EMPTY_LINES = -1        # more than EMPTY_LINES_MAX before the request line
+    HEAD_ERR_EMPTY_LINES = -1        # more than HeadLimits.empty_lines before the request line
     HEAD_ERR_METHOD = -2             # not a token, or longer than METHOD_BYTES_MAX
     HEAD_ERR_TARGET = -3             # empty, a byte outside 0x21-0x7E, '#', or a wrong form
     HEAD_ERR_AUTHORITY = -4          # of an absolute-form or CONNECT target
@@ -157,7 +162,7 @@ cdef enum HeadError:
     HEAD_ERR_BARE_LF = -10
     HEAD_ERR_NUL = -11
     HEAD_ERR_CONTROL = -12           # another control character
-    HEAD_ERR_FIELD_NAME = -13        # empty, not a token, or no colon
+    HEAD_ERR_FIELD_NAME = -13        # empty, not a token, no colon, or Content_Length and its like
     HEAD_ERR_SPACE_BEFORE_COLON = -14
     HEAD_ERR_FOLDED = -15            # line folding
     HEAD_ERR_FIELD_TOO_LONG = -16
@@ -167,7 +172,7 @@ cdef enum HeadError:
     HEAD_ERR_HOST_REPEATED = -20
     HEAD_ERR_HOST = -21              # not uri-host [ ":" port ], or empty where it may not be
     HEAD_ERR_LENGTH = -22            # Content-Length is not 1*DIGIT
-    HEAD_ERR_LENGTH_OVERFLOW = -23   # over 2^63-1
+    HEAD_ERR_LENGTH_OVERFLOW = -23   # over 2^63-1, or of more digits than that has
     HEAD_ERR_LENGTH_REPEATED = -24   # also with equal values
     HEAD_ERR_CODING = -25            # Transfer-Encoding: malformed, or chunked is not last
     HEAD_ERR_CODING_UNKNOWN = -26    # a coding other than chunked

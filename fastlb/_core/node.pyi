@@ -8,6 +8,7 @@ STATES: dict[str, int]
 class NodeReading(TypedDict):
     state: str
     connections: int
+    open: int
     response_us: int
     used_at_ms: int
     failures: int

@@ -19,9 +19,12 @@ cdef NodeSlot* _slot(size_t table, int slot) except NULL:
 
 
 def open_slot(size_t table, int slot, str state):
-    """Take a free slot into use; its load columns and estimates start at zero."""
+    """Take a free slot into use; its load columns and estimates start at zero.
+
+    Not so its open connections: workers may still have idle ones to the node that had it before.
+    """
     cdef NodeSlot* one = _slot(table, slot)
-    memset(one, 0, sizeof(NodeSlot))
+    memset(one, 0, <size_t> (<char*> &one.open - <char*> one))
     one.state = STATES[state]
 
 
@@ -74,6 +77,7 @@ def read_slot(size_t table, int slot, int workers) -> dict:
     return {
         "state": STATE_NAMES[one.state],
         "connections": node_load(one, workers),
+        "open": node_open(one, workers),
         "response_us": one.response_us,
         "used_at_ms": one.used_at_ms,
         "failures": one.failures,

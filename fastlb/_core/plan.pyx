@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 
 from fastlb._core.address cimport Address, address_from_text, address_is_ipv4
 from fastlb._core.limits cimport (
-    CHUNK_LINE_BYTES_MAX, EMPTY_LINES_MAX, NODES_MAX, RULES_MAX, TRAILER_BYTES_MAX, WORKERS_MAX,
+    CHUNK_LINE_BYTES, EMPTY_LINES, NODES_MAX, RULES_MAX, TRAILER_BYTES, WORKERS_MAX,
 )
 from fastlb._core.plan_index cimport plan_node_index, plan_note_chains
 from fastlb._core.plan_offsets cimport PlanOffsets, plan_offsets_move
@@ -157,8 +157,8 @@ cdef class PlanBuilder:
     def set_limits(self, *, max_connections: int, request_line_bytes: int, head_bytes: int,
                    field_count: int, body_bytes: int, buffer_bytes: int, handshakes: int = 0,
                    handshakes_per_second: int = 0, field_bytes: int = 0,
-                   empty_lines: int = EMPTY_LINES_MAX, chunk_line_bytes: int = CHUNK_LINE_BYTES_MAX,
-                   trailer_bytes: int = TRAILER_BYTES_MAX):
+                   empty_lines: int = EMPTY_LINES, chunk_line_bytes: int = CHUNK_LINE_BYTES,
+                   trailer_bytes: int = TRAILER_BYTES):
         """0 for `body_bytes`, `field_bytes` and the handshakes: no limit of their own."""
         self.head.limits.max_connections = max_connections
         self.head.limits.request_line_bytes = request_line_bytes

@@ -5,17 +5,15 @@
 #   hop-by-hop      cut; an upgrade's Connection is put in again
 #   Expect          cut where the client was told to go on already
 #   Cookie          fastlb's own cookies are cut (hide_cookie)
-#   X-Forwarded-For the peer is appended, as the last entry
-#   X-Forwarded-Proto   ours, unless a rule or a trusted proxy said something
+#   X-Forwarded-*, Forwarded, Via   forwarding.pyx
 #   X-Client-Certificate, X-Client-Certificate-Subject   ours, where clients are asked for one
 #
 # Everything else goes through byte for byte.
 
 from libc.stdint cimport int32_t, uint32_t
 
-from fastlb._core.address cimport (
-    ADDRESS_TEXT_BYTES_MAX, address_ip_text, address_is_unset,
-)
+from fastlb._core.address cimport ADDRESS_TEXT_BYTES_MAX
+from fastlb._core.bounds cimport bounds_again
 from fastlb._core.connection cimport WORKER_IOVECS, Exchange, TlsStream, Worker
 from fastlb._core.cookie cimport cookie_cut
 from fastlb._core.debug cimport BUG_ON
@@ -23,21 +21,18 @@ from fastlb._core.decision cimport decision_node_name
 from fastlb._core.edit cimport (
     EDIT_FULL, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
 )
-from fastlb._core.forwarded cimport forwarded_trusts
+from fastlb._core.forwarding cimport forwarding_add, forwarding_append
 from fastlb._core.head cimport (
     FIELD_EXPECT, FIELD_HOP, FIELD_HOST, FIELD_REFERER, FIELD_UPGRADE, FIELD_USER_AGENT,
-    FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_PROTO, HEAD_EXPECT_CONTINUE, HEAD_HAS_COOKIE,
-    HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field, Head, HeadLimits, head_next, head_reset,
-    request_head_parse,
+    HEAD_EXPECT_CONTINUE, HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field,
+    Head, HeadLimits, head_reset, request_head_parse,
 )
-from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX
+from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX, HEAD_FIELDS_MAX
 from fastlb._core.plan cimport (
-    CLASS_HIDE_COOKIE, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT,
-    SERVER_NO_SUBJECT_OF_CLIENTS, Plan, PlanClass, PlanCookieName,
+    CLASS_HIDE_COOKIE, SERVER_CLIENT_SUBJECT, SERVER_NO_SUBJECT_OF_CLIENTS, Plan, PlanClass, PlanCookieName,
     plan_class, plan_cookie_names, plan_pool, plan_text,
 )
 from fastlb._core.route cimport route_host, route_pool
-from fastlb._core.rule_call cimport RULE_SETS_PROTO
 from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at
 from fastlb._core.slice cimport Slice, ascii_lower, slice_of
 
@@ -47,16 +42,11 @@ cdef enum:
 
 
 cdef void request_reload(Worker* w, Exchange* x) noexcept nogil:
-    cdef const Plan* plan = x.snapshot.plan
     cdef HeadLimits limits
     cdef int parsed
     if w.request_of == x:
         return
-    # It was accepted once: the bounds are those of the array, not of a newer configuration.
-    limits.request_line_bytes = x.head_end - x.head_start
-    limits.field_bytes = 0
-    limits.head_bytes = x.head_end - x.head_start
-    limits.field_count = plan.limits.field_count
+    limits = bounds_again(x.head_end - x.head_start, HEAD_FIELDS_MAX)
     head_reset(&w.request)
     parsed = request_head_parse(&w.request, request_head_at(x), x.head_end - x.head_start, &limits)
     BUG_ON(parsed != <int> (x.head_end - x.head_start))
@@ -196,53 +186,6 @@ cdef int _hide_cookies(Worker* w, Exchange* x, const char* buf) noexcept nogil:
     return EDIT_FULL if cookie_cut(&w.request, buf, names, count, &w.edit) < 0 else 0
 
 
-cdef int _add_forwarded_for(Worker* w, Exchange* x) noexcept nogil:
-    cdef const Head* head = &w.request
-    cdef const Field* field
-    cdef char* text = w.peer_text
-    cdef int i = head.first[FIELD_X_FORWARDED_FOR]
-    cdef int last = -1
-    if address_is_unset(&x.client.peer):
-        return 0                     # a unix socket: there is no address to tell
-    while i >= 0:
-        if not head.fields[i].flags & FIELD_HOP:
-            last = i                 # one that Connection lists has been cut
-        i = head_next(head, i)
-    if last < 0:
-        if (scratch_add(w, "X-Forwarded-For: ", 17)
-                and scratch_add(w, text, address_ip_text(&x.client.peer, text))
-                and scratch_add(w, "\r\n", 2)):
-            return 0
-        return EDIT_FULL
-    field = &head.fields[last]
-    # In an insertion of its own: the other one stands at the end of the head.
-    text[0] = c','
-    text[1] = c' '
-    return edit_insert(&w.edit, field.value + field.value_bytes, text,
-                       2 + address_ip_text(&x.client.peer, text + 2))
-
-
-cdef int _set_forwarded_proto(Worker* w, Exchange* x) noexcept nogil:
-    cdef const Head* head = &w.request
-    cdef int i = head.first[FIELD_X_FORWARDED_PROTO]
-    cdef bint trusted = i >= 0 and (
-        (x.rules != NULL and x.rules.sets & RULE_SETS_PROTO != 0)
-        or (not x.client.nameless and forwarded_trusts(
-            x.snapshot.plan, x.server, &x.client.peer)))
-    cdef bint kept = False
-    while i >= 0:
-        if trusted and not head.fields[i].flags & FIELD_HOP:
-            kept = True
-        elif edit_cut(&w.edit, head.fields[i].start, head.fields[i].end) < 0:
-            return EDIT_FULL
-        i = head_next(head, i)
-    if kept:
-        return 0
-    if x.server.protocol == PROTOCOL_HTTPS:
-        return 0 if scratch_add(w, "X-Forwarded-Proto: https\r\n", 26) else EDIT_FULL
-    return 0 if scratch_add(w, "X-Forwarded-Proto: http\r\n", 25) else EDIT_FULL
-
-
 # Whether a field's name is that of one of ours, however a node may fold it (CGI makes "_" of "-").
 cdef bint _is_client_certificate(Slice name) noexcept nogil:
     cdef const char* OURS = "x-client-certificate-subject"
@@ -285,12 +228,13 @@ cdef int request_edit(Worker* w, Exchange* x) noexcept nogil:
     w.scratch_used = 0
     if _edit_request_line(w, &w.request) < 0 or _edit_host(w, x, buf) < 0:
         return EDIT_FULL
+    if forwarding_append(w, x, buf) < 0:
+        return EDIT_FULL
     # From here on, what is put in stands together, before the empty line.
     tail = scratch_at(w)
     if _cut_hop_by_hop(w) < 0 or _cut_expect(w, x) < 0 or _hide_cookies(w, x, buf) < 0:
         return EDIT_FULL
-    if _add_forwarded_for(w, x) < 0 or _set_forwarded_proto(w, x) < 0 \
-            or _set_client_certificate(w, x, buf) < 0:
+    if forwarding_add(w, x, buf) < 0 or _set_client_certificate(w, x, buf) < 0:
         return EDIT_FULL
     if edit_insert(&w.edit, w.request.bytes - 2, tail, <uint32_t> (scratch_at(w) - tail)) < 0:
         return EDIT_FULL

@@ -1,8 +1,9 @@
 # Editing of response heads (RFC 9110 7.6, RFC 9112 2.3).
 #
-#   status line     HTTP/1.0 becomes HTTP/1.1
+#   status line     HTTP/1.0 becomes HTTP/1.1; the space that must follow the code
 #   hop-by-hop      cut; ours is put in: close, keep-alive (for HTTP/1.0 clients), Upgrade (101)
-#   Transfer-Encoding   cut where chunks are decoded for an HTTP/1.0 client
+#   Transfer-Encoding   cut for HTTP/1.0 clients, for whom chunks are decoded
+#   Via             forwarding.pyx
 #   Set-Cookie, Cache-Control   set_cookie.pyx
 #   X-FastLB-Decision   for clients in `decision_header`
 
@@ -11,12 +12,14 @@ from libc.string cimport strlen
 
 from fastlb._core.address cimport ADDRESS_TEXT_BYTES_MAX
 from fastlb._core.connection cimport WORKER_IOVECS, Exchange, Worker
+from fastlb._core.debug cimport unlikely
 from fastlb._core.decision cimport decision_node_name
 from fastlb._core.edit cimport (
     EDIT_FULL, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
 )
+from fastlb._core.forwarding cimport forwarding_answer
 from fastlb._core.head cimport (
-    FIELD_HOP, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HEAD_HAS_HOP, Head,
+    FIELD_HOP, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HEAD_HAS_HOP, HEAD_NO_REASON_SPACE, Head,
 )
 from fastlb._core.outcome cimport found_in_name, outcome_name
 from fastlb._core.plan cimport Plan, PlanClass, plan_class, plan_network_has, plan_text
@@ -27,8 +30,11 @@ from fastlb._core.set_cookie cimport set_cookie_edit
 cdef int _edit_status_line(Worker* w) noexcept nogil:
     # "HTTP/1.0 200": the minor version is the eighth byte.
     cdef const Head* head = &w.response
-    if head.version_minor == 0:
-        return edit_replace(&w.edit, head.line_start + 7, head.line_start + 8, "1", 1)
+    if head.version_minor == 0 and edit_replace(
+            &w.edit, head.line_start + 7, head.line_start + 8, "1", 1) < 0:
+        return EDIT_FULL
+    if unlikely(head.flags & HEAD_NO_REASON_SPACE):
+        return edit_insert(&w.edit, head.reason, " ", 1)
     return 0
 
 
@@ -88,18 +94,25 @@ cdef bint response_add_decision(Worker* w, Exchange* x) noexcept nogil:
 cdef int response_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil:
     cdef const Head* head = &w.response
     cdef int coding = head.first[FIELD_TRANSFER_ENCODING]
+    cdef int appended
+    cdef uint32_t tail
     edit_reset(&w.edit)
     w.scratch_used = 0
     if _edit_status_line(w) < 0 or _cut_hop_by_hop(w, head.status == 101) < 0:
         return EDIT_FULL
-    if x.down.decode and coding >= 0:
+    if coding >= 0 and (x.down.decode or x.version_minor == 0):
+        # Also of an answer without a body: a 1.0 client must not be told of chunks.
         if edit_cut(&w.edit, head.fields[coding].start, head.fields[coding].end) < 0:
             return EDIT_FULL
+    appended = forwarding_answer(w, x)
+    if appended < 0:
+        return EDIT_FULL
+    tail = w.scratch_used if appended else 0
     if not _add_connection(w, x) or set_cookie_edit(w, x, buf) < 0:
         return EDIT_FULL
     if not response_add_decision(w, x):
         return EDIT_FULL
-    if w.scratch_used and edit_insert(&w.edit, head.bytes - 2, w.scratch, w.scratch_used) < 0:
+    if edit_insert(&w.edit, head.bytes - 2, w.scratch + tail, w.scratch_used - tail) < 0:
         return EDIT_FULL
     return edit_iovecs(&w.edit, buf, head.bytes, w.iov, WORKER_IOVECS - 1)
 

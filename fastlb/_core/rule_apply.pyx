@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memmove
 
 from fastlb._core.arena cimport Arena, Span, arena_add, arena_room, arena_slice
 from fastlb._core.body cimport body_start
+from fastlb._core.bounds cimport bounds_of_body
 from fastlb._core.buffer cimport Buffer, buffer_borrow_bytes, buffer_return
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.debug cimport BUG_ON
@@ -65,6 +66,7 @@ cdef bint _swap_request_head(Worker* w, Exchange* x, Slice head) noexcept nogil:
     request_note(x, &w.request, x.head_start)
     x.up.keep = x.head_end
     body_start(&x.up.body, w.request.framing, w.request.content_length)
+    bounds_of_body(&x.up.body, x.snapshot.plan)
     flow_frame(&x.up, x.head_end, x.up.data.end - x.head_end)
     return True
 

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastlb._core.body cimport BodyReader, BodySpan, body_expected, body_pass, body_start, body_step
+from fastlb._core.bounds cimport bounds_of_body
 from fastlb._core.buffer cimport (
     BUFFER_LARGE_BYTES, Buffer, buffer_borrow_bytes, buffer_return, buffer_room,
 )
@@ -54,6 +55,7 @@ cdef void _decode(const Exchange* x, char* out) noexcept nogil:
         memcpy(out, at, left)
         return
     body_start(&reader, x.up.body.kind, 0)
+    bounds_of_body(&reader, x.snapshot.plan)
     while left and not reader.done:
         used = body_step(&reader, at, left, &span)
         BUG_ON(used <= 0)

@@ -59,6 +59,8 @@ cdef enum RuleSets:                  # bits of RuleEffects.sets and RuleState.se
     RULE_SETS_HEAD = 32              # effects.head takes the place of the message's
     RULE_SETS_LOG = 64
     RULE_SETS_PROTO = 128            # every X-Forwarded-Proto is a rule's word, not the client's
+    RULE_SETS_FORWARDED_HOST = 256   # every X-Forwarded-Host
+    RULE_SETS_FORWARDED = 512        # every Forwarded
 
 # What a message is, besides its head. Slices point to memory of the worker while the call runs
 # in its thread; rule_call_own copies them into the arena before the call leaves it.
@@ -97,7 +99,7 @@ ctypedef struct RuleFacts:
 
 ctypedef struct RuleEffects:         # offsets in RuleCall.arena
     uint8_t action                   # RuleAction
-    uint8_t sets                     # RuleSets
+    uint16_t sets                    # RuleSets
     uint16_t status                  # of the reply
     uint32_t decided_by              # PlanRule index of the rule that answered, closed or failed
     int32_t pool                     # PlanPool index
@@ -153,7 +155,7 @@ ctypedef struct RuleState:
     RuleCall* call                   # in the other thread's hands, or parked for it; NULL: none
     uint8_t kind                     # RuleKind of the rules that run
     uint8_t step                     # first one of the list that has not run
-    uint8_t sets                     # RuleSets
+    uint16_t sets                    # RuleSets
     uint8_t gathers                  # the body that the call asked for
     int32_t pool                     # PlanPool index, with RULE_SETS_POOL: routes do not choose it
     int32_t persistence              # PlanClass index, -1: none

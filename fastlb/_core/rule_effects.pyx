@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t
 
 from fastlb._core.arena cimport Span, arena_add
 from fastlb._core.rule_call cimport (
-    RULE_ANSWERS, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_LOG, RULE_SETS_PROTO,
+    RULE_ANSWERS, RULE_SETS_FORWARDED, RULE_SETS_FORWARDED_HOST, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_LOG, RULE_SETS_PROTO,
 )
 from fastlb._core.slice cimport slice_of
 
@@ -82,6 +82,10 @@ cdef int effects_write(RuleCall* call, Connection subject, Request request,
         head = request.message.build()
         if request.message.makes(slice_of("X-Forwarded-Proto", 17)):
             subject.wants.sets |= RULE_SETS_PROTO
+        if request.message.makes(slice_of("X-Forwarded-Host", 16)):
+            subject.wants.sets |= RULE_SETS_FORWARDED_HOST
+        if request.message.makes(slice_of("Forwarded", 9)):
+            subject.wants.sets |= RULE_SETS_FORWARDED
     if subject.log_view is not None and subject.log_view.changed:
         log = subject.log_view.joined()
     call.effects = subject.wants

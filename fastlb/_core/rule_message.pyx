@@ -10,13 +10,16 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memset
 
+from fastlb._core.bounds cimport bounds_again
 from fastlb._core.field cimport field_id
 from fastlb._core.head cimport (
     FIELD_CONNECTION, FIELD_LISTED, FIELD_OTHER, HeadLimits, head_error_name, head_name, head_next,
     head_reset, head_value,
     request_head_parse, response_head_parse,
 )
-from fastlb._core.limits cimport HEAD_BYTES_MAX, HEAD_FIELDS_MAX, RULE_EDITS_MAX
+from fastlb._core.limits cimport (
+    EMPTY_LINES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, RULE_EDITS_MAX,
+)
 from fastlb._core.plan cimport PlanLimits
 from fastlb._core.rule_text cimport wrong_value
 from fastlb._core.slice cimport ascii_lower, slice_of
@@ -105,10 +108,7 @@ cdef class Message:
             self.own = <Head*> malloc(sizeof(Head))
             if self.own == NULL:
                 raise MemoryError()
-        # It was accepted once: only the array's bounds count.
-        limits.request_line_bytes = limits.head_bytes = HEAD_BYTES_MAX
-        limits.field_bytes = 0
-        limits.field_count = HEAD_FIELDS_MAX
+        limits = bounds_again(HEAD_BYTES_MAX, HEAD_FIELDS_MAX)
         parsed = self.parse_into(self.received, &limits)
         if parsed <= 0:
             raise SystemError(f"the {self.noun} does not parse again: {parsed}")
@@ -345,6 +345,7 @@ cdef class Message:
         # cookie, may stay so long.
         cdef const PlanLimits* plan = &self.call.facts.plan.limits
         limits.field_bytes = 0
+        limits.empty_lines = EMPTY_LINES_MAX
         limits.request_line_bytes = max(plan.request_line_bytes,
                                         self.head.line_end - self.head.line_start)
         limits.head_bytes = min(max(plan.head_bytes, self.received.bytes),

@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from fastlb._core.arena cimport Span, arena_clear, arena_free, arena_slice
+from fastlb._core.bounds cimport bounds_of_heads
 from fastlb._core.head cimport (
     HeadLimits, head_error_name, head_reset, request_head_parse, response_head_parse,
 )
@@ -33,15 +34,6 @@ ACTIONS = {RULE_ANSWERS: "answers", RULE_CLOSES: "closes", RULE_FAILS: "fails"}
 
 cdef enum:
     NO_SLOT = 0xFFFFFFFF             # nobody counts it
-
-
-cdef HeadLimits _bounds(const Plan* plan) noexcept:
-    cdef HeadLimits limits
-    limits.request_line_bytes = plan.limits.request_line_bytes
-    limits.field_bytes = 0
-    limits.head_bytes = plan.limits.head_bytes
-    limits.field_count = plan.limits.field_count
-    return limits
 
 
 cdef class Trial:
@@ -98,7 +90,7 @@ cdef class Trial:
 
     def set_request(self, bytes head, bytes body=None):
         """A whole head; ValueError if a client would be refused for it. `body` is at hand."""
-        cdef HeadLimits limits = _bounds(self.call.facts.plan)
+        cdef HeadLimits limits = bounds_of_heads(self.call.facts.plan)
         cdef Head* parsed = <Head*> malloc(sizeof(Head))
         cdef int result
         if parsed == NULL:
@@ -127,7 +119,7 @@ cdef class Trial:
 
     def set_response(self, bytes head, node, uint32_t connect_us, uint32_t response_us):
         """After set_request, whose method says how it is read."""
-        cdef HeadLimits limits = _bounds(self.call.facts.plan)
+        cdef HeadLimits limits = bounds_of_heads(self.call.facts.plan)
         cdef Head* parsed = <Head*> malloc(sizeof(Head))
         if parsed == NULL:
             raise MemoryError()

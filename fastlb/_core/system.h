@@ -7,12 +7,14 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -34,6 +36,13 @@ static inline uint64_t clock_us(void) { return clock_read(CLOCK_MONOTONIC, 10000
 static inline uint64_t wall_us(void) { return clock_read(CLOCK_REALTIME, 1000000u); }
 static inline uint64_t coarse_ms(void) { return clock_read(CLOCK_MONOTONIC_COARSE, 1000u); }
 static inline uint64_t boot_ms(void) { return clock_read(CLOCK_BOOTTIME, 1000u); }
+
+/* Bytes that were sent and that the peer has not acknowledged; -1: not known. */
+static inline int unacknowledged(int fd)
+{
+    int count = 0;
+    return ioctl(fd, SIOCOUTQ, &count) < 0 ? -1 : count;
+}
 
 static inline int message_descriptors(struct msghdr *message, int *fds, int fds_max)
 {

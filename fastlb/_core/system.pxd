@@ -55,6 +55,7 @@ cdef extern from "system.h" nogil:
     int getsockopt(int fd, int level, int name, void* value, socklen_t* length) noexcept
     int setsockopt(int fd, int level, int name, const void* value, socklen_t length) noexcept
     int getsockname(int fd, sockaddr* address, socklen_t* length) noexcept
+    int unacknowledged(int fd) noexcept
     ssize_t recv(int fd, void* buf, size_t count, int flags) noexcept
     ssize_t send(int fd, const void* buf, size_t count, int flags) noexcept
     ssize_t sendmsg(int fd, const msghdr* message, int flags) noexcept

@@ -88,9 +88,11 @@ class Setting:
     algorithm: str = "round-robin"
     refuse_last_draining: bool = False
     persistence: str | None = None  # None: the first class
+    queue: tuple[int, int] = (10, 1000)
     workers: int = 2
     trusted: list[tuple[str, int]] = field(default_factory=list)
     decision: list[tuple[str, int]] = field(default_factory=list)
+    forwarded_fields: tuple[str, ...] = ("x-forwarded-for", "x-forwarded-proto")
     routes: list[tuple[Any, ...]] = field(default_factory=list)  # host, path, pool, sni and alpn
     named: list[tuple[str, int]] = field(default_factory=list)  # networks of unlisted nodes
     protocol: str = "http"
@@ -179,7 +181,7 @@ class Setting:
             node_count=len(self.nodes),
             persistence=self.index(persistence) if persistence else -1, retries=2,
             refuse_last_draining=self.refuse_last_draining,
-            schedule=schedule([node.weight for node in self.nodes]),
+            schedule=schedule([node.weight for node in self.nodes]), queue=self.queue,
             named=builder.add_networks(self.named), slow_start=self.slow_start,
             passive=self.passive and PASSIVE | self.passive,
         )  # fmt: skip
@@ -199,6 +201,7 @@ class Setting:
             trusted=builder.add_networks(self.trusted),
             decision=builder.add_networks(self.decision), rules=rules,
             error_pages=self.error_pages, retry_after=self.retry_after,
+            flags=self.forwarded_fields,
         )  # fmt: skip
         builder.add_listener(id=1, virtual_server=0)
         return builder.finish()

@@ -240,13 +240,32 @@ class TestEvery:
 
     def test_connection_limit(self, world: WORLD, algorithm: str) -> None:
         made = world(nodes(3, max_connections=5), algorithm)
-        made.set_load(0, 0, 3)
-        made.set_load(0, 1, 2)
-        made.set_load(1, 0, 4)
+        made.set_open(0, 0, 3)
+        made.set_open(0, 1, 2)
+        made.set_open(1, 0, 4)
         assert set(share(made, 60)) <= {1, 2}
-        made.set_load(1, 1, 1)
-        made.set_load(2, 0, 99)
+        assert not made.waits(0, [0, 1, 2])
+        made.set_open(1, 1, 1)
+        made.set_open(2, 0, 99)
         assert made.pick() == (-1, False)
+        assert made.waits()
+        assert made.waits(0, [0, 1])
+        for slot, name in enumerate(("down", "disabled", "down")):
+            state(made, slot, name)
+        assert not made.waits()
+
+    def test_who_waits_comes_first(self, world: WORLD, algorithm: str) -> None:
+        made = world(nodes(2, max_connections=5), algorithm, queue=(10, 500))
+        made.set_waiting(0, 1, made.now_ms - 100)  # a session, for the first node
+        assert set(share(made, 20)) == {1}
+        made.set_waiting(0, 0, made.now_ms - 100, True)  # a new one, for any
+        assert made.pick() == (-1, False)
+        assert made.waits()
+        assert made.pick(0, [], 0, True) == (1, False)
+        made.set_waiting(0, 0, made.now_ms - 2000, True)  # whoever that was is dead
+        made.set_waiting(0, 1, made.now_ms - 2000)
+        assert set(share(made, 200)) <= {0, 1}
+        assert made.pick(0, [1]) == (0, False)
 
     def test_backups_wait_for_the_last_primary(self, world: WORLD, algorithm: str) -> None:
         made = world([*nodes(2), Node("10.0.1.1:80", backup=True)], algorithm)
@@ -260,7 +279,7 @@ class TestEvery:
     def test_backups_take_what_is_too_much(self, world: WORLD, algorithm: str) -> None:
         of = [*nodes(1, max_connections=1), Node("10.0.1.1:80", backup=True)]
         made = world(of, algorithm)
-        made.set_load(0, 0, 1)
+        made.set_open(0, 0, 1)
         assert made.pick() == (1, False)
 
     def test_draining_nodes_are_the_last(self, world: WORLD, algorithm: str) -> None:
@@ -336,7 +355,7 @@ class TestEvery:
     def test_a_node_that_is_only_full_is_waited_for(self, world: WORLD, algorithm: str) -> None:
         made = world([*nodes(2, max_connections=1)], algorithm, passive={"failures": 5})
         made.eject(0)
-        made.set_load(1, 0, 1)
+        made.set_open(1, 0, 1)
         assert made.pick() == (-1, False)
 
     def test_nobody_is_ejected_from_a_pool_that_is_not_watched(

@@ -34,7 +34,10 @@ CHUNKED = [
     ("size most", b"7fffffffffffffff\r\nab", b"ab", "more"),
     ("size over", b"8000000000000000\r\nab", b"", "chunk-overflow"),
     ("size wraps", b"10000000000000005\r\nhello\r\n", b"", "chunk-overflow"),
-    ("size endless", b"0" * 5000, b"", "chunk-line"),
+    ("size endless", b"0" * 5000, b"", "chunk-overflow"),
+    ("size longest", b"0" * 15 + b"5\r\nhello\r\n" + END, b"hello", "done"),
+    ("size too long", b"0" * 16 + b"5\r\nhello\r\n" + END, b"", "chunk-overflow"),
+    ("size long twice", (b"0" * 15 + b"1\r\nx\r\n") * 2 + END, b"xx", "done"),
     ("data long", b"5\r\nhello!\r\n", b"hello", "chunk-end"),
     ("data lf", b"5\r\nhello\n", b"hello", "chunk-end"),
     ("data cr", b"5\r\nhello\r0", b"hello", "chunk-end"),
@@ -77,6 +80,9 @@ CHUNKED = [
     ("trailer host", b"0\r\nX: y\r\nHOST: a\r\n\r\n", b"", "trailer-field"),
     ("trailer cookie", b"0\r\nSet-Cookie: a=b\r\n\r\n", b"", "trailer-field"),
     ("trailer forwarded", b"0\r\nX-Forwarded-For: 1\r\n\r\n", b"", "trailer-field"),
+    ("trailer alias", b"0\r\nX: y\r\nContent_Length: 5\r\n\r\n", b"", "trailer-field"),
+    ("trailer certificate", b"0\r\nX-Client-Certificate: a\r\n\r\n", b"", "trailer-field"),
+    ("trailer subject", b"0\r\nx_client_certificate-subject: a\r\n\r\n", b"", "trailer-field"),
     ("trailer similar", b"0\r\nContent-Lengthy: 5\r\nX-Host: a\r\n\r\n", b"", "done"),
     ("trailer longname", b"0\r\n" + b"a" * 300 + b": b\r\n\r\n", b"", "done"),
     ("trailers long", b"0\r\n" + b"A: b\r\n" * 1400 + b"\r\n", b"", "trailer-too-long"),
@@ -230,3 +236,31 @@ def test_segments_change_nothing(
     assert pieces[0] == whole[0]
     assert pieces[2] == whole[2]
     assert core.passed("chunked", segments(text, cuts))[1] == whole[2]
+
+
+# ---- limits of the configuration ----
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_limit_of_a_chunk_line(size: int) -> None:
+    line = b"5;" + b"a" * 100 + b"\r\n"
+    text = line + b"hello\r\n" + END
+    assert core.read("chunked", cut(text, size), limits=(len(line), 8192))[2] == "done"
+    # Its LF is looked at without counting.
+    assert core.read("chunked", cut(text, size), limits=(len(line) - 2, 8192))[2] == "chunk-line"
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_limit_of_the_trailers(size: int) -> None:
+    section = b"A: " + b"b" * 100 + b"\r\n\r\n"
+    text = b"0\r\n" + section
+    assert core.read("chunked", cut(text, size), limits=(4096, len(section)))[2] == "done"
+    assert core.read("chunked", cut(text, size), limits=(4096, len(section) - 1))[2] == (
+        "trailer-too-long"
+    )
+    assert core.read("chunked", cut(b"0\r\n\r\n", size), limits=(4096, 2))[2] == "done"
+
+
+def test_a_long_chunk_line_that_is_allowed() -> None:
+    text = b"1;" + b"a" * 30000 + b"\r\nx\r\n" + END
+    assert core.read("chunked", [text], limits=(60000, 8192))[2] == "done"

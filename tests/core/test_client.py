@@ -30,7 +30,7 @@ def node() -> Iterator[HttpNode]:
 @pytest.fixture(scope="module")
 def w(node: HttpNode) -> Iterator[WorkerProcess]:
     config = configuration(
-        node, limits={"headers": "48KiB", "request_line": "8KiB"},
+        node, limits={"headers": "48KiB", "request_line": "8KiB", "field": "56KiB"},
         timeouts={"client_header": "1s", "keep_alive": "1s"},
     )  # fmt: skip
     with worker(config) as running:

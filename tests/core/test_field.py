@@ -32,6 +32,12 @@ def test_names_nearly_known(name: bytes) -> None:
     assert core.id_of(name[:-1]) == core.id_of(name + b"-") == 0
 
 
+def test_names_that_a_cgi_program_takes_for_known_ones() -> None:
+    for name in (b"Content_Length", b"x-forwarded_FOR", b"X_Forwarded-Host", b"ACCEPT_ENCODING"):
+        assert core.id_of(name) == 0
+        assert core.alias_of(name) == core.id_of(name.replace(b"_", b"-"))
+
+
 @given(st.text("abcdeghiloprtuvx-", min_size=1, max_size=24).map(str.encode))
 @settings(max_examples=200)
 def test_unknown_names(name: bytes) -> None:

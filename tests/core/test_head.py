@@ -171,7 +171,9 @@ REQUESTS = [
         "coding-and-length",
     ),
     ("chunked old", get(b"Transfer-Encoding: chunked\r\n", b"POST / HTTP/1.0"), "coding-in-1.0"),
-    ("name underscore", get(b"Transfer_Encoding: x\r\nContent_Length: y\r\n"), OK),
+    ("name underscore", get(b"X_Forwarded_For: x\r\nUser_Agent: y\r\n_: z\r\n"), OK),
+    ("length alias", get(b"Content_Length: 5\r\n"), "field-name"),
+    ("coding alias", get(b"A: b\r\ntransfer_Encoding: x\r\n"), "field-name"),
     ("options most", get(b"Connection: " + b"a," * 31 + b"a\r\n"), OK),
     ("options many", get(b"Connection: " + b"a," * 32 + b"a\r\n"), "connection"),
 ]
@@ -362,6 +364,32 @@ def test_limit_of_the_count() -> None:
     assert both_ways(data, field_count=10) == OK
     assert both_ways(data, field_count=9) == "field-count"
     assert both_ways(get(b"A: b\r\n" * 255), field_count=256) == OK
+
+
+def test_limit_of_empty_lines() -> None:
+    assert both_ways(b"\r\n" * 100 + get(), empty_lines=100) == OK
+    assert both_ways(b"\r\n" * 2 + get(), empty_lines=1) == "empty-lines"
+    assert both_ways(b"\r\n" + get(), empty_lines=0) == "empty-lines"
+
+
+@pytest.mark.parametrize(
+    ("first", "limits", "error"),
+    [
+        (b"GET /" + b"a" * 300, {"then_line": 100}, "line-too-long"),
+        (b"GET /" + b"a" * 300, {"then_head": 200}, "head-too-long"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"b" * 300, {"then_field": 100}, "field-too-long"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"b" * 300, {"then_head": 200}, "head-too-long"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 100, {"then_count": 50}, "field-count"),
+    ],
+    ids=["line", "line-by-head", "field", "field-by-head", "count"],
+)
+def test_limits_that_a_reload_lowers_while_a_head_arrives(
+    first: bytes, limits: dict[str, int], error: str
+) -> None:
+    """More has been read already than may be: no array and no buffer is overrun."""
+    rest = b"X: y\r\n" * 300 if "then_count" in limits else b"c" * 40
+    data = first + rest
+    assert core.parse_request(data, [len(first), 20], **limits) == error
 
 
 def test_limit_of_the_status_line() -> None:

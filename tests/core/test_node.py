@@ -40,10 +40,11 @@ def test_a_free_slot_can_be_read(world: World) -> None:
 def test_opening_forgets_who_had_the_slot(world: World) -> None:
     table = world.table_address
     world.set_load(7, 1, 99)
+    world.set_open(7, 1, 3)  # idle ones, which their worker will close
     world.feed(7, 1000)
     node.open_slot(table, 7, "draining")
     assert node.read_slot(table, 7, 128) == {
-        "state": "draining", "connections": 0, "response_us": 0, "used_at_ms": 0,
+        "state": "draining", "connections": 0, "open": 3, "response_us": 0, "used_at_ms": 0,
         "failures": 0, "ejections": 0, "ejected_until_ms": 0, "returned_at_ms": 0,
     }  # fmt: skip
 

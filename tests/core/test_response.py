@@ -64,6 +64,42 @@ def test_chunks_that_are_decoded_are_not_announced(desk: Desk) -> None:
     assert desk.response(head) == raw("HTTP/1.1 200 OK\nA: b\nConnection: close\n\n")
 
 
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_1_0_client_never_hears_of_a_coding(desk: Desk, method: str) -> None:
+    """Also where no body follows: in answers to HEAD, and in 304s."""
+    desk.load(get().replace(b"GET", method.encode()))
+    desk.set(version_minor=0, client_persists=False)
+    status = "200 OK" if method == "HEAD" else "304 Not Modified"
+    head = raw(f"HTTP/1.1 {status}\nTransfer-Encoding: chunked\nA: b\n\n")
+    assert desk.response(head) == raw(f"HTTP/1.1 {status}\nA: b\nConnection: close\n\n")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_the_space_that_some_nodes_leave_out(desk: Desk, version: str) -> None:
+    assert desk.response(raw(f"HTTP/{version} 200\nA: b\n\n")) == raw("HTTP/1.1 200 \nA: b\n\n")
+    assert desk.response(raw(f"HTTP/{version} 100\n\n"), interim=True) == raw("HTTP/1.1 100 \n\n")
+
+
+@pytest.mark.parametrize(("fields", "out"), [
+    ("A: b\n", "A: b\nVia: 1.1 fastlb\n"),
+    ("Via: 1.0 x\nA: b\n", "Via: 1.0 x, 1.1 fastlb\nA: b\n"),
+    ("via: 1.0 x\nA: b\nVia: 1.1 y\n", "via: 1.0 x\nA: b\nVia: 1.1 y, 1.1 fastlb\n"),
+    ("Connection: via\nVia: 1.1 y\n", "Via: 1.1 fastlb\n"),
+])  # fmt: skip
+def test_via_where_it_is_asked_for(segment: Segment, fields: str, out: str) -> None:
+    desk = Desk(Setting(forwarded_fields=("via",)).world(segment))
+    desk.load(get())
+    assert desk.response(raw(f"HTTP/1.1 200 OK\n{fields}\n")) == raw(f"HTTP/1.1 200 OK\n{out}\n")
+
+
+def test_via_names_the_version_of_the_node(segment: Segment) -> None:
+    desk = Desk(Setting(forwarded_fields=("via",)).world(segment))
+    desk.load(get())
+    desk.set(client_persists=False)
+    assert desk.response(raw("HTTP/1.0 200 OK\nVia: 1.1 x\n\n")) == raw(
+        "HTTP/1.1 200 OK\nVia: 1.1 x, 1.0 fastlb\nConnection: close\n\n")  # fmt: skip
+
+
 def test_interim_responses_get_nothing_of_ours(segment: Segment) -> None:
     cls = Class("shop", type="transparent")
     setting = Setting(classes=[cls], decision=[("0.0.0.0", 0)])
