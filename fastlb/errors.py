@@ -188,6 +188,9 @@ PLACEHOLDER_OUTSIDE_QUERY = _error(
     '"%{{path}}" outside of the query: each redirect would have a longer path; expected it behind '
     'a "?", like "/sorry?from=%{{path}}"',
 )
+ERROR_PAGE_FILE = _error(170, "{file}: {reason}")
+NO_SUCH_ERROR_PAGE = _error(171, "fastlb never answers {found}; expected one of {expected}")
+BACKOFF_SHRINKS = _error(172, "{found} is less than backoff = {least}; expected at least that")
 PASSPHRASE_FILE = _error(90, "passphrase file {file}: {reason}")
 TWO_COOKIES_OF_SERVER = _error(
     91,
@@ -467,6 +470,7 @@ WORKERS_FAIL = _start(50, "no worker gets ready: the last one {how}; nothing is 
 NOT_RUNNING = _start(60, "no fastlb is running with state directory {path}")
 NO_ANSWER = _start(61, "the fastlb with state directory {path} does not answer: {reason}")
 
+ERROR_PAGE_UNUSABLE = _start(170, "[virtual_servers.{name}] error page {status}, {path}: {reason}")
 PASSPHRASE_FILE_UNUSABLE = _start(97, "[persistence.{name}] passphrase file {path}: {reason}")
 
 # Running
