@@ -135,6 +135,7 @@ def _worker(index: int, counters: Counters, workers: Workers, now_ms: int) -> di
         "retries": counters["retries"],
         "log_lines_dropped": counters["log_lines_dropped"],
         "buffers_refused": counters["buffers_refused"],
+        "objects": counters["objects"],
     }
 
 
