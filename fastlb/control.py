@@ -33,11 +33,13 @@ from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.sessions import SessionCommands
 from fastlb.slots import node_key
 from fastlb.status import status_of
+from fastlb.units import InetAddress
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
 
 FAILED_STARTS_MAX = 3  # per worker, before a start is given up
 TIDY_S = 1.0  # between two looks for what nobody uses any more
 NAMES_S = 0.2  # to gather what several host names lead to
+NAMES_AGAIN_S = 5.0  # what they lead to could not be put in force
 HELD_LOOK_S = 2.0  # between two looks for sessions at addresses that names lead to no more
 AFTER_DRAIN_S = 2.0  # for workers to end once the drain time is over
 FIXED = ("workers", "state_dir", "secret_file", "user")  # keys of [proxy]
@@ -66,12 +68,13 @@ class Control:
         self.cfg = cfg  # as started: what cannot be changed in place is read from it
         self.file = cfg.file.absolute()
         self.command = command
-        self.names = NameWatch(self._names_changed)
+        self.names = NameWatch(self._names_changed, self._in_use)
         self.stopping = asyncio.Event()
         self.hurrying = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._names_follow = False  # soon
         self._names_looked = 0.0
+        self._names_problem = ""  # said last
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> int:
@@ -249,6 +252,9 @@ class Control:
             self._names_follow = True
             self._spawn(self._follow_names())
 
+    def _in_use(self, pool: str, address: InetAddress) -> bool:
+        return self.in_force.cfg is not None and (pool, address) in self.in_force.cfg.hosts
+
     async def _follow_names(self) -> None:
         """Puts the addresses in force that host names have now."""
         await asyncio.sleep(NAMES_S)
@@ -264,8 +270,13 @@ class Control:
                 else:
                     over = await self.in_force.put(self.in_force.prepare(cfg, files=False))
             except StartError as error:
-                log.warn(errors.NAMES_NOT_IN_FORCE.line(reason="; ".join(error.lines)))
+                line = errors.NAMES_NOT_IN_FORCE.line(reason="; ".join(error.lines))
+                if line != self._names_problem:
+                    log.warn(line)
+                self._names_problem = line
+                asyncio.get_running_loop().call_later(NAMES_AGAIN_S, self._names_changed)
                 return
+            self._names_problem = ""
             for line in self._words_over(over):
                 log.warn(line)
 

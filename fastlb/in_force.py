@@ -96,7 +96,7 @@ class InForce:
         self.reader = Reader(self.segment, self.slots)
         self.states = NodeStates(self.segment, self.slots, self.reader, workers)
         self.monitors = Monitors(self.states)
-        self.names = NameWatch(lambda: None)  # another one's, where somebody follows names
+        self.names = NameWatch()  # another one's, where somebody follows names
         self.changes = Changes()
         self.generation = 0
         self.cfg: Config | None = None

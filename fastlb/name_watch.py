@@ -38,10 +38,15 @@ class Name:
 
 
 class NameWatch:
-    """All names of the configuration in force; `changed` is called when `known` is another."""
+    """All names of the configuration in force; `changed` is called when `known` is another, and
+    `in_use` tells whether an address is a node of a pool: others need not be held."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self.changed = changed
+    def __init__(
+        self,
+        changed: Callable[[], None] = lambda: None,
+        in_use: Callable[[str, InetAddress], bool] = lambda pool, address: True,
+    ) -> None:
+        self.changed, self.in_use = changed, in_use
         self.names: dict[str, Name] = {}
         self.held: dict[Place, dict[IP, float]] = {}  # since when
         self._places: dict[Place, float] = {}  # with the pool's hold time, in s
@@ -166,7 +171,8 @@ class NameWatch:
         for ip in now:
             held.pop(ip, None)
         for ip in before:
-            if ip not in now and self._places[place]:
+            used = self.in_use(place[0], InetAddress(ip, place[1].port))
+            if ip not in now and used and self._places[place]:
                 held.setdefault(ip, time.monotonic())
                 self._announce(place, ip)
         if not held:

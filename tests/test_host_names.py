@@ -277,6 +277,18 @@ def test_what_leaves_is_held_and_let_go(story: Story, capsys: pytest.CaptureFixt
     assert said.count("10.0.0.2:80 of [pools.web]") == 2  # it drains; it is taken out
 
 
+def test_what_was_no_node_is_not_held(story: Story) -> None:
+    async def main() -> None:
+        story.watch.in_use = lambda pool, address: str(address) == "10.0.0.1:80"
+        await story.say("10.0.0.1", "10.0.0.2")
+        await story.use(config('"app.test:80"'))
+        await story.say("10.0.0.3")
+        assert story.held() == ips("10.0.0.1")
+        story.watch.close()
+
+    asyncio.run(main())
+
+
 def test_failures_keep_what_is_known_and_are_said_once(
     story: Story, capsys: pytest.CaptureFixture[str]
 ) -> None:
