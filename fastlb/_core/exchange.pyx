@@ -12,7 +12,7 @@ from fastlb._core.answer cimport (
 from fastlb._core.attempt cimport (
     ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
     attempt_connected, attempt_elsewhere, attempt_exchange, attempt_failed, attempt_input,
-    attempt_may_retry,
+    attempt_may_retry, attempt_turn,
 )
 from fastlb._core.body cimport body_start
 from fastlb._core.bounds cimport bounds_of_body
@@ -23,7 +23,7 @@ from fastlb._core.connection cimport (
     STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_WRITABLE, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
-from fastlb._core.decide cimport decide, decide_waited
+from fastlb._core.decide cimport decide
 from fastlb._core.decision cimport (
     ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, ACTION_WAIT, DecideInput,
 )
@@ -233,7 +233,7 @@ cdef void exchange_turn(Worker* w, Exchange* x) noexcept nogil:
     cdef DecideInput ask
     request_reload(w, x)
     attempt_input(w, x, &ask)
-    decide_waited(&ask, &x.decision)
+    attempt_turn(w, x, &ask)
     _act(w, x)
 
 
