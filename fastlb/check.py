@@ -138,7 +138,8 @@ def _checked(text: str, problems: Problems, with_rules: bool) -> Checked:
     config = Decoder(document, FilePath(problems.file), problems.add).read()
     validate(config, document, problems.add)
     _check_tls(config, problems.add)
-    if with_rules and rules_of(config):
+    functions = [monitor.function for monitor in config.monitors.values()]
+    if with_rules and (rules_of(config) or any(functions)):
         from fastlb.rule_problems import report_rules  # which most configurations do without
 
         kinds = report_rules(config, problems.add, problems.add_elsewhere)

@@ -41,5 +41,6 @@ def change(arguments: Arguments) -> int:
         change = node["state"]
         if node["before"] != node["state"]:
             change = f"{node['before']} -> {node['state']}"
+        change += " (and down)" if node["down"] else ""
         print(f"{node['address']} of [pools.{node['pool']}]: {change}")
     return DONE

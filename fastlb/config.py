@@ -9,7 +9,7 @@ The unit suffix is no part of the key in the file. check.py makes a Config of a 
 
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from msgspec import Meta, field
 
@@ -37,8 +37,10 @@ from fastlb.units import (
     Computed,
     Duration,
     FilePath,
+    HostAddress,
     Inet,
     InetAddress,
+    InetOrHost,
     Listen,
     Network,
     Networks,
@@ -75,6 +77,7 @@ __all__ = [  # the classes of config_classes.py too
     "CookieClass",
     "CookieInsertClass",
     "HashClass",
+    "HostNode",
     "IpClass",
     "J2eeClass",
     "Limits",
@@ -139,6 +142,7 @@ def default_secret_file() -> Path:
 PoolName = Annotated[str, Pattern(r"(?s:.+)", "the name of a pool")]
 MonitorName = Annotated[str, Pattern(r"(?s:.+)", "the name of a monitor")]
 Address = Annotated[InetAddress, Inet()]
+NodeAddress = Annotated[InetAddress | HostAddress, InetOrHost()]
 ListenAddress = Annotated[InetAddress | UnixAddress, Listen()]
 Cidr = Annotated[Network, Networks()]
 
@@ -172,6 +176,9 @@ class Proxy(Table, frozen=True, kw_only=True):
     `"syslog"` or `"off"`."""
     access_log_format: Literal["json", "combined"] = "json"
     """`"json"`, or `"combined"`, which Apache and nginx write too."""
+    resolvers: tuple[Address, ...] = ()
+    """DNS servers that are asked for the addresses of host names; none: those of
+    `/etc/resolv.conf`."""
 
 
 class Route(Table, frozen=True, kw_only=True):
@@ -274,8 +281,8 @@ class Node(Table, frozen=True, kw_only=True):
 
     shorthand: ClassVar[str] = "address"
 
-    address: Address
-    """IP address and port."""
+    address: NodeAddress
+    """IP address, or host name, and port; each address that the name has is a node."""
     weight: Annotated[int, Meta(ge=0, le=256)] = 1
     """Its share of the new sessions, relative to the others'; 0: established sessions only."""
     max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
@@ -331,7 +338,10 @@ class Pool(Table, frozen=True, kw_only=True):
     """A set of nodes and how one of them is chosen."""
 
     nodes: tuple[Node, ...]
-    """The nodes, each `"address:port"` or a table."""
+    """The nodes, each `"address:port"`, `"host-name:port"` or a table."""
+    resolve_hold_ms: Annotated[int, Duration("1s", "24h", zero="at once")] = 300_000
+    """How long a node stays that its host name leads to no more; it drains, and is taken out
+    earlier if that ends no session."""
     algorithm: Literal[
         "round-robin",
         "weighted-round-robin",
@@ -378,7 +388,7 @@ class Monitor(Table, frozen=True, kw_only=True):
     path: Annotated[str, Pattern(r"/[!-~]*", 'a path that begins with "/"')] = "/"
     """The path asked for; for type `"http"`."""
     host: Annotated[str | None, Pattern(r"[!-~]+", "a host")] = None
-    """Host of the request, for type `"http"`; absent: the node's address."""
+    """Host of the request, for type `"http"`; absent: the node's address, or host name."""
     method: Literal["GET", "HEAD", "OPTIONS"] = "GET"
     """Method of the request, for type `"http"`."""
     status: tuple[
@@ -389,13 +399,15 @@ class Monitor(Table, frozen=True, kw_only=True):
     """Regular expression that must match somewhere in the first 64 KiB of the body, for type
     `"http"`."""
     tls: PoolTls | None = None
-    """For types `"http"` and `"tls"`; absent: as the pool's."""
+    """For types `"http"` and `"tls"`; absent: as the pool's. Where that has none, `"http"` is
+    plain, and `"tls"` verifies nothing."""
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     """Port that is checked; absent: the node's."""
     function: Annotated[
         str | None, Pattern(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", '"module:function"')
     ] = None
-    """For type `"python"`: an `async` function of the node that says whether it is well."""
+    """For type `"python"`: an `async` function of the node that says whether it is well, as
+    `"module:function"`, looked up beside the configuration file first."""
     interval_ms: Annotated[int, Duration("100ms", "1h")] = 2000
     """Time between two checks of one node."""
     fast_interval_ms: Annotated[int, Duration("100ms", "1h")] = 500
@@ -404,7 +416,7 @@ class Monitor(Table, frozen=True, kw_only=True):
     jitter: Annotated[int, Meta(ge=0, le=50)] = 10
     """Percent by which the times between checks vary, so that they do not come all at once."""
     start: Literal["up", "down"] = "up"
-    """What a node counts as before its first check; `"down"`: until one succeeds."""
+    """What a new node counts as before its first check; `"down"`: until one succeeds."""
     timeout_ms: Annotated[int, Duration("10ms", "5m")] = 1000
     """A check without an answer for this long has failed."""
     failures: Annotated[int, Meta(ge=1, le=100)] = 3
@@ -514,6 +526,13 @@ class Cluster(Table, frozen=True, kw_only=True):
     """The proxies of each other data centre."""
 
 
+class HostNode(NamedTuple):
+    """What a node that was found by its host name stands for."""
+
+    host: HostAddress
+    leaving: bool  # the name leads there no more
+
+
 class Config(Table, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -541,14 +560,22 @@ class Config(Table, frozen=True, kw_only=True):
     """The file that was read; no key of it."""
     rule_kinds: dict[str, RuleKind] = field(default_factory=dict)
     """What the rules are, where their modules were looked at; no key of the file."""
+    hosts: dict[tuple[str, InetAddress], HostNode] = field(default_factory=dict)
+    """The nodes, by pool and address, that stand for a host name; no key of the file."""
     connections_given: bool = True
     """Whether `limits.max_connections` is the operator's number; no key of the file."""
 
 
-NO_KEYS = ("file", "rule_kinds", "connections_given")  # fields of Config that stand for no table
+NO_KEYS = (
+    "file",
+    "rule_kinds",
+    "hosts",
+    "connections_given",
+)  # fields of Config that stand for no table
 
 
 def uses_tls(cfg: Config) -> bool:
     """Whether any table `tls` is there: without one, the TLS library need not be loaded."""
     servers = [server.tls for server in cfg.virtual_servers.values()]
-    return any([*servers, *(pool.tls for pool in cfg.pools.values())])
+    nodes = [pool.tls for pool in cfg.pools.values()]
+    return any([*servers, *nodes, *(monitor.tls for monitor in cfg.monitors.values())])

@@ -10,20 +10,27 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
-from fastlb import errors
+from fastlb import errors, log, reserve
 from fastlb.errors import Refused, StartError
 from fastlb.units import UNIX_PATH_BYTES_MAX
 
 NAME = "control.sock"
 REQUEST_BYTES_MAX = 65536
 REQUEST_S = 10.0  # for a client to send its line
+BACKLOG = 100
+RETRY_S = 0.2  # without descriptors
 
 Answer = dict[str, Any]
 W = TypeVar("W", bound=str)
 Command = Callable[[Answer], Awaitable[Answer]]
+
+
+class NobodyThere(StartError):
+    """No control process listens; there may be workers all the same."""
 
 
 def socket_path(state_dir: Path) -> Path:
@@ -33,13 +40,26 @@ def socket_path(state_dir: Path) -> Path:
 class ControlSocket:
     """Serves `commands`, by name."""
 
-    def __init__(self, state_dir: Path, commands: Mapping[str, Command]) -> None:
+    def __init__(
+        self, state_dir: Path, commands: Mapping[str, Command], inherited: int | None = None
+    ) -> None:
+        """`inherited`: listening descriptor of the program that this process was before."""
         self.path = socket_path(state_dir)
         self.commands = commands
-        self.server: asyncio.Server | None = None
+        self.listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._inherited = inherited
 
     async def open(self) -> None:
         """Begins to listen; the state directory's lock is held, so an old file is stale."""
+        if self._inherited is not None:
+            self.listener = socket.socket(fileno=self._inherited)
+            self.listener.setblocking(False)
+        else:
+            self.listener = self._opened()
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(self.listener))
+
+    def _opened(self) -> socket.socket:
         if len(os.fsencode(self.path)) > UNIX_PATH_BYTES_MAX:
             raise StartError(
                 errors.STATE_DIR,
@@ -48,23 +68,55 @@ class ControlSocket:
             )
         try:
             self.path.unlink(missing_ok=True)
-            before = os.umask(0o177)
-            try:
-                self.server = await asyncio.start_unix_server(
-                    self._serve, self.path, limit=REQUEST_BYTES_MAX
-                )
-            finally:
-                os.umask(before)
+            return self._listen()
         except OSError as error:
             raise StartError(
                 errors.STATE_DIR, path=self.path.parent, reason=error.strerror or error
             ) from None
 
+    def _listen(self) -> socket.socket:
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            one.setblocking(False)
+            one.bind(str(self.path))
+            one.listen(BACKLOG)
+        except OSError:
+            one.close()
+            raise
+        finally:
+            os.umask(before)
+        return one
+
+    def fileno(self) -> int:
+        """Of the listening socket."""
+        assert self.listener is not None
+        return self.listener.fileno()
+
     def close(self) -> None:
-        if self.server is not None:
-            self.server.close()
+        if self.listener is not None and self._accepting is not None:
+            self._accepting.cancel()
+            self.listener.close()
             with suppress(OSError):
                 self.path.unlink()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                one, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                if reserve.is_short(error) and reserve.give():
+                    log.warn(errors.NO_DESCRIPTORS.line(what="commands"))
+                else:
+                    await asyncio.sleep(RETRY_S)
+                continue
+            reader = asyncio.StreamReader(REQUEST_BYTES_MAX)
+            protocol = asyncio.StreamReaderProtocol(reader, self._serve)
+            try:
+                await loop.connect_accepted_socket(partial(lambda made: made, protocol), one)
+            except OSError:
+                one.close()  # it has gone already
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -89,6 +141,10 @@ class ControlSocket:
             return await self.commands[request["command"]](request)
         except Refused as error:
             return {"ok": False, "error": str(error)}
+        except OSError as error:
+            reason = error.strerror or error
+            refused = Refused(errors.COMMAND_FAILED, what=request["command"], reason=reason)
+            return {"ok": False, "error": str(refused)}
 
 
 @overload
@@ -118,7 +174,7 @@ def ask(state_dir: Path, command: str, timeout_s: float = 60.0, **values: object
         try:
             one.connect(str(socket_path(state_dir)))
         except (FileNotFoundError, ConnectionRefusedError):
-            raise StartError(errors.NOT_RUNNING, path=state_dir) from None
+            raise NobodyThere(errors.NOT_RUNNING, path=state_dir) from None
         except OSError as error:
             reason = error.strerror or error
             raise StartError(errors.NO_ANSWER, path=state_dir, reason=reason) from None

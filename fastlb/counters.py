@@ -1,6 +1,6 @@
 """The workers' counters in shared memory, summed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastlb._core import stats
@@ -22,6 +22,8 @@ class Reader:
         """Notes where the counters of newly taken slots stand."""
         for key in taken.nodes:
             self._note("node", self.slots.nodes.used[key])
+        for name in taken.pools:
+            self._note("pool", self.slots.pools.used[name])
         for name in taken.classes:
             self._note("class", self.slots.classes.used[name])
         for name in taken.virtual_servers:
@@ -31,6 +33,9 @@ class Reader:
 
     def node(self, slot: int) -> Counters:
         return self._since("node", slot)
+
+    def pool(self, slot: int) -> Counters:
+        return self._since("pool", slot)
 
     def persistence(self, slot: int) -> Counters:
         return self._since("class", slot)
@@ -44,8 +49,19 @@ class Reader:
     def worker(self, index: int) -> Counters:
         return stats.read_worker(self.segment.address(self.segment.counters[index]))
 
+    def noted(self) -> list[tuple[str, int, Counters]]:
+        """What `begin` has noted, for another control process."""
+        return [(kind, slot, counters) for (kind, slot), counters in self._before.items()]
+
+    def restore(self, noted: Iterable[tuple[str, int, Counters]]) -> None:
+        """Goes on as another control process did."""
+        self._before = {(kind, slot): counters for kind, slot, counters in noted}
+
     def _note(self, kind: str, slot: int) -> None:
-        self._before[kind, slot] = self._sum(kind, slot)
+        counters = self._sum(kind, slot)
+        self._before.pop((kind, slot), None)
+        if not _is_zero(counters):
+            self._before[kind, slot] = counters
 
     def _since(self, kind: str, slot: int) -> Counters:
         now = self._sum(kind, slot)
@@ -59,6 +75,14 @@ class Reader:
             one = read(self.segment.address(offset), slot)
             total = combined(total, one, lambda a, b: a + b) if total else one
         return total
+
+
+def _is_zero(reading: Any) -> bool:
+    if isinstance(reading, dict):
+        return all(map(_is_zero, reading.values()))
+    if isinstance(reading, list):
+        return all(map(_is_zero, reading))
+    return not reading
 
 
 def combined(left: Any, right: Any, with_: Callable[[int, int], int]) -> Any:

@@ -22,11 +22,6 @@ class Feature(NamedTuple):
 UNAVAILABLE: tuple[Feature, ...] = (
     Feature("admin", None, "the admin page"),
     Feature("cluster", None, "a cluster"),
-    Feature("monitors", None, "an active health check"),
-    Feature("pools.*.nodes.address", r"[^\[/]*[A-Za-z][^\[/:]*(:\d+)?", "a host name as node"),
-    Feature("pools.*.nodes.max_connections", None, "a node's connection limit"),
-    Feature("pools.*.monitors", None, "an active health check"),
-    Feature("pools.*.retry_budget", None, "a retry budget"),
 )
 
 

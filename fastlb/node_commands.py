@@ -16,6 +16,7 @@ from fastlb.config import (
 )
 from fastlb.control_socket import Answer, chosen, text
 from fastlb.errors import Refused, did_you_mean, nearest
+from fastlb.host_names import host_of
 from fastlb.in_force import InForce
 from fastlb.node_states import VERBS, NodeStates, State, Verb, address_of, written
 from fastlb.node_words import NodeWords
@@ -49,6 +50,7 @@ class NodeCommands:
                 "address": address_of(change.key),
                 "before": change.before,
                 "state": change.state,
+                "down": change.down,
             }
             for change in changes
         ]
@@ -72,17 +74,20 @@ def find_pool(cfg: Config, name: str) -> str:
 
 
 def _named(cfg: Config, name: str) -> list[NodeKey]:
+    """By address, or by the host name that it was found by."""
     wanted = read_ip_port(name)
-    return [
-        node_key(pool, node.address)
-        for pool, one in cfg.pools.items()
-        for node in one.nodes
-        if str(node.address) == name or (wanted and _is(wanted, node.address.ip, node.address.port))
-    ]
+    found = []
+    for pool, one in cfg.pools.items():
+        for node in one.nodes:
+            key, host = node_key(pool, node.address), host_of(cfg, pool, node)
+            named = name == str(node.address) or (host and name in (host.name, str(host)))
+            if named or (wanted and _is(wanted, key)):
+                found.append(key)
+    return found
 
 
-def _is(wanted: tuple[IP, int | None], ip: IP, port: int) -> bool:
-    return wanted[0] == ip and wanted[1] in (None, port)
+def _is(wanted: tuple[IP, int | None], key: NodeKey) -> bool:
+    return str(wanted[0]) == key.ip and wanted[1] in (None, key.port)
 
 
 def _nobody(cfg: Config, name: str, pool: str | None, elsewhere: list[NodeKey]) -> NoReturn:
@@ -115,7 +120,7 @@ def surprises(cfg: Config, states: NodeStates, verb: Verb, keys: list[NodeKey]) 
 
 
 def _no_change(states: NodeStates, verb: Verb, key: NodeKey) -> str | None:
-    now, word = states.wanted(key), states.word(key)
+    now, word = states.asked(key), states.word(key)
     if word.after(verb) == word:
         what = AGAIN.get(verb, "not draining" if verb == "undrain" else "not disabled")
         more = f": it is {now}" if verb not in AGAIN and now != "up" else ""
@@ -179,6 +184,8 @@ def last_one(cfg: Config, pool: str, after: dict[NodeKey, State]) -> list[str]:
     why = "every node is disabled"
     if "draining" in left:
         why = 'drain_last = "refuse"'
+    elif "down" in left:
+        why = "no other node is up"
     elif "up" in left:
         why = "no other node with a weight is up"
     return [errors.LAST_REFUSES.line(pool=pool, why=why)]

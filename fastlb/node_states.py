@@ -3,7 +3,8 @@ workers see of both.
 
 The operator's word about a node holds until the configuration's own `draining` of that node
 changes, or the node is taken out. It is written to the node table, which every worker reads at
-each decision, so it takes effect at once and needs no worker's help.
+each decision, so it takes effect at once and needs no worker's help. What monitors find comes
+after it.
 """
 
 from collections.abc import Collection, Iterable
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from fastlb import errors
-from fastlb._core.node import open_slot, read_slot, set_state
+from fastlb._core.node import get_state, open_slot, read_slot, set_returned, set_state
 from fastlb.config import Config
 from fastlb.counters import Reader
 from fastlb.segment import SharedSegment, boot_ms
@@ -23,12 +24,15 @@ VERBS: tuple[Verb, ...] = ("drain", "undrain", "disable", "enable")
 
 
 def state_of(draining: bool, disabled: bool = False, down: bool = False) -> State:
-    """One state of what configuration and operator want and what health checks have found."""
+    """One state of what configuration and operator want and what monitors have found.
+
+    A node that is down is so also for the sessions that it had when it began to drain.
+    """
     if disabled:
         return "disabled"
-    if draining:
-        return "draining"
-    return "down" if down else "up"
+    if down:
+        return "down"
+    return "draining" if draining else "up"
 
 
 class Word(NamedTuple):
@@ -62,22 +66,24 @@ class Watch:
 
 
 class Change(NamedTuple):
-    """What a command did to one node."""
+    """What a command did to one node; neither state says whether it is down."""
 
     key: NodeKey
     before: State
     state: State
+    down: bool
 
 
 class NodeStates:
     """The states of all nodes in force."""
 
-    def __init__(self, segment: SharedSegment, slots: Slots, reader: Reader, workers: int) -> None:
+    def __init__(self, segment: SharedSegment, slots: Slots, reader: Reader) -> None:
         self.segment, self.slots, self.reader = segment, slots, reader
-        self.worker_count = workers
         self.words: dict[NodeKey, Word] = {}
         self.watches: dict[NodeKey, Watch] = {}
+        self.down: set[NodeKey] = set()  # as monitors find
         self._configured: dict[NodeKey, bool] = {}
+        self._leaving: set[NodeKey] = set()  # their host names lead to them no more
 
     def adopt(self, cfg: Config, taken: Collection[NodeKey]) -> list[str]:
         """Another configuration: writes every node's state; a line for each word that is over.
@@ -85,6 +91,9 @@ class NodeStates:
         `taken` are the nodes whose slots are new.
         """
         before, self._configured = self._configured, configured(cfg)
+        self._leaving = {
+            node_key(pool, address) for (pool, address), one in cfg.hosts.items() if one.leaving
+        }
         over = []
         for key, word in list(self.words.items()):
             if self._configured.get(key) != word.configured:
@@ -94,9 +103,13 @@ class NodeStates:
         now = boot_ms()
         for key in before.keys() - self._configured.keys():
             self.watches.pop(key, None)
+        self.down &= self._configured.keys()
         for key in self._configured:
+            slot = self.slots.nodes.used[key]
             if key in taken:
-                open_slot(table, self.slots.nodes.used[key], self.wanted(key))
+                open_slot(table, slot, self.wanted(key))
+            elif not before and get_state(table, slot) == "down":
+                self.down.add(key)  # as another control process has found
             if key in taken or key not in before:
                 self.watches[key] = Watch(now)
             self._write(key)
@@ -107,10 +120,23 @@ class NodeStates:
             return "it is not configured any more"
         return f"draining = {str(self._configured[key]).lower()} is new in the configuration"
 
+    def asked(self, key: NodeKey) -> State:
+        """The state that configuration and operator want: never "down"."""
+        word = self.word(key)
+        return state_of(word.draining or key in self._leaving, word.disabled)
+
     def wanted(self, key: NodeKey) -> State:
-        """The state that configuration and operator want."""
-        word = self.words.get(key)
-        return state_of(word.draining, word.disabled) if word else state_of(self._configured[key])
+        """The state that workers see."""
+        word = self.word(key)
+        return state_of(word.draining or key in self._leaving, word.disabled, key in self.down)
+
+    def found(self, key: NodeKey, down: bool) -> None:
+        """What the monitors of a node say together takes effect."""
+        if down:
+            self.down.add(key)
+        else:
+            self.down.discard(key)
+        self._write(key)
 
     def word(self, key: NodeKey) -> Word:
         """What was said about the node; without a command, what the configuration says."""
@@ -122,28 +148,32 @@ class NodeStates:
         states = {key: self.wanted(key) for key in self._configured}
         for key in keys:
             word = self.word(key).after(verb)
-            states[key] = state_of(word.draining, word.disabled)
+            draining = word.draining or key in self._leaving
+            states[key] = state_of(draining, word.disabled, key in self.down)
         return states
 
     def carry_out(self, verb: Verb, keys: Iterable[NodeKey]) -> list[Change]:
         """What the operator says about nodes takes effect."""
         changes = []
         for key in keys:
-            before, word = self.wanted(key), self.word(key).after(verb)
+            before, word = self.asked(key), self.word(key).after(verb)
             if word.says_something:
                 self.words[key] = word
             else:
                 self.words.pop(key, None)
             self._write(key)
-            changes.append(Change(key, before, self.wanted(key)))
+            changes.append(Change(key, before, self.asked(key), key in self.down))
         return changes
 
     def _write(self, key: NodeKey) -> None:
         """Into the node table; and begins or ends to watch the node leave."""
+        table = self.segment.address(self.segment.node_table)
         slot, state = self.slots.nodes.used[key], self.wanted(key)
-        set_state(self.segment.address(self.segment.node_table), slot, state)
+        if state == "up" and get_state(table, slot) in ("down", "disabled"):
+            set_returned(table, slot, boot_ms())
+        set_state(table, slot, state)
         watch = self.watches[key]
-        if state == "up":
+        if self.asked(key) == "up":
             watch.left_ms = None
         elif watch.left_ms is None:
             watch.left_ms, watch.requests = boot_ms(), self.reader.node(slot)["requests"]
@@ -154,7 +184,7 @@ class NodeStates:
         for key, watch in self.watches.items():
             if watch.left_ms is not None:
                 slot = self.slots.nodes.used[key]
-                if read_slot(table, slot, self.worker_count)["connections"]:
+                if read_slot(table, slot, self.segment.columns)["connections"]:
                     watch.seen_ms = now
 
 

@@ -16,7 +16,7 @@ from fastlb.plan_class import Place, class_values
 from fastlb.slots import Slots, listener_keys, node_key
 from fastlb.ticket_keys import NAME_BYTES
 from fastlb.tls_material import NOTHING, TlsFiles, encode
-from fastlb.units import InetAddress, Network
+from fastlb.units import HostAddress, InetAddress, Network
 from fastlb.uses import asks_for_certificates, rules_of, told_of_certificates
 
 SCHEDULE_MAX = 65535  # entries of one pool's weighted schedule
@@ -32,8 +32,13 @@ def compile_plan(
     workers: int,
     tls: TlsFiles = NOTHING,
     ticket_keys: Sequence[bytearray] = (),
+    columns: int = 0,
+    manifest: bytes = b"",
 ) -> bytes:
-    """The plan's blob; every name in `cfg` must have its slot in `place`."""
+    """The plan's blob; every name in `cfg` must have its slot in `place`.
+
+    `columns`: of the node table in use, 0: one per worker; `manifest`: as in manifest.py.
+    """
     builder = PlanBuilder()
     builder.set_global(
         generation=generation,
@@ -42,6 +47,8 @@ def compile_plan(
         node_table_offset=place.node_table,
         epoch_ms=place.epoch_ms,
         keys=keys,
+        columns=columns,
+        manifest=manifest,
     )
     _bounds(builder, cfg)
     first_context = _tls(builder, tls, ticket_keys)
@@ -132,10 +139,11 @@ def _pool(
     pool = cfg.pools[name]
     first = 0
     for index, node in enumerate(pool.nodes):
+        key = node_key(name, node.address)
         at = builder.add_node(
-            ip=str(node.address.ip),
-            port=node.address.port,
-            slot=slots.nodes.used[node_key(name, node.address)],
+            ip=key.ip,
+            port=key.port,
+            slot=slots.nodes.used[key],
             weight=node.weight,
             max_connections=node.max_connections,
             backup=node.backup,
@@ -174,7 +182,7 @@ def _passive(passive: Passive) -> dict[str, int]:
     }
 
 
-def hash_seed(address: InetAddress) -> int:
+def hash_seed(address: InetAddress | HostAddress) -> int:
     """What a node is in the consistent hash: of its address alone, so that order is no matter."""
     digest = hashlib.sha256(str(address).encode()).digest()
     return int.from_bytes(digest[:8], "little")

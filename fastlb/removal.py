@@ -6,7 +6,7 @@ from typing import NamedTuple
 from fastlb._core.session_walk import TallyRow
 from fastlb.config import CacheClass, Config, CookieClass, NamedClass, XZeusClass
 from fastlb.segment import TICK_MS
-from fastlb.slots import NodeKey
+from fastlb.slots import NodeKey, node_key
 from fastlb.uses import classes_of
 
 # Sessions that end with the browser, or that somebody else keeps, cannot be seen: a node that
@@ -90,7 +90,7 @@ def maps_of_nodes(
     chain = [n for n in classes_of(cfg, pool) if isinstance(cfg.persistence[n], CacheClass)]
     if not chain:
         return None
-    keys = [NodeKey(pool, str(n.address.ip), n.address.port) for n in cfg.pools[pool].nodes]
+    keys = [node_key(pool, node.address) for node in cfg.pools[pool].nodes]
     found = dict.fromkeys(keys, Maps())
     by_ip: dict[str, list[NodeKey]] = {}
     for key in keys:

@@ -1,6 +1,9 @@
-"""Whether the rules of a configuration can be loaded, found out in a process of its own.
+"""Whether the rules of a configuration can be loaded, and the functions of its monitors, found
+out in a process of its own.
 
     python -m fastlb.rule_check DIRECTORY SECONDS RESULT_FD TRACE_FD MODULE:FUNCTION ...
+
+A monitor's function has an @ before its name.
 
 Importing a module runs it, and a module may do anything: end the process, crash it, never return,
 leave threads and processes behind. So none is ever imported by the control process. This one has
@@ -24,9 +27,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastlb.rule_loader import Finder, RuleLoadError, find, install
+from fastlb.rule_loader import Finder, RuleLoadError, find, find_check, install
 from fastlb.rule_mark import RuleKind, mark_of
 
+OF_MONITOR = "@"  # before the name of a function that is no rule
 TIME_S = 10.0  # for all imports together
 GRACE_S = 2.0  # for a process that cannot even say where it is
 END = {"end": True}
@@ -209,16 +213,19 @@ def main(arguments: list[str]) -> int:
 
     finder = install(directory)
     for name in names:
-        spec = finder.locate(name.partition(":")[0])
+        spec = finder.locate(name.removeprefix(OF_MONITOR).partition(":")[0])
         say({"loading": name, "from": spec and spec.origin})
         say(_entry(finder, name))
-    say({"unused": _unused(finder, names)})
+    say({"unused": _unused(finder, [name for name in names if name[0] != OF_MONITOR])})
     say(END)
     os._exit(0)
 
 
 def _entry(finder: Finder, name: str) -> dict[str, Any]:
     try:
+        if name.startswith(OF_MONITOR):
+            find_check(finder, name.removeprefix(OF_MONITOR))
+            return {"name": name}
         rule = find(finder, name)
     except RuleLoadError as error:
         message = {"code": error.message.code, "text": error.text}

@@ -210,6 +210,33 @@ def find(finder: Finder, name: str) -> LoadedRule:
     return LoadedRule(name, function, mark.kind, is_async)
 
 
+def find_check(finder: Finder, name: str) -> Any:
+    """The function of a monitor; raises RuleLoadError."""
+    module_name, _, attribute = name.partition(":")
+    module = _import(finder, name, module_name)
+    file = getattr(module, "__file__", None)
+    if attribute not in vars(module):
+        known = [key for key, value in vars(module).items() if inspect.iscoroutinefunction(value)]
+        listed = f"its async functions are {', '.join(known)}" if known else "it has none"
+        values = {"suggestion": did_you_mean(attribute, known), "known": listed}
+        raise RuleLoadError(name, errors.RULE_NO_FUNCTION, file, None, function=attribute, **values)
+    function = vars(module)[attribute]
+    expected = "an async function that takes one argument, the node"
+    what = ""
+    if not inspect.iscoroutinefunction(function):
+        plain = inspect.isfunction(function)
+        what = "is not async" if plain else f"is of type {type(function).__name__}"
+    else:
+        try:
+            inspect.signature(function).bind("node")
+        except TypeError as error:
+            what = f"cannot be called so ({_text(error)})"
+    if what:
+        values = {"function": attribute, "what": what, "expected": expected}
+        raise RuleLoadError(name, errors.RULE_UNUSABLE, *_place(function, file), **values)
+    return function
+
+
 # --- functions ----------------------------------------------------------------------------
 
 

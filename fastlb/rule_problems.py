@@ -1,4 +1,5 @@
-"""What is wrong with the modules of a configuration's rules, as problems of the configuration."""
+"""What is wrong with the modules of a configuration's rules and monitors, as problems of the
+configuration."""
 
 from collections.abc import Callable
 
@@ -6,7 +7,7 @@ from fastlb import errors
 from fastlb.config import Config
 from fastlb.decode import Report
 from fastlb.errors import Message, Problem
-from fastlb.rule_check import Findings, RuleProblem, check_rules
+from fastlb.rule_check import OF_MONITOR, Findings, RuleProblem, check_rules
 from fastlb.rule_mark import RuleKind
 from fastlb.uses import rules_of
 
@@ -20,7 +21,7 @@ def report_rules(
 ) -> dict[str, RuleKind]:
     """Has the modules imported by another process, and reports all that came of it; returns what
     the rules are."""
-    names = [name for name in rules_of(cfg) if ":" in name]
+    names = [name for name in loaded_of(cfg) if ":" in name]
     places = _places(cfg)
     found = check_rules(cfg.file.absolute().parent, names, cfg.proxy.user)
     said: set[tuple[str, str | None, int | None]] = set()
@@ -43,9 +44,19 @@ def _places(cfg: Config) -> dict[str, list[Path]]:
     places: dict[str, list[Path]] = {}
     for server_name, server in cfg.virtual_servers.items():
         for index, rule in enumerate(server.rules):
-            place = ("virtual_servers", server_name, "rules", index)
+            place: Path = ("virtual_servers", server_name, "rules", index)
             places.setdefault(rule, []).append(place)
+    for name, monitor in cfg.monitors.items():
+        if monitor.function is not None:
+            place = ("monitors", name, "function")
+            places.setdefault(OF_MONITOR + monitor.function, []).append(place)
     return places
+
+
+def loaded_of(cfg: Config) -> list[str]:
+    """The rules, and the functions of monitors with their mark."""
+    functions = [one.function for one in cfg.monitors.values() if one.type == "python"]
+    return rules_of(cfg) + [OF_MONITOR + one for one in dict.fromkeys(functions) if one is not None]
 
 
 def _report_problem(
@@ -69,7 +80,8 @@ def _report_end(
     if found.blamed is None:
         report(errors.RULES_NOT_CHECKED, next(iter(places.values()))[0][:-1], how=how)
         return
-    place, module = places[found.blamed][0], found.blamed.partition(":")[0]
+    module = found.blamed.removeprefix(OF_MONITOR).partition(":")[0]
+    place = places[found.blamed][0]
     if found.file is None:
         report(errors.RULE_HARMFUL, place, module=module, how=how)
         return

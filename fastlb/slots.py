@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from fastlb import config
 from fastlb.config import Config
-from fastlb.units import InetAddress, UnixAddress
+from fastlb.units import HostAddress, InetAddress, UnixAddress
 from fastlb.uses import rules_of
 
 K = TypeVar("K", bound=Hashable)
@@ -40,6 +40,10 @@ class Numbers(Generic[K]):
             self.begun += 1
             return self.begun - 1
         return self.freed.popleft()
+
+    def restore(self, used: Iterable[tuple[K, int]], freed: Iterable[int], begun: int) -> None:
+        """As another control process had them."""
+        self.used, self.freed, self.begun = dict(used), deque(freed), begun
 
     def free(self, key: K) -> int:
         """Takes a key's number back and returns it."""
@@ -133,7 +137,8 @@ class Taken:
         self.rules: list[str] = []
 
 
-def node_key(pool: str, address: InetAddress) -> NodeKey:
+def node_key(pool: str, address: InetAddress | HostAddress) -> NodeKey:
+    assert isinstance(address, InetAddress)  # host names were replaced (host_names.py)
     return NodeKey(pool, str(address.ip), address.port)
 
 

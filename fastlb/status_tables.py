@@ -7,6 +7,9 @@ CACHE_FIGURES = ("hits", "misses", "expiries", "evictions")
 NODE_HEAD = (
     "pool", "node", "state", "weight", "connections", "sessions", "given", "requests", "idle",
 )  # fmt: skip
+LIMIT_HEAD = (
+    "limited node", "open", "waiting", "in pool", "waited", "ms/wait", "refused", "timed out",
+)  # fmt: skip
 TLS = ("handshakes", "resumed", "failed", "waiting")
 RULE_FIGURES = ("waiting", "errors", "timeouts", "cancelled", "blocked")
 RULE_HEAD = ("rule", "kind", "calls", "ms/call", *RULE_FIGURES)
@@ -69,7 +72,33 @@ def _pools(pools: dict[str, Any]) -> str:
         for pool, node in nodes
         if node["leaving"]
     ]
-    return "\n\n".join([nodes_table, *(["\n".join(leaving)] if leaving else [])])
+    failing = [
+        f'{pool} {node["address"]} monitor "{one["name"]}" finds it down for '
+        f"{duration(one['seconds'])}: {one['reason']}"
+        for pool, node in nodes
+        for one in node["monitors"]
+        if one["state"] == "down"
+    ]
+    limited = [(pool, node) for pool, node in nodes if node["max_connections"]]
+    parts = [nodes_table]
+    if limited:
+        parts.append(table(LIMIT_HEAD, (_limit_row(pools, pool, node) for pool, node in limited)))
+    return "\n\n".join([*parts, *("\n".join(each) for each in (leaving, failing) if each)])
+
+
+def _limit_row(pools: dict[str, Any], pool: str, node: dict[str, Any]) -> tuple[object, ...]:
+    of_pool = pools[pool]
+    mean = 1000 * of_pool["waited_seconds"] / of_pool["waited"] if of_pool["waited"] else 0.0
+    return (
+        f"{pool} {node['address']}",
+        f"{node['open']}/{node['max_connections']}",
+        node["waiting"],
+        of_pool["waiting"],
+        of_pool["waited"],
+        f"{mean:.0f}",
+        of_pool["queue_full"],
+        of_pool["queue_timeouts"],
+    )
 
 
 def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
@@ -77,7 +106,7 @@ def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
     return (
         pool,
         node["address"],
-        node["state"] + (" (backup)" if node["backup"] else ""),
+        _state(node),
         node["weight"],
         node["connections"],
         "-" if live is None else live,
@@ -85,6 +114,13 @@ def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
         node["requests"],
         "-" if node["idle_seconds"] is None else duration(node["idle_seconds"]),
     )
+
+
+def _state(node: dict[str, Any]) -> str:
+    """With what else is to be said of it."""
+    more = [node["asked"]] if node["state"] == "down" and node["asked"] != "up" else []
+    more += ["backup"] if node["backup"] else []
+    return str(node["state"]) + "".join(f" ({one})" for one in more)
 
 
 def _rules(rules: dict[str, Any], shared: dict[str, int] | None) -> str:

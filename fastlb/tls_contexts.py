@@ -221,8 +221,12 @@ def _pool_contexts(material: Material, made: list[One]) -> list[One]:
 
 
 def _pool_one(mark: bytes, pool: PoolMaterial, trusted: tuple[bytes, ...], made: list[One]) -> One:
-    one = One(mark, SSL.Context(SSL.TLS_CLIENT_METHOD))
-    context = one.context
+    return _keep(One(mark, pool_context(pool, trusted)), made)
+
+
+def pool_context(pool: PoolMaterial, trusted: tuple[bytes, ...]) -> SSL.Context:
+    """For connections to nodes."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     _common(context)
     context.set_options(OPTIONS)
@@ -233,13 +237,14 @@ def _pool_one(mark: bytes, pool: PoolMaterial, trusted: tuple[bytes, ...], made:
     param = lib.SSL_CTX_get0_param(context._context)
     lib.X509_VERIFY_PARAM_set_hostflags(param, HOST_FLAGS)
     if pool.server_name:
-        _demand(param, pool.server_name)
+        demand_name(param, pool.server_name)
     if pool.chain:
         _identity(context, pool.chain, pool.key)
-    return _keep(one, made)
+    return context
 
 
-def _demand(param: Any, name: str) -> None:
+def demand_name(param: Any, name: str) -> None:
+    """A certificate must be for this host or address."""
     try:
         ip = ipaddress.ip_address(name).packed
     except ValueError:

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 
@@ -23,6 +24,7 @@ from fastlb.errors import Message, StartError
 from fastlb.tls_material import (
     CertificateMaterial,
     Material,
+    NodeTls,
     PoolMaterial,
     ServerMaterial,
     TlsFiles,
@@ -85,14 +87,21 @@ class _Reader:
         for name, pool in cfg.pools.items():
             if pool.tls is not None:
                 pools[name] = len(self.pools)
-                self.pools.append(self._pool(("pools", name, "tls"), pool.tls))
+                one, trusted = self._nodes_tls(("pools", name, "tls"), pool.tls)
+                at = self.authorities.setdefault(trusted, len(self.authorities)) if trusted else -1
+                self.pools.append(msgspec.structs.replace(one, authorities=at))
+        monitors = {
+            name: self._nodes_tls(("monitors", name, "tls"), monitor.tls)
+            for name, monitor in cfg.monitors.items()
+            if monitor.tls is not None
+        }
         material = Material(
             tuple(self.servers),
             tuple(self.certificates),
             tuple(self.pools),
             tuple(self.authorities),
         )
-        return TlsFiles(material, names, first, pools)
+        return TlsFiles(material, names, first, pools, monitors)
 
     # --- virtual servers ---
 
@@ -252,9 +261,9 @@ class _Reader:
         except Exception as error:
             self.report(errors.CERTIFICATE_REFUSED, (*place, "certificate"), reason=_said(error))
 
-    # --- pools ---
+    # --- pools and monitors ---
 
-    def _pool(self, place: Place, tls: PoolTls) -> PoolMaterial:
+    def _nodes_tls(self, place: Place, tls: PoolTls) -> NodeTls:
         trusted: tuple[bytes, ...] = ()
         if tls.verify:
             trusted = self._trusted(tls, (*place, "ca"))
@@ -267,17 +276,16 @@ class _Reader:
                 chain = self._in_order(chain, key, own, place)
         material = PoolMaterial(
             tls.verify,
-            self.authorities.setdefault(trusted, len(self.authorities)) if trusted else -1,
-            tls.server_name or "",
-            tuple(map(read.der_of, chain)) if key is not None else (),
-            read.der_of_key(key) if chain and key is not None else b"",
+            server_name=tls.server_name or "",
+            chain=tuple(map(read.der_of, chain)) if key is not None else (),
+            key=read.der_of_key(key) if chain and key is not None else b"",
         )
         try:
             tls_contexts.try_pool(material, trusted)
         except Exception as error:
             at = (*place, "certificate") if material.chain else place
             self.report(errors.CERTIFICATE_REFUSED, at, reason=_said(error))
-        return material
+        return NodeTls(material, trusted)
 
     def _trusted(self, tls: PoolTls, place: Place) -> tuple[bytes, ...]:
         if tls.ca is not None:

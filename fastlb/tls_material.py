@@ -55,6 +55,16 @@ class Material(Struct, array_like=True, frozen=True):
     ticket_keys: list[memoryview] = field(default_factory=list)
 
 
+class NodeTls(NamedTuple):
+    """What a context towards nodes is made of, complete."""
+
+    material: PoolMaterial
+    trusted: tuple[bytes, ...]
+
+
+UNVERIFIED = NodeTls(PoolMaterial(verify=False), ())  # whoever is there
+
+
 class TlsFiles(NamedTuple):
     """What the plan needs of the files of a configuration."""
 
@@ -62,9 +72,18 @@ class TlsFiles(NamedTuple):
     names: dict[str, dict[str, int]]  # by virtual server: certificate by server name
     first: dict[str, int]  # by virtual server: the certificate for all other names
     pools: dict[str, int]  # number of the pool's context behind those of the certificates
+    monitors: dict[str, NodeTls]  # of those that have a `tls` of their own
+
+    def of_pool(self, name: str) -> NodeTls | None:
+        """TLS towards a pool's nodes; None: they are spoken to in plain text."""
+        if name not in self.pools:
+            return None
+        pool = self.material.pools[self.pools[name]]
+        trusted = self.material.authorities[pool.authorities] if pool.authorities >= 0 else ()
+        return NodeTls(msgspec.structs.replace(pool, authorities=-1), trusted)
 
 
-NOTHING = TlsFiles(Material(), {}, {}, {})
+NOTHING = TlsFiles(Material(), {}, {}, {}, {})
 
 
 def encode(material: Material, ticket_keys: Iterable[bytearray]) -> bytes:

@@ -33,6 +33,16 @@ class InetAddress(NamedTuple):
         return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
 
 
+class HostAddress(NamedTuple):
+    """A host name and a port: a node for each address that the name has."""
+
+    name: str  # in lower case, without a dot at its end
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.port}"
+
+
 class UnixAddress(NamedTuple):
     """The path of a Unix socket."""
 
@@ -231,6 +241,33 @@ class Inet:
         return read_inet(read_text(value, self.expected), self.expected)
 
     def write(self, value: InetAddress) -> str:
+        return quoted(str(value))
+
+
+HOST_NAME = r"(?!.{254})(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*"
+
+
+class InetOrHost:
+    """Where a node is: an IP address, or a host name, and a port."""
+
+    expected = 'an address or host name and port like "10.0.0.1:8080" or "app.internal:8080"'
+
+    def read(self, value: object) -> InetAddress | HostAddress:
+        text = read_text(value, self.expected)
+        host, colon, port = text.partition(":")
+        name = host.lower().removesuffix(".")
+        # What ends in a number is a wrong address and no name (RFC 1123 2.1).
+        # And "unix:/run/node.sock" is neither.
+        number = re.fullmatch(r"(.*\.)?[0-9]+", name)
+        if number or not re.fullmatch(HOST_NAME, name) or "/" in port:
+            return read_inet(text, self.expected)
+        if not colon:
+            raise Invalid(errors.NO_PORT, found=text, expected=self.expected)
+        if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+            raise Invalid(errors.BAD_PORT, found=text, port=port)
+        return HostAddress(name, int(port))
+
+    def write(self, value: InetAddress | HostAddress) -> str:
         return quoted(str(value))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fastlb import config
 from fastlb.class_id import server_cookie_name
 from fastlb.config import Config, CookieClass
-from fastlb.units import InetAddress
+from fastlb.units import HostAddress, InetAddress
 
 
 def pools_of(server: config.VirtualServer) -> list[str]:
@@ -26,7 +26,7 @@ def asks_for_certificates(server: config.VirtualServer) -> bool:
 def told_of_certificates(cfg: Config) -> set[str]:
     """The virtual servers of whose nodes one is told of client certificates, by whichever."""
 
-    def nodes_of(name: str) -> set[InetAddress]:
+    def nodes_of(name: str) -> set[InetAddress | HostAddress]:
         pools = [cfg.pools[pool] for pool in pools_of(cfg.virtual_servers[name])]
         return {node.address for pool in pools for node in pool.nodes}
 

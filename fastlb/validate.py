@@ -19,6 +19,7 @@ from fastlb.passphrases import read_passphrases, why
 from fastlb.units import (
     BYTES,
     TOKEN,
+    HostAddress,
     InetAddress,
     Key,
     KeyPart,
@@ -26,6 +27,7 @@ from fastlb.units import (
     written_quantity,
 )
 from fastlb.uses import chain_of, classes_of, cookie_names_of, pools_of, rules_of, uses_of
+from fastlb.validate_monitors import check_monitors
 from fastlb.validate_protocols import check_protocols
 
 PLACEHOLDER = "%{path}"
@@ -47,6 +49,7 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _nodes(cfg, document, report)
     _fallbacks(cfg, report)
     check_protocols(cfg, document, report)
+    check_monitors(cfg, document, report)
     _named(cfg, report)
     _rules(cfg, report)
     _keys(cfg, document, report)
@@ -142,7 +145,7 @@ def _nodes(cfg: Config, document: dict[str, Any], report: Report) -> None:
     total = 0
     for name, pool in cfg.pools.items():
         total += len(pool.nodes)
-        seen: set[InetAddress] = set()
+        seen: set[InetAddress | HostAddress] = set()
         for index, node in enumerate(pool.nodes):
             if node.address in seen:
                 report(errors.NODE_TWICE, ("pools", name, "nodes", index), found=node.address)

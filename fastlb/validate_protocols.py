@@ -186,14 +186,15 @@ def _tls_classes(cfg: Config, report: Report) -> None:
 
 
 def _pools_tls(cfg: Config, document: Tables, report: Report) -> None:
-    for name, pool in cfg.pools.items():
-        if pool.tls is None:
+    tables = [(("pools", name, "tls"), pool.tls) for name, pool in cfg.pools.items()]
+    tables += [(("monitors", name, "tls"), one.tls) for name, one in cfg.monitors.items()]
+    for path, tls in tables:
+        if tls is None:
             continue
-        path = ("pools", name, "tls")
         written = _table(document, *path)
-        if not pool.tls.verify:
+        if not tls.verify:
             report(errors.NODES_NOT_VERIFIED, (*path, "verify"))
-            if pool.tls.ca:
+            if tls.ca:
                 report(errors.CA_WITHOUT_VERIFY, (*path, "ca"))
         for key, other in (("certificate", "key"), ("key", "certificate")):
             if key in written and other not in written:

@@ -23,6 +23,9 @@ def with_files(text: str, directory: Path) -> Path:
             _certificate(authority, table)
         for page in table.get("error_pages", {}).values():
             (directory / page).write_text("sorry")
+        if table.get("function"):
+            module, _, function = table["function"].partition(":")
+            (directory / f"{module}.py").write_text(f"async def {function}(node): ...\n")
         for rule in table.get("rules", ()):
             module, _, function = rule.partition(":")
             (directory / f"{module}.py").write_text(RULE.format(function))

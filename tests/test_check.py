@@ -168,13 +168,6 @@ def test_find_config(tmp_path: Path) -> None:
 USES = {
     "admin": '[admin]\nlisten = "127.0.0.1:90"\n',
     "cluster": "[cluster]\n",
-    "monitors": '[monitors.a]\ntype = "tcp"\n',
-    "pools.*.nodes.address": WEB.replace("127.0.0.1:81", "web.example:81"),
-    "pools.*.nodes.max_connections": WEB.replace(
-        '"127.0.0.1:81"', '{ address = "127.0.0.1:81", max_connections = 5 }'
-    ),
-    "pools.*.monitors": WEB + "monitors = []\n",
-    "pools.*.retry_budget": WEB + "retry_budget = 10\n",
 }
 
 

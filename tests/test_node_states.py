@@ -73,10 +73,10 @@ def test_the_operator_comes_before_health_checks() -> None:
     for (draining, disabled, down), state in states.items():
         if disabled:
             assert state == "disabled"
-        elif draining:
-            assert state == "draining"
+        elif down:
+            assert state == "down"
         else:
-            assert state == ("down" if down else "up")
+            assert state == ("draining" if draining else "up")
 
 
 @given(st.lists(st.sampled_from(VERBS)), st.booleans())

@@ -8,11 +8,11 @@ from fastlb._core._testing_plan cimport PlanImage
 from fastlb._core.address cimport (
     ADDRESS_TEXT_BYTES_MAX, Address, address_from_text, address_text,
 )
-from fastlb._core.balance cimport BalanceInput, balance_pick
+from fastlb._core.balance cimport BalanceInput, balance_pick, balance_waits
 from fastlb._core.decide cimport decide, decide_again, decide_answered, decide_forget, decide_learn
 from fastlb._core.decision cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, NODE_UNLISTED, DecideInput,
-    decision_node,
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, ACTION_WAIT, NODE_UNLISTED,
+    DecideInput, decision_node,
 )
 from fastlb._core.head cimport (
     Head, HeadLimits, METHOD_GET, head_reset, request_head_parse, response_head_parse,
@@ -45,7 +45,7 @@ cdef extern from "<stdlib.h>" nogil:
 
 ACTIONS = {
     ACTION_FORWARD: "forward", ACTION_REDIRECT: "redirect", ACTION_CLOSE: "close",
-    ACTION_NO_NODE: "no-node",
+    ACTION_NO_NODE: "no-node", ACTION_WAIT: "wait",
 }
 KINDS = {FIND_NOTHING: "nothing", FIND_KEY: "key", FIND_NODE: "node", FIND_HASH: "hash"}
 
@@ -140,6 +140,17 @@ cdef class World:
     def set_load(self, uint32_t slot, uint32_t worker, uint32_t count):
         self.table.slots[slot].active[worker] = count
 
+    def set_open(self, uint32_t slot, uint32_t worker, uint32_t count):
+        """Open connections of a worker to the node of this slot."""
+        self.table.slots[slot].open[worker] = count
+
+    def set_waiting(self, uint32_t slot, uint32_t worker, uint32_t since, bint pool=False):
+        """Since when (ms, 0: nobody) a request of a worker waits for the node, or for the pool."""
+        if pool:
+            self.table.pools[slot].waiting[worker] = since
+        else:
+            self.table.slots[slot].waiting[worker] = since
+
     def load(self, uint32_t slot, uint32_t workers):
         return node_load(&self.table.slots[slot], workers)
 
@@ -148,10 +159,27 @@ cdef class World:
         node_feed_response(&self.table.slots[slot], us, self.now_ms)
         return self.table.slots[slot].response_us
 
+    def eject(self, uint32_t slot, uint64_t ms=1000, uint32_t times=1):
+        """As `health` does it: out for so long, so many times in a row."""
+        self.table.slots[slot].ejected_until_ms = self.now_ms + ms
+        self.table.slots[slot].ejections = times
+
     def turns(self, uint32_t slot):
         return self.table.pools[slot].turn
 
-    def pick(self, uint32_t pool=0, object tried=(), uint64_t key=0):
+    def waits(self, uint32_t pool=0, object tried=()):
+        """Whether it is worth waiting when `pick` finds none."""
+        cdef BalanceInput ask
+        memset(&ask, 0, sizeof(ask))
+        ask.plan = self.image.plan
+        ask.pool = plan_pool(self.image.plan, pool)
+        ask.table = self.table
+        ask.tried_count = <uint32_t>len(tried)
+        for i, node in enumerate(tried):
+            ask.tried[i] = node
+        return bool(balance_waits(&ask))
+
+    def pick(self, uint32_t pool=0, object tried=(), uint64_t key=0, bint in_turn=False):
         """(index of the node or -1, whether it is a draining one taken for want of others)"""
         cdef BalanceInput ask
         cdef bint draining = True
@@ -163,6 +191,7 @@ cdef class World:
         ask.key = key
         ask.random = &self.random
         ask.now_ms = self.now_ms
+        ask.in_turn = in_turn
         ask.tried_count = <uint32_t>len(tried)
         for i in range(ask.tried_count):
             ask.tried[i] = tried[i]

@@ -12,7 +12,8 @@ from fastlb._core.address cimport (
 )
 from fastlb._core.buffer cimport (
     Buffer, BufferPool, buffer_borrow, buffer_pending, buffer_pool_free, buffer_pool_init,
-    buffer_borrow_bytes, buffer_return, buffer_room, buffer_shrink,
+    buffer_pool_limit,
+    buffer_borrow_bytes, buffer_make_room, buffer_return, buffer_room, buffer_shrink,
 )
 from fastlb._core.outcome cimport (
     CAUSES, FOUND_INS, OUTCOMES, cause_name, found_in_name, outcome_name,
@@ -164,6 +165,19 @@ cdef class Pool:
             return None
         if buffer_pending(buffer) or buffer.size < count:
             raise AssertionError("not empty, or too small")
+        return self._keep(buffer)
+
+    def limit(self, uint64_t bytes_max):
+        buffer_pool_limit(&self.pool, bytes_max)
+
+    def make_room(self, number):
+        """For a client's head, in this buffer or a first one: the number of the one that has it,
+        or None."""
+        cdef Buffer* buffer = NULL if number is None else self._buffer(number)
+        if not buffer_make_room(&self.pool, &buffer):
+            return None
+        if number is not None:
+            del self.lent[number]
         return self._keep(buffer)
 
     def shrink(self, int number, uint32_t start, uint32_t count):

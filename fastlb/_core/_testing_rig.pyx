@@ -10,6 +10,7 @@ from fastlb._core.connection cimport (
     STREAM_EOF, STREAM_ERROR, STREAM_HUP, STREAM_MUTED, STREAM_READABLE, STREAM_URGENT,
     STREAM_WRITABLE, Snapshot, Stream, Worker,
 )
+from fastlb._core.node cimport NodeTable
 from fastlb._core.plan cimport Plan
 from fastlb._core.stats cimport WorkerStats
 from fastlb._core.stream cimport pipe_free_all, stream_close, stream_note, stream_register
@@ -38,11 +39,13 @@ cdef class Rig:
             raise MemoryError()
         self.w.stats = <WorkerStats*> calloc(1, sizeof(WorkerStats))
         self.w.epoll_fd = system.epoll_create1(system.EPOLL_CLOEXEC)
-        if self.w.stats == NULL or self.w.epoll_fd < 0:
+        self.w.nodes = <NodeTable*> calloc(1, sizeof(NodeTable))
+        if self.w.stats == NULL or self.w.nodes == NULL or self.w.epoll_fd < 0:
             raise MemoryError()
         memset(&self.plan, 0, sizeof(Plan))
         memset(&self.snapshot, 0, sizeof(Snapshot))
         self.plan.timeouts.node_keep_alive = 60000
+        self.plan.columns = 2
         self.snapshot.plan = &self.plan
         self.w.snapshot = &self.snapshot
         self.w.now_ms = system.clock_us() // 1000
@@ -51,6 +54,7 @@ cdef class Rig:
 
     def __dealloc__(self):
         free(self.w.stats)
+        free(self.w.nodes)
         free(self.w)
 
     cdef int place(self, Stream* stream) except -1:

@@ -9,6 +9,7 @@ from fastlb._core.connection cimport (
     Worker,
 )
 from fastlb._core.limits cimport NODE_IDLE_MAX
+from fastlb._core.plan cimport PlanPool
 from fastlb._core.slice cimport slice_of
 from fastlb._core.stream cimport stream_note
 from fastlb._core.upstream cimport (
@@ -21,6 +22,9 @@ STATES = {
     NODE_CONN_CLOSED: "closed",
 }
 IDLE_MAX = NODE_IDLE_MAX
+
+
+cdef PlanPool _pool                  # of all nodes
 
 
 cdef void _note(Worker* w, Stream* s, uint32_t events) noexcept nogil:
@@ -64,7 +68,7 @@ cdef class Link:
         return upstream_connected(self.n)
 
     def give_back(self):
-        upstream_return(self.rig.w, self.n)
+        upstream_return(self.rig.w, self.n, &_pool)
 
     def close(self, bint reset=False):
         upstream_close(self.rig.w, self.n, reset)
@@ -78,11 +82,11 @@ cdef Link _link(Rig rig, NodeConn* n):
     return link
 
 
-def connect(Rig rig, uint32_t slot, node):
-    """A Link, or the error number."""
+def connect(Rig rig, uint32_t slot, node, uint32_t limit=0):
+    """A Link, or the error number; 0: the node is full."""
     cdef Address address
     _address(&address, node)
-    cdef NodeConn* n = upstream_connect(rig.w, slot, &address, False)
+    cdef NodeConn* n = upstream_connect(rig.w, slot, &address, limit, False)
     return rig.w.connect_errno if n == NULL else _link(rig, n)
 
 

@@ -15,6 +15,7 @@ from fastlb._core.address cimport (
 )
 from fastlb._core.arena cimport arena_slice
 from fastlb._core.connection cimport AccessLog, Exchange, TlsStream, Worker
+from fastlb._core.debug cimport unlikely
 from fastlb._core.decision cimport decision_node_name
 from fastlb._core.head cimport head_error_name
 from fastlb._core.outcome cimport (
@@ -59,6 +60,7 @@ cdef char[32] _date                  # of _date_s, since most lines share their 
 cdef uint32_t _date_bytes = 0
 cdef uint32_t _date_s = 0
 cdef bint _date_combined = False
+cdef bint _cut = False               # the file ends in the middle of a line
 
 
 cdef bint access_log_open(AccessLog* log, int fd, bint is_socket) noexcept nogil:
@@ -68,6 +70,8 @@ cdef bint access_log_open(AccessLog* log, int fd, bint is_socket) noexcept nogil
 
 
 cdef bint _use(AccessLog* log, int fd, bint is_socket) noexcept nogil:
+    global _cut
+    _cut = False
     log.fd = fd
     log.is_socket = is_socket
     if fd < 0:
@@ -120,10 +124,22 @@ cdef uint32_t _count_lines(const char* at, uint32_t count) noexcept nogil:
     return lines
 
 
+# Ends a line that a full disk has cut, so that the next one is whole.
+cdef bint _end_cut_line(AccessLog* log) noexcept nogil:
+    global _cut
+    _cut = system.write(log.fd, "\n", 1) != 1
+    return not _cut
+
+
 cdef void access_log_flush(Worker* w) noexcept nogil:
+    global _cut
     cdef AccessLog* log = &w.log
     cdef uint32_t at = 0, part
     cdef ssize_t written
+    if _cut and not _end_cut_line(log):
+        w.stats.log_lines_dropped += _count_lines(log.text, log.used)
+        log.used = 0
+        return
     while at < log.used:
         if log.is_socket:
             part = _line_bytes(log.text + at, log.used - at)
@@ -137,10 +153,12 @@ cdef void access_log_flush(Worker* w) noexcept nogil:
         if written < 0:
             w.stats.log_lines_dropped += _count_lines(log.text + at, log.used - at)
             break
-        at += part
         if <uint32_t> written < part:
-            # A disk that filled up in the middle of a line.
-            w.stats.log_lines_dropped += 1
+            # A disk that filled up, perhaps in the middle of a line.
+            _cut = written and log.text[at + written - 1] != c"\n"
+            w.stats.log_lines_dropped += _count_lines(log.text + at + written,
+                                                      part - <uint32_t> written)
+        at += part
     log.used = 0
 
 
@@ -389,6 +407,9 @@ cdef void _write_json(Worker* w, const Exchange* x) noexcept nogil:
     _add_milliseconds(log, w.now_us - x.started_us)
     _add_text(log, ",\"wait_ms\":")
     _add_milliseconds(log, x.first_byte_us - x.sent_us if x.first_byte_us > x.sent_us else 0)
+    if unlikely(x.queued_us != 0):
+        _add_text(log, ",\"queued_ms\":")
+        _add_milliseconds(log, x.waited_us)
     _add_decision(log, x)
     _add_text(log, ",\"retries\":")
     _add_number(log, x.retries)

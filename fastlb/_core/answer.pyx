@@ -5,6 +5,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
+from fastlb._core.attempt cimport attempt_answered
 from fastlb._core.body cimport body_closed, body_start
 from fastlb._core.bounds cimport bounds_of_body, bounds_of_heads
 from fastlb._core.buffer cimport (
@@ -81,7 +82,7 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
     while x.stage < STAGE_RESPONSE_RULES and x.down.head == NULL \
             and n.stream.ready & STREAM_READABLE:
         if not _room_for_head(w, x):
-            if x.down.data == NULL:
+            if x.down.data == NULL or x.down.data.size < BUFFER_LARGE_BYTES:
                 return exchange_reply(w, x, 503, CAUSE_NO_BUFFER)
             return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
         data = x.down.data
@@ -89,8 +90,6 @@ cdef int _read_head(Worker* w, Exchange* x) noexcept nogil:
         if got == STREAM_AGAIN:
             break
         if got < 0:
-            if x.up.ended and not x.response_started:
-                return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
             return ANSWER_NODE_LOST
         data.end += <uint32_t> got
         if not x.response_started:
@@ -208,6 +207,7 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
     if count < 0:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
     node_feed_response(&w.nodes.slots[x.slot], x.first_byte_us - x.sent_us, w.boot_ms)
+    attempt_answered(w, x, head.status)
     exchange_answered(w, x, True)
     if unlikely(x.server.rule_count != 0):
         return _run_rules(w, x, data.data + data.start, count)
@@ -256,6 +256,7 @@ cdef bint _begin_tunnel(Worker* w, Exchange* x) noexcept nogil:
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
     flow_frame(&x.up, x.up.run, x.up.data.end - x.up.run)
     flow_frame(&x.down, body, data.end - body)
+    attempt_answered(w, x, 101)
     exchange_answered(w, x, True)
     if unlikely(x.server.rule_count != 0):
         return _run_rules(w, x, data.data + data.start, count)

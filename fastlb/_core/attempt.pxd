@@ -17,6 +17,7 @@ cdef enum AttemptResult:
     ATTEMPT_READY = 0                # x.node takes bytes
     ATTEMPT_WAITS                    # the connection is being opened; its timer is set
     ATTEMPT_FAILED                   # attempt_again is next
+    ATTEMPT_FULL                     # the node has its max_connections, or others wait for it
 
 # A new exchange of the client, in ClientState `state`; NULL when there is no memory.
 cdef Exchange* attempt_exchange(Worker* w, ClientConn* c, int state) noexcept nogil
@@ -29,5 +30,15 @@ cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
                        attempt_events_t on_events) noexcept nogil
 # After events of a connection that is being opened.
 cdef int attempt_connected(Worker* w, Exchange* x) noexcept nogil
+# One retry more: whether the pool's budget has it. It is counted.
+cdef bint attempt_may_retry(Worker* w, Exchange* x) noexcept nogil
+# The node of this try failed, by its own doing.
+cdef void attempt_failed(Worker* w, Exchange* x) noexcept nogil
+# Its answer has begun, with this status; 0: the connection itself is all that is known of.
+cdef void attempt_answered(Worker* w, Exchange* x, int status) noexcept nogil
+# Another decision, without the node of this try: the new action. x.node is closed before.
+cdef int attempt_elsewhere(Worker* w, Exchange* x) noexcept nogil
+# It was let in by its queue: what is decided then. `ask` is as attempt_input has made it.
+cdef void attempt_turn(Worker* w, Exchange* x, const DecideInput* ask) noexcept nogil
 # The try failed for `cause`: CAUSE_NONE when it was decided again, else the Cause to end with.
 cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil

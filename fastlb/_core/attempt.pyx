@@ -14,11 +14,14 @@ from fastlb._core.connection cimport (
     STREAM_ERROR, STREAM_HUP, STREAM_WRITABLE, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
-from fastlb._core.decide cimport decide_again, decision_reset
+from fastlb._core.decide cimport decide_again, decide_waited, decision_reset
 from fastlb._core.decision cimport (
     ACTION_FORWARD, ACTION_NO_NODE, DecideInput, decision_node,
 )
 from fastlb._core.exchange_end cimport exchange_count_load, exchange_uncount_load
+from fastlb._core.health cimport TRY_PROBE, TRY_USUAL, health_answered, health_failed, health_try
+from fastlb._core.limits cimport NODE_SLOT_UNLISTED
+from fastlb._core.node cimport NodeSlot
 from fastlb._core.node_tls cimport (
     NODE_NAME_BYTES, node_tls_context, node_tls_name, node_tls_open, node_tls_shake,
 )
@@ -31,7 +34,9 @@ from fastlb._core.plan cimport (
 from fastlb._core.proxy_protocol cimport (
     PROXY_WRITE_BYTES_MAX, proxy_v1_write, proxy_v2_write,
 )
+from fastlb._core.queue cimport queue_is_awaited, queue_limit
 from fastlb._core.request cimport request_head_at, request_reload
+from fastlb._core.retry_budget cimport retry_budget_request, retry_budget_take
 from fastlb._core.rule_state cimport rules_input
 from fastlb._core.slice cimport slice_of
 from fastlb._core.timer cimport timer_set
@@ -98,6 +103,9 @@ cdef void attempt_input(Worker* w, Exchange* x, DecideInput* ask) noexcept nogil
     ask.now_ms = w.boot_ms
     ask.now_ticks = w.now_ticks
     ask.peek = False
+    ask.limits = w.limits if unlikely(w.limited) else NULL
+    ask.idle = w.idle_count
+    ask.in_turn = x.in_turn
     if unlikely(x.rules != NULL):
         rules_input(x, ask)
 
@@ -161,10 +169,36 @@ cdef inline bint _speaks(const Exchange* x) noexcept nogil:
             or x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) != 0)
 
 
+cdef int _refused(Worker* w, Exchange* x) noexcept nogil:
+    if w.connect_errno:
+        return ATTEMPT_FAILED
+    exchange_uncount_load(w, x)
+    return ATTEMPT_FULL
+
+
+cdef void _note_try(Worker* w, Exchange* x, uint32_t slot) noexcept nogil:
+    # A second connection for the same try is the same probe.
+    if slot == NODE_SLOT_UNLISTED:
+        x.probes = TRY_USUAL
+    elif x.probes != TRY_PROBE or x.slot != slot:
+        x.probes = <unsigned char> health_try(
+            x.pool, &w.nodes.slots[slot], &w.stats.nodes[slot], w.boot_ms,
+            x.snapshot.plan.timeouts.connect + x.pool.backoff_min, x.decision.established)
+
+
 cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
                        attempt_events_t on_events) noexcept nogil:
     cdef const PlanNode* node = decision_node(x.snapshot.plan, x.pool, &x.decision)
     cdef NodeConn* n = NULL
+    cdef uint32_t limit = 0
+    if unlikely(w.limited):
+        limit = queue_limit(w, node)
+        if limit and not x.in_turn and queue_is_awaited(w, x, node):
+            return ATTEMPT_FULL
+    if likely(x.tried_us == 0):
+        retry_budget_request(&w.budgets[x.pool.slot], w.now_ms)
+    if unlikely(w.nodes.slots[node.slot].ejected_until_ms != 0 or x.probes):
+        _note_try(w, x, node.slot)
     x.slot = node.slot
     x.tried_us = w.now_us
     exchange_count_load(w, x)
@@ -173,10 +207,11 @@ cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
         n = _borrow(w, x, node)
     x.fresh = n == NULL
     if n == NULL:
-        n = upstream_connect(w, node.slot, &node.address, _speaks(x))
+        n = upstream_connect(w, node.slot, &node.address, limit, _speaks(x))
         if n == NULL:
-            return ATTEMPT_FAILED
+            return _refused(w, x)
     x.node = n
+    x.in_turn = True                 # should it need another one
     n.exchange = x
     n.stream.on_events = on_events
     if n.state == NODE_CONN_CONNECTING:
@@ -199,8 +234,51 @@ cdef int attempt_connected(Worker* w, Exchange* x) noexcept nogil:
     return _connected(w, x)
 
 
-cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil:
+# --- when it is over ----------------------------------------------------------------------
+
+cdef bint attempt_may_retry(Worker* w, Exchange* x) noexcept nogil:
+    if retry_budget_take(&w.budgets[x.pool.slot], x.pool.retry_budget, w.now_ms):
+        w.stats.pools[x.pool.slot].retries += 1
+        return True
+    w.stats.pools[x.pool.slot].retries_refused += 1
+    return False
+
+
+cdef void attempt_failed(Worker* w, Exchange* x) noexcept nogil:
+    if x.slot != NODE_SLOT_UNLISTED:
+        health_failed(x.pool, &w.nodes.slots[x.slot], &w.stats.nodes[x.slot], w.boot_ms, x.probes)
+    x.probes = TRY_USUAL
+
+
+cdef void attempt_answered(Worker* w, Exchange* x, int status) noexcept nogil:
+    if likely(x.slot != NODE_SLOT_UNLISTED):
+        health_answered(x.pool, &w.nodes.slots[x.slot], &w.stats.nodes[x.slot], w.boot_ms,
+                        x.probes, status)
+
+
+cdef int attempt_elsewhere(Worker* w, Exchange* x) noexcept nogil:
     cdef DecideInput ask
+    cdef bint established = x.decision.established
+    if not x.passage:
+        request_reload(w, x)
+    attempt_input(w, x, &ask)
+    decide_again(&ask, &x.decision)
+    if x.decision.action == ACTION_FORWARD:
+        # The new node of a session is the failure mode's; only those after it are retries.
+        x.retries += not established
+        w.stats.retries += 1
+    return x.decision.action
+
+
+cdef void attempt_turn(Worker* w, Exchange* x, const DecideInput* ask) noexcept nogil:
+    cdef bint was_tried = x.decision.node < 0 and x.decision.tried_count != 0
+    decide_waited(ask, &x.decision)
+    if was_tried and x.decision.action == ACTION_FORWARD:
+        x.retries += x.decision.moves
+        w.stats.retries += 1
+
+
+cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil:
     cdef bint established = x.decision.established
     cdef int error = w.connect_errno
     if x.node != NULL:
@@ -216,17 +294,9 @@ cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil:
         # Another node would hardly be it, and no session moves for what a client made up.
         return CAUSE_NODE_HANDSHAKE
     w.stats.nodes[x.slot].connect_failures += 1
-    if x.retries >= x.pool.retries and not established:
+    if error != system.EADDRNOTAVAIL:  # our own ports are used up
+        attempt_failed(w, x)
+    if not established and (x.retries >= x.pool.retries or not attempt_may_retry(w, x)):
         # Its map must not move on to a node that nobody tries.
         return cause
-    if not x.passage:
-        request_reload(w, x)
-    attempt_input(w, x, &ask)
-    decide_again(&ask, &x.decision)
-    if x.decision.action == ACTION_NO_NODE:
-        return cause
-    if x.decision.action == ACTION_FORWARD:
-        # The new node of a session is the failure mode's; only those after it are retries.
-        x.retries += not established
-        w.stats.retries += 1
-    return CAUSE_NONE
+    return cause if attempt_elsewhere(w, x) == ACTION_NO_NODE else CAUSE_NONE

@@ -1,7 +1,8 @@
 # Which node gets a new session: one function per algorithm, one predicate for all.
 #
 # Reads plan and node table, writes only the pool's round-robin position (never for a peek).
-# Primary nodes come first, then backup nodes, then, if the pool allows it, draining ones.
+# Primary nodes come first, then backup nodes, then, if the pool allows it, draining ones, and at the
+# very last those that are ejected for what requests showed (`health`).
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
@@ -18,12 +19,20 @@ ctypedef struct BalanceInput:
     uint64_t* random                 # state of the caller's generator, never 0
     uint64_t now_ms                  # CLOCK_BOOTTIME
     bint peek                        # look only: take no turn
+    const uint32_t* limits           # max_connections by slot; NULL: as the plan says
+    const uint32_t* idle             # own idle connections by slot: room in a full node; NULL: none
+    bint in_turn                     # new sessions that wait do not come before this one
+    uint32_t draw                    # of balance_pick: nodes whose share is below it sit out
     uint32_t tried_count
     int32_t tried[TRIES_MAX]         # indices of nodes that failed for this request
 
 # Index of the node in the pool, -1 when no node may take a new session.
 # `OUT draining` tells that only draining nodes were left and one of them was taken.
 cdef int32_t balance_pick(BalanceInput* ask, bint* draining) noexcept nogil
+# After that was -1: whether some node is merely full, and worth waiting for.
+cdef bint balance_waits(const BalanceInput* ask) noexcept nogil
+# Whether a node that is not ejected may take a new session.
+cdef bint balance_has_healthy(BalanceInput* ask) noexcept nogil
 # The node that a key belongs to while all that are listed serve: over the primary nodes that
 # take part in the hash, those that are down or disabled too; backup nodes where there is no
 # other. -1: none. The caller meets the failure mode when that node cannot serve.

@@ -4,9 +4,15 @@
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
-from fastlb._core.node cimport NODE_DRAINING, NODE_UP, NodeSlot, fastlb_fetch_add, node_load
+from fastlb._core.debug cimport unlikely
+from fastlb._core.health cimport health_is_out, health_share, health_state
+from fastlb._core.node cimport (
+    NODE_DRAINING, NODE_UP, NO_LIMIT, NodeSlot, fastlb_fetch_add, node_is_awaited, node_load,
+    node_open,
+)
 from fastlb._core.plan cimport (
-    ALGORITHMS, BALANCE_HASH, NODE_IS_BACKUP, POOL_DRAIN_LAST_REFUSE, PlanNode, plan_nodes,
+    ALGORITHMS, BALANCE_HASH, NODE_IS_BACKUP, POOL_DRAIN_LAST_REFUSE, POOL_LIMITED, PlanNode,
+    plan_nodes,
 )
 from fastlb._core.rendezvous cimport rendezvous_beats, rendezvous_log, rendezvous_mix
 
@@ -14,6 +20,7 @@ cdef enum Tier:
     TIER_PRIMARY = 0
     TIER_BACKUP
     TIER_DRAINING
+    TIER_EJECTED                     # usable but for what requests showed of them
     TIERS
 
 cdef enum:
@@ -22,22 +29,52 @@ cdef enum:
 ctypedef int32_t (*balance_t)(BalanceInput*, uint32_t) noexcept nogil
 
 
+# Connections that may be open to it, of all workers; 0: any number.
+cdef inline uint32_t _limit(const BalanceInput* ask, const PlanNode* node) noexcept nogil:
+    if unlikely(ask.limits != NULL) and ask.limits[node.slot] != NO_LIMIT:
+        return ask.limits[node.slot]
+    return node.max_connections
+
+
+# No room for a new session: not even an idle connection, or what room there is, is for sessions.
+cdef bint _is_full(const BalanceInput* ask, const PlanNode* node, uint32_t limit) noexcept nogil:
+    cdef const NodeSlot* slot = &ask.table.slots[node.slot]
+    if (ask.idle == NULL or ask.idle[node.slot] == 0) and node_open(
+            slot, ask.plan.columns) >= limit:
+        return True
+    return node_is_awaited(slot.waiting, ask.plan.columns, ask.now_ms, ask.pool.queue_timeout)
+
+
+# Of an ejected node: whether it would get new sessions, in whatever tier.
+cdef inline bint _may_serve(const BalanceInput* ask, const PlanNode* node,
+                            const NodeSlot* slot) noexcept nogil:
+    if slot.state == NODE_DRAINING:
+        return not ask.pool.flags & POOL_DRAIN_LAST_REFUSE
+    return slot.state == NODE_UP and node.weight != 0
+
+
 cdef inline bint _usable(const BalanceInput* ask, const PlanNode* node, int32_t index,
                          uint32_t tier) noexcept nogil:
     cdef const NodeSlot* slot = &ask.table.slots[node.slot]
-    cdef uint32_t i
+    cdef uint32_t i, limit
     cdef bint backup = node.flags & NODE_IS_BACKUP != 0
+    if health_is_out(ask.pool, slot, ask.now_ms) != (tier == TIER_EJECTED):
+        return False
     if tier == TIER_DRAINING:
         if slot.state != NODE_DRAINING:
             return False
+    elif tier == TIER_EJECTED:
+        if not _may_serve(ask, node, slot):
+            return False
     elif slot.state != NODE_UP or node.weight == 0 or backup != (tier == TIER_BACKUP):
         return False
-    if node.max_connections and node_load(slot, ask.plan.columns) >= node.max_connections:
+    limit = _limit(ask, node)
+    if unlikely(limit != 0) and _is_full(ask, node, limit):
         return False
     for i in range(ask.tried_count):
         if ask.tried[i] == index:
             return False
-    return True
+    return ask.draw == 0 or health_share(ask.pool, slot, ask.now_ms) >= ask.draw
 
 
 # The pool's next turn; one that only looks sees the turn `ahead` and leaves all as they are.
@@ -274,12 +311,14 @@ cdef balance_t* BALANCERS = [
 
 
 cdef bint _some_only_full(const BalanceInput* ask) noexcept nogil:
-    # A node that is up but at its max_connections: the draining ones are not the last.
+    # A node that is well but at its max_connections: the draining ones are not the last, and no
+    # ejected one is needed.
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
     cdef uint32_t i, j
     cdef bint tried
     for i in range(ask.pool.node_count):
-        if ask.table.slots[nodes[i].slot].state != NODE_UP or nodes[i].weight == 0:
+        if health_state(ask.pool, &ask.table.slots[nodes[i].slot], ask.now_ms) != NODE_UP \
+                or nodes[i].weight == 0:
             continue
         tried = False
         for j in range(ask.tried_count):
@@ -289,17 +328,71 @@ cdef bint _some_only_full(const BalanceInput* ask) noexcept nogil:
     return False
 
 
+# New sessions wait, in whatever worker: this one comes behind them.
+cdef inline bint _comes_too_early(const BalanceInput* ask) noexcept nogil:
+    return not ask.in_turn and node_is_awaited(
+        ask.table.pools[ask.pool.slot].waiting, ask.plan.columns, ask.now_ms,
+        ask.pool.queue_timeout)
+
+
+cdef bint balance_waits(const BalanceInput* ask) noexcept nogil:
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
+    cdef uint32_t i, j
+    cdef bint tried
+    for i in range(ask.pool.node_count):
+        if _limit(ask, &nodes[i]) == 0 or not _may_serve(
+                ask, &nodes[i], &ask.table.slots[nodes[i].slot]):
+            continue
+        tried = False
+        for j in range(ask.tried_count):
+            tried |= ask.tried[j] == <int32_t> i
+        if not tried:
+            return True
+    return False
+
+
+cdef bint balance_has_healthy(BalanceInput* ask) noexcept nogil:
+    cdef uint32_t tier
+    ask.draw = 0
+    for tier in range(<uint32_t> TIER_EJECTED):
+        if tier == TIER_DRAINING and ask.pool.flags & POOL_DRAIN_LAST_REFUSE:
+            break
+        if _count_usable(ask, tier):
+            return True
+    return False
+
+
+# Among the nodes of a tier; returning ones sit out as often as their share is short of a whole,
+# unless that leaves nobody.
+cdef int32_t _pick_in(BalanceInput* ask, uint32_t algorithm, uint32_t tier) noexcept nogil:
+    cdef int32_t node
+    ask.draw = 0
+    if unlikely(ask.pool.slow_start != 0) and algorithm != BALANCE_HASH:
+        ask.draw = 1 + _random(ask, 100)
+        node = BALANCERS[algorithm](ask, tier)
+        if node >= 0:
+            return node
+        ask.draw = 0
+    return BALANCERS[algorithm](ask, tier)
+
+
 cdef int32_t balance_pick(BalanceInput* ask, bint* draining) noexcept nogil:
+    cdef uint32_t algorithm = BALANCE_HASH if ask.by_hash else ask.pool.algorithm
+    cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
     cdef uint32_t tier
     cdef int32_t node
     draining[0] = False
+    if unlikely(ask.pool.flags & POOL_LIMITED != 0) and _comes_too_early(ask):
+        return -1
     for tier in range(TIERS):
-        if tier == TIER_DRAINING and (ask.pool.flags & POOL_DRAIN_LAST_REFUSE
-                                      or _some_only_full(ask)):
-            break
-        node = BALANCERS[BALANCE_HASH if ask.by_hash else ask.pool.algorithm](ask, tier)
+        if tier == TIER_DRAINING:
+            if _some_only_full(ask):
+                break
+            if ask.pool.flags & POOL_DRAIN_LAST_REFUSE:
+                continue
+        node = _pick_in(ask, algorithm, tier)
         if node >= 0:
-            draining[0] = tier == TIER_DRAINING
+            draining[0] = ask.table.slots[nodes[node].slot].state == NODE_DRAINING
             return node
     return -1
 

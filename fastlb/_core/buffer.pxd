@@ -32,6 +32,8 @@ ctypedef struct BufferPool:
     uint64_t refusals                # borrowings refused since bytes_max was reached
 
 cdef void buffer_pool_init(BufferPool* pool, uint64_t bytes_max) noexcept nogil
+# Another bound, and the reserve of those who need no more than a small buffer to go on.
+cdef void buffer_pool_limit(BufferPool* pool, uint64_t bytes_max) noexcept nogil
 # NULL when bytes_max is reached or the system has no memory.
 cdef Buffer* buffer_borrow(BufferPool* pool, bint large) noexcept nogil
 cdef void buffer_return(BufferPool* pool, Buffer* buffer) noexcept nogil
@@ -41,9 +43,10 @@ cdef Buffer* buffer_borrow_bytes(BufferPool* pool, uint32_t count) noexcept nogi
 # buffer when there is no memory. For what must be held long: a tunnel's head.
 cdef Buffer* buffer_shrink(BufferPool* pool, Buffer* buffer, uint32_t start,
                            uint32_t count) noexcept nogil
-# Room for more bytes behind what is there: in a first small buffer, else where bytes in front are
-# needed no more, else in a large buffer in its place. False when there is none: the bound is
-# reached, or a large buffer is full.
+# Room for more bytes of a client's head behind what is there: in a first small buffer, else where
+# bytes in front are needed no more, else in a large buffer in its place. False when there is
+# none: a large buffer is full, or the bound is near. What runs already can go on to the bound
+# itself, so that clients who send heads slowly end no answer.
 cdef bint buffer_make_room(BufferPool* pool, Buffer** buffer) noexcept nogil
 cdef void buffer_pool_free(BufferPool* pool) noexcept nogil
 

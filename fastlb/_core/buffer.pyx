@@ -8,6 +8,8 @@ from fastlb._core.debug cimport BUG_ON
 
 cdef enum:
     BUFFER_HEAD_BYTES = 24           # offset of Buffer.data, checked at import
+    RESERVE_SHIFT = 3                # 1/8 of the bound is for what runs already
+    RESERVE_SMALL = 16               # and so many buffers for when the system has no memory
 
 
 cdef void buffer_pool_init(BufferPool* pool, uint64_t bytes_max) noexcept nogil:
@@ -19,6 +21,23 @@ cdef void buffer_pool_init(BufferPool* pool, uint64_t bytes_max) noexcept nogil:
     pool.bytes_max = bytes_max
     pool.borrowed = 0
     pool.refusals = 0
+
+
+cdef void buffer_pool_limit(BufferPool* pool, uint64_t bytes_max) noexcept nogil:
+    cdef Buffer* buffer
+    pool.bytes_max = bytes_max
+    while pool.free_small_count < RESERVE_SMALL and pool.bytes + BUFFER_SMALL_BYTES <= bytes_max:
+        buffer = _allocate(pool, BUFFER_SMALL_BYTES)
+        if buffer == NULL:
+            return
+        buffer.lent = 0
+        _keep_small(pool, buffer)
+
+
+cdef inline void _keep_small(BufferPool* pool, Buffer* buffer) noexcept nogil:
+    buffer.next_free = pool.free_small
+    pool.free_small = buffer
+    pool.free_small_count += 1
 
 
 # Gives free buffers back to the system until `size` more bytes are within the bound: those of
@@ -105,9 +124,7 @@ cdef void buffer_return(BufferPool* pool, Buffer* buffer) noexcept nogil:
         pool.free_large = buffer
         pool.free_large_count += 1
     elif buffer.size == BUFFER_SMALL_BYTES and pool.free_small_count < BUFFER_FREE_SMALL_MAX:
-        buffer.next_free = pool.free_small
-        pool.free_small = buffer
-        pool.free_small_count += 1
+        _keep_small(pool, buffer)
     else:
         pool.bytes -= buffer.size
         free(buffer)
@@ -136,11 +153,35 @@ cdef void _free_list(Buffer* buffer) noexcept nogil:
         buffer = next_free
 
 
+cdef bint _in_reserve(BufferPool* pool, uint64_t more) noexcept nogil:
+    cdef uint64_t unused = (
+        <uint64_t> pool.free_small_count * BUFFER_SMALL_BYTES
+        + <uint64_t> pool.free_large_count * BUFFER_LARGE_BYTES
+    )
+    if pool.bytes - unused + more <= pool.bytes_max - (pool.bytes_max >> RESERVE_SHIFT):
+        return False
+    pool.refusals += 1
+    return True
+
+
+# Whether one more small or large buffer would be of the reserve; where little is in use this
+# is one comparison.
+cdef inline bint _reserved(BufferPool* pool, uint64_t more) noexcept nogil:
+    return pool.bytes + more > (pool.bytes_max >> 1) and _in_reserve(pool, more)
+
+
 cdef bint buffer_make_room(BufferPool* pool, Buffer** buffer) noexcept nogil:
     cdef Buffer* b = buffer[0]
     cdef Buffer* larger
     if b == NULL:
-        buffer[0] = buffer_borrow(pool, False)
+        if _reserved(pool, BUFFER_SMALL_BYTES):
+            return False
+        if pool.free_small_count > RESERVE_SMALL:
+            buffer[0] = buffer_borrow(pool, False)
+            return True
+        buffer[0] = _allocate(pool, BUFFER_SMALL_BYTES)
+        if buffer[0] != NULL:
+            _lend(pool, buffer[0])
         return buffer[0] != NULL
     if b.end < b.size:
         return True
@@ -150,6 +191,8 @@ cdef bint buffer_make_room(BufferPool* pool, Buffer** buffer) noexcept nogil:
         b.start = 0
         return True
     if b.size >= BUFFER_LARGE_BYTES:
+        return False
+    if _reserved(pool, BUFFER_LARGE_BYTES):
         return False
     larger = buffer_borrow(pool, True)
     if larger == NULL:

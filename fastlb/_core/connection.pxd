@@ -80,8 +80,8 @@ cdef enum TimerKind:
 ctypedef struct Listener:
     Stream stream
     uint32_t id                      # PlanListener.id
+    uint32_t socket                  # which one: several sockets may listen at one address
     uint32_t virtual_server          # index in the current plan
-    bint paused
     Listener* next
 
 ctypedef struct Pipe:                # for splice
@@ -195,6 +195,7 @@ ctypedef struct ExchangeQueue:       # requests that wait for a node, or any of 
     uint32_t count
     uint32_t slot                    # of the node or the pool
     bint of_pool
+    uint64_t yields_ms               # since when there is room that is another worker's; 0: none
 
 ctypedef struct RetryBudget:         # of one pool, of the last seconds (retry_budget.pyx)
     uint32_t requests
@@ -234,7 +235,9 @@ ctypedef struct Exchange:
     Exchange* queue_next             # in STAGE_QUEUE
     Exchange* queue_prev
     ExchangeQueue* queue             # NULL: in none
-    uint64_t queued_us               # when it came into it
+    uint64_t queued_us               # when it came into it, less `waited_us` of before; 0: never
+    uint64_t waited_us               # in queues, in all
+    uint8_t in_turn                  # it has waited, or has had a connection: it waits for nobody
     uint8_t resets                   # connections of this request that ended without an answer
     uint8_t probes                   # it tries an ejected node
     # the request, as far as it is needed after its head was sent
@@ -334,6 +337,7 @@ ctypedef struct Worker:
     uint32_t now_ticks
     uint64_t clocks_due_ms
     # shared memory
+    int segment_fd                   # for a new control process
     char* segment
     NodeTable* nodes
     WorkerStats* stats
@@ -352,7 +356,11 @@ ctypedef struct Worker:
     ExchangeQueue* queues            # that are not empty
     ExchangeQueue* node_queues[NODES_MAX]  # by slot, sessions'; NULL: never needed
     ExchangeQueue* pool_queues[NODES_MAX]  # by PlanPool.slot, of new sessions
-    Timer queue_timer                # to look whether others have made room
+    Timer queue_timer                # to look whether others lack our idle connections
+    uint64_t queues_looked_ms        # when the queues were looked at last
+    bint queues_due                  # there is room that was not there then
+    bint limited                     # some plan had nodes with max_connections
+    uint32_t limits[NODES_MAX]       # max_connections by slot, of the plan in force; or NO_LIMIT
     RetryBudget budgets[NODES_MAX]   # by PlanPool.slot
     # memory
     TimerWheel timers

@@ -15,6 +15,9 @@ cdef void decision_reset(Decision* d) noexcept nogil
 cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil
 # The decision's node could not be connected to: another node, or the failure mode.
 cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil
+# It has waited, and may be let in now: for `d.node` (a session, or what has been recorded or
+# reserved for it already), or with `d.node` -1 for any. May come out as ACTION_WAIT again.
+cdef void decide_waited(const DecideInput* ask, Decision* d) noexcept nogil
 # The request was answered, or will never be: the reservation ends soon, or now.
 cdef void decide_answered(const DecideInput* ask, Decision* d, bint answered) noexcept nogil
 # The application ended the session: its maps are forgotten. Needs plan, pool and caches only.

@@ -4,19 +4,22 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastlb._core.address cimport Address, address_equal
-from fastlb._core.balance cimport BalanceInput, balance_owner, balance_pick
-from fastlb._core.debug cimport BUG_ON
+from fastlb._core.balance cimport (
+    BalanceInput, balance_has_healthy, balance_owner, balance_pick, balance_waits,
+)
+from fastlb._core.debug cimport BUG_ON, likely
 from fastlb._core.decide_maps cimport (
     maps_claim, maps_forget, maps_move, maps_note, maps_outcome, maps_record,
 )
 from fastlb._core.decision cimport (
-    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, NODE_UNLISTED, ClassCookie,
-    DecideInput, Decision,
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, ACTION_WAIT, NODE_UNLISTED,
+    ClassCookie, DecideInput, Decision,
 )
+from fastlb._core.health cimport health_may_try_early
 from fastlb._core.key cimport key_of_value
 from fastlb._core.limits cimport FALLBACK_DEPTH_MAX, TRIES_MAX
 from fastlb._core.methods cimport method_find, method_learn
-from fastlb._core.node cimport NODE_DISABLED
+from fastlb._core.node cimport NODE_DISABLED, NODE_DOWN, NodeSlot
 from fastlb._core.outcome cimport (
     FOUND_CACHE, FOUND_COOKIE, FOUND_HASH, FOUND_RULE, OUTCOME_CONNECT_FAILED,
     OUTCOME_COOKIE_LOST, OUTCOME_EXPIRED, OUTCOME_HASHED, OUTCOME_MOVED, OUTCOME_NEW,
@@ -116,6 +119,9 @@ cdef void _balance_input(const DecideInput* ask, const Decision* d,
     balance.random = ask.random
     balance.now_ms = ask.now_ms
     balance.peek = ask.peek
+    balance.limits = ask.limits
+    balance.idle = ask.idle
+    balance.in_turn = ask.in_turn
     balance.tried_count = d.tried_count
     for i in range(d.tried_count):
         balance.tried[i] = d.tried[i]
@@ -132,8 +138,11 @@ cdef bint _pick(const DecideInput* ask, Decision* d) noexcept nogil:
         balance.random = &random
     d.node = balance_pick(&balance, &draining)
     d.last_draining = draining
-    d.action = ACTION_FORWARD if d.node >= 0 else ACTION_NO_NODE
-    return d.node >= 0
+    if d.node < 0:
+        d.action = ACTION_WAIT if balance_waits(&balance) else ACTION_NO_NODE
+        return False
+    d.action = ACTION_FORWARD
+    return True
 
 
 cdef uint64_t _source_key(const DecideInput* ask) noexcept nogil:
@@ -378,6 +387,25 @@ cdef int _failure_outcome(const DecideInput* ask, int32_t node) noexcept nogil:
     return OUTCOME_NODE_DOWN
 
 
+# A session does not leave a node that is ejected only, where there is no better one; and one that
+# would neither move nor end tries it now and then, so that it is back as soon as its node is.
+cdef uint32_t _session_state(const DecideInput* ask, const Decision* d) noexcept nogil:
+    cdef uint32_t state = decide_state(ask, d.node)
+    cdef const PlanClass* cls = decide_class(ask, d.found_class)
+    cdef const NodeSlot* slot
+    cdef BalanceInput balance
+    if likely(state != NODE_DOWN):
+        return state
+    slot = &ask.table.slots[decide_node(ask, d, d.node).slot]
+    if slot.state == NODE_DOWN:
+        return NODE_DOWN
+    if cls.failure_mode != FAILURE_NEW_NODE and not cls.flags & CLASS_DELETE_ON_FAILURE \
+            and health_may_try_early(ask.pool, slot, ask.now_ms):
+        return slot.state
+    _balance_input(ask, d, &balance)
+    return NODE_DOWN if balance_has_healthy(&balance) else slot.state
+
+
 cdef void decision_reset(Decision* d) noexcept nogil:
     memset(d, 0, <size_t> (<char*> &d.keys[0] - <char*> d))
     d.node = -1
@@ -390,6 +418,7 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
     cdef Finding found
     cdef Address node
     cdef int32_t index = ask.persistence
+    cdef uint32_t state = NODE_DOWN
     decision_reset(d)
     d.persistence = index
     if index < 0:
@@ -413,8 +442,10 @@ cdef void decide(const DecideInput* ask, Decision* d) noexcept nogil:
         d.node = resolve(ask, &node)
     if d.node >= 0 and node.port == 0:
         node = decide_node(ask, d, d.node).address  # named by its address alone
-    if d.node >= 0 and serves_established(decide_state(ask, d.node)):
-        _serve(ask, d, &found, &node, decide_state(ask, d.node))
+    if d.node >= 0:
+        state = _session_state(ask, d)
+    if serves_established(state):
+        _serve(ask, d, &found, &node, state)
     else:
         _keep_fallbacks(ask, d, decide_class(ask, d.found_class).fallback, NULL)
         _note_cookies_behind(ask, d)
@@ -432,11 +463,34 @@ cdef void decide_again(const DecideInput* ask, Decision* d) noexcept nogil:
         _fail(ask, d, &failed, OUTCOME_CONNECT_FAILED)
         d.established = False
         return
+    d.moves = True
+    _move_on(ask, d, &failed)
+
+
+# No session's any more, and no new one: its maps, which name the node that failed, follow.
+cdef void _move_on(const DecideInput* ask, Decision* d, const Address* failed) noexcept nogil:
     if not _pick(ask, d):
         return
-    maps_move(ask, d, &failed)
+    maps_move(ask, d, failed)
     if d.has_reservation:
         reserve_move(ask, d)
+
+
+cdef void decide_waited(const DecideInput* ask, Decision* d) noexcept nogil:
+    cdef Address failed
+    cdef bint held = d.holds_reservation
+    if d.node >= 0 and not d.established:
+        if not serves_established(decide_state(ask, d.node)):
+            decide_again(ask, d)
+    elif d.tried_count == 0:
+        decide(ask, d)               # its map may be another one now, or be there at all
+        if held and d.has_reservation:
+            d.holds_reservation = True
+    elif d.moves:
+        failed = decide_node(ask, d, d.tried[d.tried_count - 1]).address
+        _move_on(ask, d, &failed)
+    else:
+        _new_session(ask, d)
 
 
 # Its map is as old as the request, or newer: a late answer must not take a session back that

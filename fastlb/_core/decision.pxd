@@ -22,6 +22,7 @@ cdef enum Action:
     ACTION_REDIRECT                  # failure mode redirect
     ACTION_CLOSE                     # failure mode close
     ACTION_NO_NODE                   # nobody may take a new session
+    ACTION_WAIT                      # those who may take it are full
 
 ctypedef struct DecideInput:
     PersistInput request
@@ -34,6 +35,9 @@ ctypedef struct DecideInput:
     uint64_t now_ms                  # CLOCK_BOOTTIME
     uint32_t now_ticks               # of the segment's epoch
     bint peek                        # look only: renew, record and claim nothing
+    const uint32_t* limits           # max_connections by slot; NULL: as the plan says
+    const uint32_t* idle             # own idle connections by slot; NULL: none
+    bint in_turn                     # it goes before all who wait for a new session's node
 
 ctypedef struct ClassKey:
     int32_t index                    # PlanClass index
@@ -60,6 +64,7 @@ ctypedef struct Decision:
     uint8_t keeps_previous           # the session's maps and cookie go on naming `previous`
     uint8_t has_reservation          # `reservation` is this client's fingerprint
     uint8_t holds_reservation        # and the choice behind it is this request's own
+    uint8_t moves                    # a retry: its maps name the last node tried, until it has one
     uint8_t has_hash                 # `hash` places the session, whatever the pool's algorithm
     int32_t node                     # index in the pool, or NODE_UNLISTED; -1: none
     int32_t persistence              # PlanClass index that was asked first, -1: none

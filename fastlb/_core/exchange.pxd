@@ -19,6 +19,8 @@ cdef void exchange_refuse(Worker* w, ClientConn* c, int status, int cause,
 cdef void exchange_client_events(Worker* w, ClientConn* c, uint32_t events) noexcept nogil
 # Goes on after giving way to others (FLOW_AGAIN).
 cdef void exchange_continue(Worker* w, ClientConn* c) noexcept nogil
+# It was let in by its queue.
+cdef void exchange_turn(Worker* w, Exchange* x) noexcept nogil
 # Rules that it waited for have ended (Worker.rules_done).
 cdef void exchange_rules_done(Worker* w, Exchange* x) noexcept nogil
 # Timers of the two sides.

@@ -5,41 +5,47 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from fastlb._core cimport system
 from fastlb._core.answer cimport (
     ANSWER_ALIVE, ANSWER_NODE_LOST, answer_pump, answer_rules_done, answer_tunnel,
 )
 from fastlb._core.attempt cimport (
-    ATTEMPT_FAILED, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
-    attempt_connected, attempt_exchange, attempt_input,
+    ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
+    attempt_connected, attempt_elsewhere, attempt_exchange, attempt_failed, attempt_input,
+    attempt_may_retry, attempt_turn,
 )
 from fastlb._core.body cimport body_start
 from fastlb._core.bounds cimport bounds_of_body
 from fastlb._core.buffer cimport Buffer, buffer_return
 from fastlb._core.connection cimport (
     CLIENT_EXCHANGE, ClientConn, DONE_RESET, Exchange, NodeConn, STAGE_AWAIT, STAGE_CONNECT,
-    STAGE_RESPONSE, STAGE_RESPONSE_RULES, STAGE_RULES, STAGE_SEND, STAGE_TUNNEL, STREAM_ERROR,
-    STREAM_READABLE, STREAM_WRITABLE, Stream, Worker, post_client,
+    STAGE_QUEUE, STAGE_RESPONSE, STAGE_RESPONSE_RULES, STAGE_RULES, STAGE_SEND, STAGE_TUNNEL,
+    STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_WRITABLE, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.decide cimport decide
-from fastlb._core.decision cimport ACTION_CLOSE, ACTION_FORWARD, ACTION_REDIRECT, DecideInput
+from fastlb._core.decision cimport (
+    ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, ACTION_WAIT, DecideInput,
+)
 from fastlb._core.exchange_end cimport exchange_abort, exchange_reply, exchange_uncount_load
 from fastlb._core.forwarded cimport forwarded_client
 from fastlb._core.head cimport (
     BODY_NONE, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT,
     METHOD_TRACE, Head, head_persists,
 )
+from fastlb._core.health cimport health_is_out
 from fastlb._core.outcome cimport (
     CAUSE_BAD_REQUEST, CAUSE_BAD_REQUEST_BODY, CAUSE_BAD_RESPONSE, CAUSE_BODY_TIMEOUT,
     CAUSE_BODY_TOO_LARGE, CAUSE_CLIENT_CLOSED, CAUSE_CLIENT_STALLED, CAUSE_CONNECT_FAILED,
     CAUSE_CONNECT_TIMEOUT, CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_NONE, CAUSE_NOT_SUPPORTED,
-    CAUSE_NO_BUFFER, CAUSE_NO_NODE, CAUSE_SESSION_CLOSED, CAUSE_SESSION_REDIRECTED, CAUSE_STOPPED,
-    CAUSE_TUNNEL_TIMEOUT,
+    CAUSE_NO_BUFFER, CAUSE_NO_NODE, CAUSE_QUEUE_FULL, CAUSE_QUEUE_TIMEOUT, CAUSE_SESSION_CLOSED,
+    CAUSE_SESSION_REDIRECTED, CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
 )
 from fastlb._core.plan cimport (
     PROTOCOL_HTTP, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT, PlanClass, PlanVirtualServer, plan_class,
     plan_pool, plan_text, plan_virtual_server,
 )
+from fastlb._core.queue cimport queue_enter, queue_time_over
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,
     FLOW_TOO_LARGE, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_frame, flow_pending,
@@ -56,6 +62,9 @@ from fastlb._core.slice cimport Slice, slice_of
 from fastlb._core.stream cimport stream_note
 from fastlb._core.timer cimport timer_await, timer_clear, timer_set
 from fastlb._core.upstream cimport upstream_close
+
+cdef enum:
+    CLOCK_STEP_MS = 10               # Worker.boot_ms is behind by up to this
 
 
 # --- beginning ----------------------------------------------------------------------------
@@ -182,6 +191,8 @@ cdef bint _is_redirect_target(const Exchange* x) noexcept nogil:
 cdef bint _act(Worker* w, Exchange* x) noexcept nogil:
     if x.decision.action == ACTION_FORWARD:
         return _try_node(w, x, True)
+    if x.decision.action == ACTION_WAIT:
+        return _wait(w, x)
     if x.decision.action == ACTION_REDIRECT and not _is_redirect_target(x):
         return exchange_reply(w, x, 302, CAUSE_SESSION_REDIRECTED)
     if x.decision.action == ACTION_CLOSE or x.decision.action == ACTION_REDIRECT:
@@ -194,8 +205,39 @@ cdef bint _try_node(Worker* w, Exchange* x, bint pooled) noexcept nogil:
     cdef int result = attempt_begin(w, x, pooled, _node_events)
     if likely(result == ATTEMPT_READY):
         return _send_request(w, x)
+    if unlikely(result == ATTEMPT_FULL):
+        return _wait(w, x)
     return result == ATTEMPT_WAITS or _on_connect_failed(w, x, CAUSE_CONNECT_FAILED)
 
+
+# --- in the queue -------------------------------------------------------------------------
+
+cdef bint _wait(Worker* w, Exchange* x) noexcept nogil:
+    if not queue_enter(w, x):
+        return exchange_reply(w, x, 503, CAUSE_QUEUE_FULL)
+    return _still_waits(w, x)
+
+
+cdef bint _still_waits(Worker* w, Exchange* x) noexcept nogil:
+    # Who has sent a whole request may end its side. Nothing is read here, so what matters is
+    # whether the end comes before the rest of it.
+    cdef char byte
+    if not x.client.stream.ready & STREAM_HUP or x.up.body.done or system.recv(
+            x.client.stream.fd, &byte, 1, system.MSG_PEEK | system.MSG_DONTWAIT) != 0:
+        return True
+    x.client_persists = False
+    return exchange_reply(w, x, 400, CAUSE_CLIENT_CLOSED)
+
+
+cdef void exchange_turn(Worker* w, Exchange* x) noexcept nogil:
+    cdef DecideInput ask
+    request_reload(w, x)
+    attempt_input(w, x, &ask)
+    attempt_turn(w, x, &ask)
+    _act(w, x)
+
+
+# --- the node's connection ----------------------------------------------------------------
 
 cdef bint _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
     cause = attempt_again(w, x, cause)
@@ -236,8 +278,8 @@ cdef bint _pump_up(Worker* w, Exchange* x) noexcept nogil:
     cdef NodeConn* n = x.node
     cdef uint64_t before = x.up.bytes
     cdef int result
-    if not x.up.body.done:
-        x.body_sent = True
+    if not x.up.body.done and c.stream.ready & STREAM_READABLE:
+        x.body_sent = True           # what is read now may take the place of what was sent
     result = flow_run(w, &c.stream, &n.stream, &x.up)
     if result == FLOW_TOO_LARGE or _body_too_large(x, x.up.body.data_bytes):
         x.client_persists = False
@@ -300,16 +342,52 @@ cdef bint _pump_down(Worker* w, Exchange* x) noexcept nogil:
 cdef bint _on_node_lost(Worker* w, Exchange* x) noexcept nogil:
     # The node's connection ended before a byte of the response. A pooled one may have been
     # closed by the node while the request was on its way: that says nothing about the node.
-    cdef NodeConn* n = x.node
     if x.response_started:
         return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
-    if x.fresh or not _repeatable(x):
-        if _answer_waits(w, x):
-            return _pump_down(w, x)
+    if not x.fresh and _repeatable(x):
+        return _repeat_here(w, x)
+    if _answer_waits(w, x):
+        return _pump_down(w, x)
+    if not x.fresh:
         return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
-    upstream_close(w, n, False)
+    x.resets += 1
+    w.stats.nodes[x.slot].resets += 1
+    attempt_failed(w, x)
+    if not _repeatable(x) or x.resets > x.pool.retries or not _may_fail_elsewhere(w, x) \
+            or not attempt_may_retry(w, x):
+        return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
+    if _stays_here(w, x):
+        return _repeat_here(w, x)
+    _let_node_go(w, x)
+    _rewind(w, x)
+    if attempt_elsewhere(w, x) == ACTION_NO_NODE:
+        return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
+    return _act(w, x)
+
+
+cdef bint _stays_here(Worker* w, const Exchange* x) noexcept nogil:
+    # A session is with its node, which gets a second chance; unless it is known by now that
+    # there is none.
+    return x.decision.established and x.resets == 1 \
+        and not health_is_out(x.pool, &w.nodes.slots[x.slot], w.boot_ms)
+
+
+cdef bint _may_fail_elsewhere(Worker* w, const Exchange* x) noexcept nogil:
+    # No session is moved for a request that its node does not survive, while it answers others.
+    cdef uint64_t began_ms = w.boot_ms - (w.now_us - x.tried_us) // 1000
+    return not x.decision.established or x.resets == 1 \
+        or w.nodes.slots[x.slot].response_at_ms <= began_ms + CLOCK_STEP_MS
+
+
+cdef void _let_node_go(Worker* w, Exchange* x) noexcept nogil:
+    timer_clear(&x.client.timer)
+    upstream_close(w, x.node, False)
     x.node = NULL
     exchange_uncount_load(w, x)
+
+
+cdef bint _repeat_here(Worker* w, Exchange* x) noexcept nogil:
+    _let_node_go(w, x)
     w.stats.retries += 1
     _rewind(w, x)
     return _try_node(w, x, False)
@@ -330,6 +408,7 @@ cdef bint _answer_waits(Worker* w, Exchange* x) noexcept nogil:
 cdef void _rewind(Worker* w, Exchange* x) noexcept nogil:
     # Only while nothing of the body was read beyond the first buffer.
     BUG_ON(x.up.kept != NULL)
+    x.up.ended = False
     if x.up.head != NULL:
         buffer_return(&w.buffers, x.up.head)
         x.up.head = NULL
@@ -397,6 +476,9 @@ cdef void exchange_continue(Worker* w, ClientConn* c) noexcept nogil:
         return
     if x.stage == STAGE_CONNECT:
         return
+    if x.stage == STAGE_QUEUE:
+        _still_waits(w, x)
+        return
     if x.stage == STAGE_RULES or x.stage == STAGE_RESPONSE_RULES:
         rules_client_events(w, x)
         return
@@ -417,6 +499,9 @@ cdef void exchange_client_timeout(Worker* w, ClientConn* c) noexcept nogil:
         exchange_abort(w, x, CAUSE_TUNNEL_TIMEOUT)
     elif x.stage == STAGE_RULES or x.stage == STAGE_RESPONSE_RULES:
         rules_timeout(w, x)
+    elif x.stage == STAGE_QUEUE:
+        queue_time_over(w, x)
+        exchange_reply(w, x, 503, CAUSE_QUEUE_TIMEOUT)
     elif x.stage == STAGE_RESPONSE or x.down.head != NULL:
         exchange_abort(w, x, CAUSE_CLIENT_STALLED)
     else:
@@ -433,8 +518,14 @@ cdef void exchange_node_timeout(Worker* w, NodeConn* n) noexcept nogil:
     elif x.stage == STAGE_RESPONSE:
         exchange_abort(w, x, CAUSE_NODE_TIMEOUT)
     else:
+        if not x.response_started:
+            attempt_failed(w, x)     # one slow page is outweighed by the others' answers
         exchange_reply(w, x, 504, CAUSE_NODE_TIMEOUT)
 
 
 cdef void exchange_stop(Worker* w, ClientConn* c) noexcept nogil:
-    exchange_abort(w, c.exchange, CAUSE_STOPPED)
+    if c.exchange.stage == STAGE_QUEUE:
+        c.exchange.client_persists = False
+        exchange_reply(w, c.exchange, 503, CAUSE_STOPPED)
+    else:
+        exchange_abort(w, c.exchange, CAUSE_STOPPED)

@@ -19,6 +19,7 @@ from fastlb._core.outcome cimport (
     OUTCOME_NO_KEY, OUTCOME_TLS13,
 )
 from fastlb._core.plan cimport LOG_OFF, POOL_PROXY_V1, POOL_PROXY_V2, plan_class
+from fastlb._core.queue cimport queue_leave
 from fastlb._core.relay cimport FLOW_DONE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_pending
 from fastlb._core.reply cimport reply_rule_bytes, reply_rule_write, reply_write
 from fastlb._core.rule_call cimport RuleCall
@@ -124,6 +125,8 @@ cdef void _give_rest_back(ClientConn* c, Flow* up) noexcept nogil:
 
 cdef void exchange_end(Worker* w, Exchange* x, int how) noexcept nogil:
     cdef ClientConn* c = x.client
+    if unlikely(x.queue != NULL):
+        queue_leave(w, x)
     if x.node != NULL:
         upstream_close(w, x.node, how == DONE_RESET)
         x.node = NULL
@@ -204,7 +207,7 @@ cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
                 and not x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) \
                 and not n.stream.ready & (STREAM_HUP | STREAM_ERROR) \
                 and stream_is_quiet(&n.stream):
-            upstream_return(w, n)
+            upstream_return(w, n, x.pool)
         else:
             upstream_close(w, n, not request_sent)
     _drop_request(w, x)
@@ -235,6 +238,8 @@ cdef bint _begin_reply(Worker* w, Exchange* x, int status, int cause) noexcept n
         # Another answer, or a part of an interim one, is on its way already.
         exchange_abort(w, x, cause)
         return False
+    if unlikely(x.queue != NULL):
+        queue_leave(w, x)
     if x.node != NULL:
         upstream_close(w, x.node, True)
         x.node = NULL

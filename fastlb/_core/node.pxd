@@ -6,7 +6,7 @@
 # lock: they are counts and averages, and a lost one is no matter. Each worker writes its own
 # columns, which are cleared when it dies.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from fastlb._core.limits cimport NODES_MAX, WORKERS_MAX
 
@@ -51,8 +51,17 @@ cdef extern from * nogil:
     {
         return __atomic_fetch_add(at, by, __ATOMIC_RELAXED);
     }
+    static inline void fastlb_add_u32(uint32_t *at, uint32_t by)
+    {
+        __atomic_fetch_add(at, by, __ATOMIC_SEQ_CST);
+    }
     """
     uint64_t fastlb_fetch_add(uint64_t* at, uint64_t by) noexcept
+    void fastlb_add_u32(uint32_t* at, uint32_t by) noexcept
+
+cdef enum:
+    NO_LIMIT = 0xFFFFFFFF            # in place of max_connections: the plan in force lacks the slot
+    WAITING_SLACK_MS = 1000          # who waits longer than queue_timeout and this is dead
 
 
 # Requests in progress on the node over the first `workers` columns.
@@ -62,6 +71,46 @@ cdef inline uint32_t node_load(const NodeSlot* slot, uint32_t workers) noexcept 
     for i in range(workers):
         total += slot.active[i]
     return total
+
+
+# Open connections to the node over the first `workers` columns.
+cdef inline uint32_t node_open(const NodeSlot* slot, uint32_t workers) noexcept nogil:
+    cdef uint32_t total = 0
+    cdef uint32_t i
+    for i in range(workers):
+        total += slot.open[i]
+    return total
+
+
+# One more connection of worker `worker`, unless there are `limit` of them: False. Each worker adds
+# first and looks then, so of two that take the last room at the same time at most one gets it.
+cdef inline bint node_admit(NodeSlot* slot, uint32_t worker, uint32_t workers,
+                            uint32_t limit) noexcept nogil:
+    fastlb_add_u32(&slot.open[worker], 1)
+    if node_open(slot, workers) <= limit:
+        return True
+    fastlb_add_u32(&slot.open[worker], <uint32_t> -1)
+    return False
+
+
+# Since when a column says that somebody waits, in ms before `now_ms`; -1: nobody, or who waited
+# is dead. `now_ms`: CLOCK_BOOTTIME, which two workers have read up to some ms apart.
+cdef inline int64_t node_waited(uint32_t since, uint64_t now_ms,
+                                uint32_t timeout_ms) noexcept nogil:
+    cdef int32_t ms = <int32_t> (<uint32_t> now_ms - since)
+    if since == 0 or ms > <int64_t> timeout_ms + WAITING_SLACK_MS:
+        return -1
+    return ms if ms > 0 else 0
+
+
+# Whether anybody waits, of any worker.
+cdef inline bint node_is_awaited(const uint32_t* waiting, uint32_t workers, uint64_t now_ms,
+                                 uint32_t timeout_ms) noexcept nogil:
+    cdef uint32_t i
+    for i in range(workers):
+        if waiting[i] and node_waited(waiting[i], now_ms, timeout_ms) >= 0:
+            return True
+    return False
 
 
 # Feeds the average with one measurement; weight 1/8 as in RFC 6298 (SRTT), rounded to the

@@ -19,9 +19,12 @@ cdef NodeSlot* _slot(size_t table, int slot) except NULL:
 
 
 def open_slot(size_t table, int slot, str state):
-    """Take a free slot into use; its load columns and estimates start at zero."""
+    """Take a free slot into use; its load columns and estimates start at zero.
+
+    Not so its open connections: workers may still have idle ones to the node that had it before.
+    """
     cdef NodeSlot* one = _slot(table, slot)
-    memset(one, 0, sizeof(NodeSlot))
+    memset(one, 0, <size_t> (<char*> &one.open - <char*> one))
     one.state = STATES[state]
 
 
@@ -35,9 +38,24 @@ def set_state(size_t table, int slot, str state):
     _slot(table, slot).state = STATES[state]
 
 
+def set_returned(size_t table, int slot, uint64_t ms):
+    """The node is usable again since then (CLOCK_BOOTTIME): its slow start begins."""
+    _slot(table, slot).returned_at_ms = ms
+
+
 def get_state(size_t table, int slot) -> str:
     """The state's name; "free" for a slot that no node has."""
     return STATE_NAMES[_slot(table, slot).state]
+
+
+def set_returned(size_t table, int slot, uint64_t ms):
+    """The node is usable again, by what others than requests found: what requests showed before is
+    forgotten, and its slow start begins. `ms`: CLOCK_BOOTTIME."""
+    cdef NodeSlot* one = _slot(table, slot)
+    one.failures = 0
+    one.ejections = 0
+    one.returned_at_ms = ms
+    one.ejected_until_ms = 0
 
 
 def clear_worker_column(size_t table, int worker):
@@ -56,13 +74,19 @@ def clear_worker_column(size_t table, int worker):
 
 
 def read_slot(size_t table, int slot, int workers) -> dict:
-    """State, requests in progress, response average (µs) and last use (ms, CLOCK_BOOTTIME)."""
+    """State, requests in progress, response average (µs), and what requests showed of its health;
+    times are in ms of CLOCK_BOOTTIME, 0: never."""
     cdef NodeSlot* one = _slot(table, slot)
     if not 0 <= workers <= WORKERS_MAX:
         raise ValueError(f"node table: no {workers} worker columns")
     return {
         "state": STATE_NAMES[one.state],
         "connections": node_load(one, workers),
+        "open": node_open(one, workers),
         "response_us": one.response_us,
         "used_at_ms": one.used_at_ms,
+        "failures": one.failures,
+        "ejections": one.ejections,
+        "ejected_until_ms": one.ejected_until_ms,
+        "returned_at_ms": one.returned_at_ms,
     }

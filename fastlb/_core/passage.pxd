@@ -22,6 +22,8 @@ cdef void passage_refuse(Worker* w, ClientConn* c, int cause) noexcept nogil
 cdef void passage_client_events(Worker* w, ClientConn* c, uint32_t events) noexcept nogil
 # Goes on after giving way to others.
 cdef void passage_continue(Worker* w, ClientConn* c) noexcept nogil
+# It was let in by its queue.
+cdef void passage_turn(Worker* w, Exchange* x) noexcept nogil
 # Rules that it waited for have ended (Worker.rules_done).
 cdef void passage_rules_done(Worker* w, Exchange* x) noexcept nogil
 # Timers of the two sides.

@@ -4,31 +4,34 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastlb._core.attempt cimport (
-    ATTEMPT_FAILED, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
+    ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_answered,
+    attempt_begin, attempt_turn,
     attempt_connected, attempt_exchange, attempt_input,
 )
 from fastlb._core.buffer cimport buffer_pending
 from fastlb._core.connection cimport (
     CLIENT_PASSAGE, ClientConn, DONE_CLOSE, DONE_LINGER, DONE_RESET, Exchange, NodeConn,
-    STAGE_CONNECT, STAGE_RULES, STAGE_TUNNEL, STREAM_ERROR, Stream, TlsStream, Worker, post_client,
+    STAGE_CONNECT, STAGE_QUEUE, STAGE_RULES, STAGE_TUNNEL, STREAM_ERROR, Stream, TlsStream, Worker,
+    post_client,
 )
 from fastlb._core.debug cimport BUG_ON, unlikely
 from fastlb._core.decide cimport decide
-from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, DecideInput
+from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, ACTION_WAIT, DecideInput
 from fastlb._core.exchange_end cimport (
     exchange_abort, exchange_answered, exchange_end, exchange_learn,
 )
 from fastlb._core.node cimport node_feed_response
 from fastlb._core.outcome cimport (
     CAUSE_CLIENT_CLOSED, CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT, CAUSE_NODE_CLOSED,
-    CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_NO_NODE, CAUSE_SESSION_CLOSED, CAUSE_STOPPED,
-    CAUSE_TUNNEL_TIMEOUT, OUTCOME_TLS13,
+    CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_NO_NODE, CAUSE_QUEUE_FULL, CAUSE_QUEUE_TIMEOUT,
+    CAUSE_SESSION_CLOSED, CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT, OUTCOME_TLS13,
 )
 from fastlb._core.persist cimport LearnInput
 from fastlb._core.plan cimport (
     CLASS_KEYS_GRANTED, KEY_SESSION, PROTOCOL_HTTPS, Plan, plan_class, plan_pool,
     plan_virtual_server,
 )
+from fastlb._core.queue cimport queue_enter, queue_time_over
 from fastlb._core.relay cimport flow_frame
 from fastlb._core.route cimport route_tls_pool
 from fastlb._core.rules cimport (
@@ -120,17 +123,23 @@ cdef void _decide(Worker* w, Exchange* x, const TlsClientHello* hello) noexcept 
     cdef DecideInput ask
     attempt_input(w, x, &ask)
     ask.request.hello = hello
-    decide(&ask, &x.decision)
+    if x.in_turn:
+        attempt_turn(w, x, &ask)
+    else:
+        decide(&ask, &x.decision)
     if hello != NULL:
         _watch_handshake(x, hello)
     _act(w, x)
 
 
 cdef void passage_rules_done(Worker* w, Exchange* x) noexcept nogil:
-    # The slices of the hello that was read before may point to where rules have worked since.
+    if rules_before(w, x) == RULES_GO_ON:
+        passage_turn(w, x)
+
+
+cdef void passage_turn(Worker* w, Exchange* x) noexcept nogil:
+    # The slices of the hello that was read before may point to where others have worked since.
     cdef TlsClientHello hello
-    if rules_before(w, x) != RULES_GO_ON:
-        return
     if not x.has_hello:
         _decide(w, x, NULL)
         return
@@ -177,12 +186,23 @@ cdef bint _act(Worker* w, Exchange* x) noexcept nogil:
             return True
         if result == ATTEMPT_READY:
             return _connected(w, x)
+        if result == ATTEMPT_FULL:
+            return _wait(w, x)
         cause = attempt_again(w, x, CAUSE_CONNECT_FAILED)
         if cause != CAUSE_NONE:
             exchange_abort(w, x, cause)
             return False
+    if x.decision.action == ACTION_WAIT:
+        return _wait(w, x)
     exchange_abort(w, x, CAUSE_NO_NODE if x.decision.action == ACTION_NO_NODE
                    else CAUSE_SESSION_CLOSED)
+    return False
+
+
+cdef bint _wait(Worker* w, Exchange* x) noexcept nogil:
+    if queue_enter(w, x):
+        return True
+    exchange_abort(w, x, CAUSE_QUEUE_FULL)
     return False
 
 
@@ -202,6 +222,7 @@ cdef bint _connected(Worker* w, Exchange* x) noexcept nogil:
         node_feed_response(&w.nodes.slots[x.slot], w.now_us - x.sent_us, w.boot_ms)
     x.sent_us = w.now_us
     w.stats.nodes[x.slot].requests += 1
+    attempt_answered(w, x, 0)
     timer_clear(&x.node.timer)
     if x.down.inspect == NULL:
         exchange_answered(w, x, True)
@@ -303,6 +324,9 @@ cdef void passage_continue(Worker* w, ClientConn* c) noexcept nogil:
 cdef void passage_client_timeout(Worker* w, ClientConn* c) noexcept nogil:
     if c.exchange.stage == STAGE_RULES:
         rules_timeout(w, c.exchange)
+    elif c.exchange.stage == STAGE_QUEUE:
+        queue_time_over(w, c.exchange)
+        exchange_abort(w, c.exchange, CAUSE_QUEUE_TIMEOUT)
     else:
         exchange_abort(w, c.exchange, CAUSE_TUNNEL_TIMEOUT)
 

@@ -207,7 +207,6 @@ cdef int flow_frame(Flow* flow, uint32_t offset, uint32_t count) noexcept nogil:
 
 cdef bint _room(Worker* w, Flow* flow) noexcept nogil:
     # A buffer with room behind the head that has to be kept, or another one.
-    cdef bint large
     if flow.data != NULL and flow.keep:
         if flow.data.size - flow.keep >= ROOM_MIN_BYTES:
             return True
@@ -219,8 +218,9 @@ cdef bint _room(Worker* w, Flow* flow) noexcept nogil:
             return True
         buffer_return(&w.buffers, flow.data)
         flow.data = NULL
-    large = flow.large
-    flow.data = buffer_borrow(&w.buffers, large)
+    flow.data = buffer_borrow(&w.buffers, flow.large)
+    if flow.data == NULL and flow.large:
+        flow.data = buffer_borrow(&w.buffers, False)  # slower is better than not at all
     return flow.data != NULL
 
 

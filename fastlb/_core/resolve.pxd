@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, uint32_t
 from fastlb._core.address cimport Address
 from fastlb._core.debug cimport unlikely
 from fastlb._core.decision cimport NODE_UNLISTED, DecideInput, Decision
+from fastlb._core.health cimport health_state
 from fastlb._core.node cimport NODE_DRAINING, NODE_UP
 from fastlb._core.persist cimport Finding, PersistInput
 from fastlb._core.plan cimport Plan, PlanClass, PlanNode, PlanPool, plan_class, plan_nodes
@@ -21,11 +22,14 @@ cdef inline const PlanNode* decide_node(const DecideInput* ask, const Decision* 
     return plan_nodes(ask.request.plan, ask.pool) + index
 
 
-# A node that no pool lists has no state of its own: it is up until it can't be connected to.
+# An ejected node counts as down. One that no pool lists has no state of its own: it is up until it
+# can't be connected to.
 cdef inline uint32_t decide_state(const DecideInput* ask, int32_t index) noexcept nogil:
     if unlikely(index == NODE_UNLISTED):
         return NODE_UP
-    return ask.table.slots[(plan_nodes(ask.request.plan, ask.pool) + index).slot].state
+    return health_state(
+        ask.pool, &ask.table.slots[(plan_nodes(ask.request.plan, ask.pool) + index).slot],
+        ask.now_ms)
 
 
 cdef inline bint serves_established(uint32_t state) noexcept nogil:

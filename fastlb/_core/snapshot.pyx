@@ -3,8 +3,10 @@
 
 from libc.stdint cimport int16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from fastlb._core cimport system
+from fastlb._core.buffer cimport buffer_pool_limit
 from fastlb._core.connection cimport Snapshot, Worker
 from fastlb._core.debug cimport BUG_ON
 from fastlb._core.hooks cimport (
@@ -13,11 +15,13 @@ from fastlb._core.hooks cimport (
 from fastlb._core.limits cimport VIRTUAL_SERVERS_MAX
 from fastlb._core.node cimport NodeTable
 from fastlb._core.plan cimport (
-    CLASS_HAS_CACHE, Plan, PlanClass, plan_check, plan_class, plan_text, plan_virtual_server,
+    CLASS_HAS_CACHE, Plan, PlanClass, PlanNode, plan_check, plan_class, plan_text,
+    plan_virtual_server,
 )
 from fastlb._core.rule_shared cimport rule_shared_use
 from fastlb._core.session_layout cimport session_cache_open
 from fastlb._core.session_shard cimport SessionCache
+from fastlb._core.timer cimport timer_set
 
 
 cdef extern from * nogil:
@@ -86,6 +90,8 @@ cdef void _destroy(Snapshot* s) noexcept nogil:
         hooks_tls_release(s.contexts)
     if s.plan != NULL:
         system.munmap(<void*> s.plan, s.plan.bytes)
+    if s.fd >= 0:
+        system.close(s.fd)
     free(s.caches)
     free(s.reservations)
     free(s)
@@ -100,6 +106,7 @@ cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
     s = <Snapshot*> calloc(1, sizeof(Snapshot))
     if s == NULL:
         return NULL
+    s.fd = -1
     at = system.mmap(NULL, <size_t> size, system.PROT_READ, system.MAP_SHARED, fd, 0)
     if at == system.MAP_FAILED:
         free(s)
@@ -119,6 +126,7 @@ cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
         _destroy(s)
         return NULL
     _prepare_hooks(s.plan)
+    s.fd = fd
     return s
 
 
@@ -138,6 +146,19 @@ cdef void _follow_caches(Snapshot* older, const Snapshot* current) noexcept nogi
                 break
 
 
+# Of the plan in force, for requests of older plans too.
+cdef void _note_limits(Worker* w, const Plan* plan) noexcept nogil:
+    cdef const PlanNode* nodes = <const PlanNode*> (<const char*> plan + plan.nodes)
+    cdef uint32_t i
+    memset(w.limits, 0xFF, sizeof(w.limits))
+    for i in range(plan.node_count):
+        w.limits[nodes[i].slot] = nodes[i].max_connections
+        w.limited |= nodes[i].max_connections != 0
+    if w.limited:
+        timer_set(&w.timers, &w.queue_timer, w.now_ms)
+        w.queues_due = True
+
+
 cdef void snapshot_enter(Worker* w, Snapshot* snapshot) noexcept nogil:
     cdef Snapshot* before = w.snapshot
     cdef const Plan* plan = snapshot.plan
@@ -151,13 +172,14 @@ cdef void snapshot_enter(Worker* w, Snapshot* snapshot) noexcept nogil:
     w.snapshots = snapshot
     w.snapshot = snapshot
     w.nodes = <NodeTable*> (w.segment + plan.node_table_offset)
-    w.buffers.bytes_max = plan.limits.buffer_bytes
+    buffer_pool_limit(&w.buffers, plan.limits.buffer_bytes)
     w.stats.generation = plan.generation
     _use_shared(w, plan)
     for i in range(VIRTUAL_SERVERS_MAX):
         w.server_index[i] = -1
     for i in range(<int> plan.virtual_server_count):
         w.server_index[plan_virtual_server(plan, i).slot] = <int16_t> i
+    _note_limits(w, plan)
     if before != NULL:
         snapshot_release(w, before)
 

@@ -39,12 +39,12 @@ ctypedef struct NodeStats:
     uint64_t errors                  # answers with 5xx
     uint64_t ejections               # for what requests showed of its health
     uint64_t probes                  # requests that tried an ejected node
-    uint64_t waiting                 # requests that wait for it now (max_connections)
+    uint64_t waiting                 # of those, whose session is on this node
 
 ctypedef struct PoolStats:
     uint64_t retries                 # requests sent to another node, or again to the same
     uint64_t retries_refused         # by retry_budget
-    uint64_t waiting                 # requests that wait for any of its nodes now
+    uint64_t waiting                 # requests that wait now, for one of its nodes or for any
     uint64_t waited                  # that have waited, for one node or for any
     uint64_t waited_us               # in all
     uint64_t queue_full

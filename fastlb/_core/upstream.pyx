@@ -9,11 +9,13 @@ from fastlb._core.address cimport (
 )
 from fastlb._core.connection cimport (
     NODE_CONN_BUSY, NODE_CONN_CLOSED, NODE_CONN_CONNECTING, NODE_CONN_IDLE, STREAM_WRITABLE,
-    TIMER_NODE, NodeConn, Stream, TlsStream, Worker,
+    TIMER_NODE, ExchangeQueue, NodeConn, Stream, TlsStream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.limits cimport NODES_MAX, NODE_IDLE_MAX
+from fastlb._core.node cimport NO_LIMIT, NodeSlot, node_admit, node_is_awaited, node_open
 from fastlb._core.node_tls cimport node_tls_keep
+from fastlb._core.plan cimport PlanPool
 from fastlb._core.slice cimport Slice, slice_equal, slice_of
 from fastlb._core.stream cimport (
     stream_close, stream_ignore, stream_is_quiet, stream_note, stream_register, stream_rest,
@@ -24,6 +26,7 @@ from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
 
 cdef enum:
     LOOKED_AT_MAX = 32               # pooled connections, for one that is to the right name
+    IDLE_LOOK_MS = 100               # whether those of limited nodes keep others from them
 
 
 cdef NodeConn* _allocate(Worker* w) noexcept nogil:
@@ -115,12 +118,36 @@ cdef int _open_socket(const Address* node, bint speaks) noexcept nogil:
     return fd
 
 
-cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node,
+# Counts one more. Own idle connections, which are of no use here, make room.
+cdef bint _admit(Worker* w, uint32_t slot, uint32_t limit) noexcept nogil:
+    cdef NodeSlot* node = &w.nodes.slots[slot]
+    if likely(limit == 0):
+        node.open[w.index] += 1
+        return True
+    while not node_admit(node, w.index, w.snapshot.plan.columns, limit):
+        if w.idle[slot] == NULL:
+            w.connect_errno = 0
+            return False
+        upstream_close(w, w.idle[slot], False)
+    return True
+
+
+cdef inline void _uncount(Worker* w, uint32_t slot) noexcept nogil:
+    BUG_ON(w.nodes.slots[slot].open[w.index] == 0)
+    w.nodes.slots[slot].open[w.index] -= 1
+    w.queues_due = w.queues != NULL
+
+
+cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node, uint32_t limit,
                                 bint speaks) noexcept nogil:
     cdef char sockaddr[128]
-    cdef NodeConn* n = _allocate(w)
+    cdef NodeConn* n
     cdef int result
+    if not _admit(w, slot, limit):
+        return NULL
+    n = _allocate(w)
     if n == NULL:
+        _uncount(w, slot)
         w.connect_errno = system.ENOMEM
         return NULL
     n.stream.fd = _open_socket(node, speaks)
@@ -128,6 +155,7 @@ cdef NodeConn* upstream_connect(Worker* w, uint32_t slot, const Address* node,
         n.stream.fd = _open_socket(node, speaks)
     if n.stream.fd < 0:
         w.connect_errno = system.errno
+        _uncount(w, slot)
         n.next = w.free_node_conns
         w.free_node_conns = n
         return NULL
@@ -166,9 +194,35 @@ cdef int upstream_connected(NodeConn* n) noexcept nogil:
     return error
 
 
-cdef void upstream_return(Worker* w, NodeConn* n) noexcept nogil:
+# Whether the connection may rest without keeping others from the node. Own requests that wait
+# for it are looked at before the turn ends; one place is left free where other workers are.
+cdef bint _may_rest(Worker* w, const NodeConn* n, const PlanPool* pool) noexcept nogil:
+    cdef const NodeSlot* node = &w.nodes.slots[n.slot]
+    cdef uint32_t columns = w.snapshot.plan.columns
+    cdef uint32_t limit = w.limits[n.slot]
+    if limit == 0:
+        return True
+    if limit == NO_LIMIT or node_open(node, columns) > limit:
+        return False                 # the node is gone from the plan, or may have fewer now
+    if not w.queue_timer.deadline_ms:
+        timer_set(&w.timers, &w.queue_timer, w.now_ms + IDLE_LOOK_MS)
+    if _own_wait(w.node_queues[n.slot]) or _own_wait(w.pool_queues[pool.slot]):
+        w.queues_due = True
+        return True
+    if node_is_awaited(node.waiting, columns, w.boot_ms, pool.queue_timeout) or node_is_awaited(
+            w.nodes.pools[pool.slot].waiting, columns, w.boot_ms, pool.queue_timeout):
+        return False
+    return columns == 1 or node_open(node, columns) < limit
+
+
+cdef inline bint _own_wait(const ExchangeQueue* queue) noexcept nogil:
+    return queue != NULL and queue.count != 0
+
+
+cdef void upstream_return(Worker* w, NodeConn* n, const PlanPool* pool) noexcept nogil:
     BUG_ON(n.state != NODE_CONN_BUSY)
-    if w.stopping or w.idle_count[n.slot] >= NODE_IDLE_MAX:
+    if w.stopping or w.idle_count[n.slot] >= NODE_IDLE_MAX or (
+            unlikely(w.limited) and not _may_rest(w, n, pool)):
         upstream_close(w, n, False)
         return
     n.state = NODE_CONN_IDLE
@@ -199,6 +253,7 @@ cdef void upstream_close(Worker* w, NodeConn* n, bint reset) noexcept nogil:
     if unlikely(n.stream.tls != NULL):
         node_tls_keep(w, n)
     stream_close(&n.stream, reset)
+    _uncount(w, n.slot)              # after it, so that no other is opened before
     n.stream.on_events = stream_ignore
     w.stats.node_connections -= 1
     n.prev = NULL

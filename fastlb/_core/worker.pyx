@@ -1,6 +1,6 @@
 # A worker process: the turn of its event loop.
 #
-#   wait -> read the clock -> events -> timers -> posted -> bury -> log
+#   wait -> read the clock -> events -> timers -> posted -> queues -> bury -> log
 #
 # `run` is called once, with the GIL; the loop runs without it until the worker ends.
 
@@ -21,10 +21,10 @@ from fastlb._core.client cimport (
 )
 from fastlb._core.connection cimport (
     EVENTS_MAX, NODE_CONN_IDLE, TIMER_ACCEPT, TIMER_CLIENT, TIMER_DRAIN, TIMER_HANDSHAKES,
-    TIMER_NODE, ClientConn, Exchange, NodeConn, Stream, Worker,
+    TIMER_NODE, TIMER_QUEUES, ClientConn, Exchange, NodeConn, Stream, Worker,
 )
-from fastlb._core.debug cimport FASTLB_DEBUG_BUILD
-from fastlb._core.exchange cimport exchange_node_timeout, exchange_rules_done
+from fastlb._core.debug cimport FASTLB_DEBUG_BUILD, unlikely
+from fastlb._core.exchange cimport exchange_node_timeout, exchange_rules_done, exchange_turn
 from fastlb._core.head cimport Head
 from fastlb._core.hooks cimport (
     hooks_open, hooks_rules_count, hooks_rules_open, hooks_rules_stop, hooks_tls_count,
@@ -32,7 +32,10 @@ from fastlb._core.hooks cimport (
 from fastlb._core.limits cimport TICK_MS
 from fastlb._core.node_tls cimport node_tls_count, node_tls_forget_all
 from fastlb._core.opening cimport opening_run_queue
-from fastlb._core.passage cimport passage_node_timeout, passage_rules_done
+from fastlb._core.passage cimport passage_node_timeout, passage_rules_done, passage_turn
+from fastlb._core.queue cimport (
+    QUEUE_POLL_MS, queue_free_all, queue_look_at_idle, queue_run,
+)
 from fastlb._core.rule_queue cimport rule_queue_close
 from fastlb._core.rule_state cimport rules_free_all
 from fastlb._core.shm cimport Segment
@@ -87,6 +90,8 @@ cdef void _fire(void* context, Timer* timer) noexcept nogil:
             exchange_node_timeout(w, n)
     elif timer.kind == TIMER_ACCEPT:
         accept_resume(w)
+    elif timer.kind == TIMER_QUEUES:
+        queue_look_at_idle(w)
     elif timer.kind == TIMER_DRAIN:
         w.finished = True
 
@@ -98,13 +103,29 @@ cdef void _rules_done(Worker* w, Exchange* x) noexcept nogil:
         exchange_rules_done(w, x)
 
 
+cdef void _queue_turn(Worker* w, Exchange* x) noexcept nogil:
+    if x.passage:
+        passage_turn(w, x)
+    else:
+        exchange_turn(w, x)
+
+
+cdef int _wait_ms(Worker* w) noexcept nogil:
+    cdef int timeout = timer_next_ms(&w.timers, w.now_ms)
+    if w.posted != NULL or (w.handshakes.due and w.handshakes.first != NULL):
+        return 0
+    if unlikely(w.queues != NULL):
+        if w.queues_due:
+            return 0
+        if timeout < 0 or timeout > <int> QUEUE_POLL_MS:
+            return QUEUE_POLL_MS
+    return timeout
+
+
 cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
     cdef int count, i
     cdef Stream* s
-    cdef int timeout = timer_next_ms(&w.timers, w.now_ms)
-    if w.posted != NULL or (w.handshakes.due and w.handshakes.first != NULL):
-        timeout = 0
-    count = system.epoll_wait(w.epoll_fd, events, EVENTS_MAX, timeout)
+    count = system.epoll_wait(w.epoll_fd, events, EVENTS_MAX, _wait_ms(w))
     _read_clocks(w)
     for i in range(count):
         s = <Stream*> events[i].data.ptr
@@ -114,6 +135,8 @@ cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
         client_run_posted(w)
     if w.handshakes.first != NULL:
         opening_run_queue(w)
+    if unlikely(w.queues != NULL):
+        queue_run(w, _queue_turn)
     if w.dead_clients != NULL:
         client_bury(w)
         accept_resume(w)
@@ -141,14 +164,15 @@ cdef void _loop(Worker* w, system.epoll_event* events) noexcept nogil:
 cdef void _on_signal(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     cdef int number = system.signal_read(s.fd)
     if number == SIGQUIT:
-        channel_begin_stop(w, 0)
+        channel_begin_stop(w, 0, False)
     elif number == SIGTERM:
-        channel_begin_stop(w, w.snapshot.plan.timeouts.drain if w.snapshot != NULL else 0)
+        channel_begin_stop(w, w.snapshot.plan.timeouts.drain if w.snapshot != NULL else 0, False)
 
 
 # --- start and end ------------------------------------------------------------------------
 
-cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket) except -1:
+cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket,
+               int adoption_fd) except -1:
     cdef system.epoll_event event
     w.index = <uint32_t> index
     w.random = int.from_bytes(os.urandom(8), "little") | 1
@@ -163,6 +187,7 @@ cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket
     w.accept_timer.kind = TIMER_ACCEPT
     w.drain_timer.kind = TIMER_DRAIN
     w.handshakes.timer.kind = TIMER_HANDSHAKES
+    w.queue_timer.kind = TIMER_QUEUES
     buffer_pool_init(&w.buffers, 0)
     w.signals.fd = system.signal_descriptor()
     w.signals.on_events = _on_signal
@@ -171,7 +196,7 @@ cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket
     if w.signals.fd < 0 or system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_ADD, w.signals.fd,
                                             &event) < 0:
         raise OSError(system.errno, "worker: signalfd")
-    if not channel_open(w, channel_fd):
+    if not channel_open(w, channel_fd, adoption_fd):
         raise OSError(system.errno, "worker: the channel from the control process")
     if not access_log_open(&w.log, log_fd, log_socket):
         raise MemoryError("worker: access log")
@@ -225,6 +250,7 @@ cdef void _free_lists(Worker* w) noexcept nogil:
         w.free_heads = (<Head**> head)[0]
         free(head)
     rules_free_all(w)
+    queue_free_all(w)
     buffer_pool_free(&w.buffers)
     tls_free_all()
 
@@ -239,12 +265,14 @@ cdef object _objects(Worker* w):
             f"snapshots={0 if w.snapshots == NULL else 1}")
 
 
-def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: bool) -> int:
+def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: bool,
+        adoption_fd: int = -1) -> int:
     """Serve as worker `index` until told to stop; the process's exit status.
 
     `segment_fd` is the shared-memory segment with a region "worker.<index>", `channel_fd` the
     SOCK_SEQPACKET end of the control process, `log_fd` the access log (-1: none), which is a
-    datagram socket if `log_socket`. All but `segment_fd` are closed at the end.
+    datagram socket if `log_socket`, `adoption_fd` the listening socket at which a new control
+    process asks for the worker (-1: none). All but `segment_fd` are closed at the end.
     """
     global _mapped
     cdef Segment segment = Segment.attach(segment_fd)
@@ -259,20 +287,22 @@ def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: b
         raise MemoryError("worker: its own state")
     before = len(os.listdir("/proc/self/fd"))
     _mapped = segment
+    w.segment_fd = segment_fd
     w.segment = segment.base
     w.stats = <WorkerStats*> segment.at(region[0])
     w.stats.gil_acquisitions = 0
     hooks_open(&w.stats.gil_acquisitions)
     hooks_rules_open(w.stats)
-    _open(w, index, channel_fd, log_fd, log_socket)
+    _open(w, index, channel_fd, log_fd, log_socket, adoption_fd)
     with nogil:
         _loop(w, events)
         _close_all(w)
     hooks_open(NULL)
     hooks_rules_open(NULL)
     if FASTLB_DEBUG_BUILD:
-        # The channel and the log were open before, and are closed now.
-        left = len(os.listdir("/proc/self/fd")) - before + 1 + (log_fd >= 0)
+        # The channel, the log and the adoption socket were open before, and are closed now.
+        closed = 1 + (log_fd >= 0) + (adoption_fd >= 0)
+        left = len(os.listdir("/proc/self/fd")) - before + closed
         # One write: the workers share this descriptor, and their lines must stay apart.
         os.write(2, f"fastlb: objects {_objects(w)} descriptors={left}\n".encode())
     _free_lists(w)

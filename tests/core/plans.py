@@ -17,6 +17,10 @@ KEYS = [bytes(range(i, i + 16)) for i in (0, 16, 32, 48)]
 TAIL = "; Path=/; HttpOnly"
 CACHED = ("ip", "universal", "j2ee", "asp", "ssl")
 SESSION_COOKIES = {"j2ee": "JSESSIONID", "asp": "ASP.NET_SessionId"}  # unless the class says
+PASSIVE = {  # as configured by default
+    "failures": 5, "errors": 0, "errors_of": 20, "window": 10, "backoff_min": 1000,
+    "backoff_max": 30000,
+}  # fmt: skip
 INSERTED = ("transparent", "cookie-insert", "cookie")
 
 
@@ -84,6 +88,7 @@ class Setting:
     algorithm: str = "round-robin"
     refuse_last_draining: bool = False
     persistence: str | None = None  # None: the first class
+    queue: tuple[int, int] = (10, 1000)
     workers: int = 2
     trusted: list[tuple[str, int]] = field(default_factory=list)
     decision: list[tuple[str, int]] = field(default_factory=list)
@@ -101,6 +106,8 @@ class Setting:
     rule_watchdog: int = 100
     rules_parked: int = 100
     rules_shared: tuple[int, int] = (0, 0)
+    passive: dict[str, int] = field(default_factory=dict)  # empty: nothing ejects a node
+    slow_start: int = 0
 
     def index(self, name: str) -> int:
         return [one.name for one in self.classes].index(name)
@@ -172,8 +179,9 @@ class Setting:
             node_count=len(self.nodes),
             persistence=self.index(persistence) if persistence else -1, retries=2,
             refuse_last_draining=self.refuse_last_draining,
-            schedule=schedule([node.weight for node in self.nodes]),
-            named=builder.add_networks(self.named),
+            schedule=schedule([node.weight for node in self.nodes]), queue=self.queue,
+            named=builder.add_networks(self.named), slow_start=self.slow_start,
+            passive=self.passive and PASSIVE | self.passive,
         )  # fmt: skip
         if self.others:
             builder.add_pool(

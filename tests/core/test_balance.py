@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlb._core._testing_decide import World
+from fastlb._core.node import set_returned
 from fastlb._core.shm import Segment
 from tests.core.plans import Node, Setting, nodes, state
 
@@ -239,13 +240,32 @@ class TestEvery:
 
     def test_connection_limit(self, world: WORLD, algorithm: str) -> None:
         made = world(nodes(3, max_connections=5), algorithm)
-        made.set_load(0, 0, 3)
-        made.set_load(0, 1, 2)
-        made.set_load(1, 0, 4)
+        made.set_open(0, 0, 3)
+        made.set_open(0, 1, 2)
+        made.set_open(1, 0, 4)
         assert set(share(made, 60)) <= {1, 2}
-        made.set_load(1, 1, 1)
-        made.set_load(2, 0, 99)
+        assert not made.waits(0, [0, 1, 2])
+        made.set_open(1, 1, 1)
+        made.set_open(2, 0, 99)
         assert made.pick() == (-1, False)
+        assert made.waits()
+        assert made.waits(0, [0, 1])
+        for slot, name in enumerate(("down", "disabled", "down")):
+            state(made, slot, name)
+        assert not made.waits()
+
+    def test_who_waits_comes_first(self, world: WORLD, algorithm: str) -> None:
+        made = world(nodes(2, max_connections=5), algorithm, queue=(10, 500))
+        made.set_waiting(0, 1, made.now_ms - 100)  # a session, for the first node
+        assert set(share(made, 20)) == {1}
+        made.set_waiting(0, 0, made.now_ms - 100, True)  # a new one, for any
+        assert made.pick() == (-1, False)
+        assert made.waits()
+        assert made.pick(0, [], 0, True) == (1, False)
+        made.set_waiting(0, 0, made.now_ms - 2000, True)  # whoever that was is dead
+        made.set_waiting(0, 1, made.now_ms - 2000)
+        assert set(share(made, 200)) <= {0, 1}
+        assert made.pick(0, [1]) == (0, False)
 
     def test_backups_wait_for_the_last_primary(self, world: WORLD, algorithm: str) -> None:
         made = world([*nodes(2), Node("10.0.1.1:80", backup=True)], algorithm)
@@ -259,7 +279,7 @@ class TestEvery:
     def test_backups_take_what_is_too_much(self, world: WORLD, algorithm: str) -> None:
         of = [*nodes(1, max_connections=1), Node("10.0.1.1:80", backup=True)]
         made = world(of, algorithm)
-        made.set_load(0, 0, 1)
+        made.set_open(0, 0, 1)
         assert made.pick() == (1, False)
 
     def test_draining_nodes_are_the_last(self, world: WORLD, algorithm: str) -> None:
@@ -288,5 +308,99 @@ class TestEvery:
         state(made, 0, "draining")
         assert made.pick() == (0, True)
 
+    def test_ejected_nodes_count_as_down(self, world: WORLD, algorithm: str) -> None:
+        of = [*nodes(3), Node("10.0.1.1:80", backup=True)]
+        made = world(of, algorithm, passive={"failures": 5})
+        made.eject(0)
+        assert set(share(made, 60)) == {1, 2}
+        made.eject(1)
+        made.eject(2)
+        assert share(made, 20) == {3: 20}
+        made.now_ms += 1000  # due: the next request is a probe
+        assert set(share(made, 60)) == {0, 1, 2}
+
+    def test_where_nothing_else_is_usable_ejected_nodes_serve(
+        self, world: WORLD, algorithm: str
+    ) -> None:
+        of = [*nodes(4), Node("10.0.1.1:80", backup=True)]
+        made = world(of, algorithm, passive={"failures": 5})
+        for slot in range(5):
+            made.eject(slot)
+        state(made, 0, "disabled")
+        state(made, 1, "down")
+        assert set(share(made, 200)) == {2, 3, 4}
+        assert set(share(made, 100, [2, 3])) == {4}
+        assert made.pick(0, [2, 3, 4]) == (-1, False)
+
+    def test_draining_nodes_come_before_ejected_ones(self, world: WORLD, algorithm: str) -> None:
+        made = world(nodes(2), algorithm, passive={"failures": 5})
+        made.eject(0)
+        state(made, 1, "draining")
+        assert made.pick() == (1, True)
+        made.eject(1)
+        picked = {made.pick(0, [], key * 0x9E3779B97F4A7C15 % 2**64) for key in range(60)}
+        assert picked == {(0, False), (1, True)}
+
+    def test_an_ejected_node_is_nearer_than_a_draining_one_that_refuses(
+        self, world: WORLD, algorithm: str
+    ) -> None:
+        made = world(nodes(2), algorithm, passive={"failures": 5}, refuse_last_draining=True)
+        made.eject(0)
+        made.eject(1)
+        state(made, 1, "draining")
+        assert made.pick() == (0, False)
+        state(made, 0, "down")
+        assert made.pick() == (-1, False)
+
+    def test_a_node_that_is_only_full_is_waited_for(self, world: WORLD, algorithm: str) -> None:
+        made = world([*nodes(2, max_connections=1)], algorithm, passive={"failures": 5})
+        made.eject(0)
+        made.set_open(1, 0, 1)
+        assert made.pick() == (-1, False)
+
+    def test_nobody_is_ejected_from_a_pool_that_is_not_watched(
+        self, world: WORLD, algorithm: str
+    ) -> None:
+        made = world(nodes(2), algorithm)
+        made.eject(0)
+        assert set(share(made, 60)) == {0, 1}
+
     def test_a_pool_without_nodes(self, world: WORLD, algorithm: str) -> None:
         assert world([], algorithm).pick() == (-1, False)
+
+
+# ---- slow start ----
+
+
+@pytest.mark.parametrize("algorithm", [one for one in ALGORITHMS if one != "hash"])
+def test_a_returning_node_sits_out_as_often_as_its_share_is_short(
+    world: WORLD, algorithm: str
+) -> None:
+    made = world(nodes(2), algorithm, slow_start=10_000)
+    made.set_load(0, 0, 1)  # and is not given all that it missed, for being idle
+    made.feed(0, 2000)
+    made.feed(1, 1000)
+    set_returned(made.table_address, 1, made.now_ms)
+    for passed, part in ((0, 0.1), (4000, 0.46), (10_000, 1)):
+        made.now_ms += passed - (made.now_ms - 1_000_000)
+        expected = {"round-robin": part / 2, "weighted-round-robin": part / (1 + part)}
+        got = share(made, 2000)[1] / 2000
+        assert got == pytest.approx(expected.get(algorithm, part), abs=0.05)
+
+
+def test_where_all_return_nobody_sits_out(world: WORLD) -> None:
+    made = world(nodes(2), "round-robin", slow_start=10_000)
+    for slot in range(2):
+        set_returned(made.table_address, slot, made.now_ms)
+    assert sum(share(made, 200).values()) == 200
+    state(made, 0, "down")
+    assert share(made, 50) == {1: 50}
+
+
+def test_a_hash_has_no_slow_start(world: WORLD) -> None:
+    """Its keys would be with another node for that time only."""
+    made = world(nodes(4), "hash", slow_start=10_000)
+    keys = [i * 0x9E3779B97F4A7C15 % 2**64 for i in range(200)]
+    before = made.picks(keys)
+    set_returned(made.table_address, 1, made.now_ms)
+    assert made.picks(keys) == before

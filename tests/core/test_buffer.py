@@ -54,6 +54,43 @@ def test_free_buffers_of_one_size_never_starve_the_other() -> None:
     assert pool.counts()["refusals"] == 0
 
 
+def test_heads_of_clients_leave_an_eighth_to_what_runs() -> None:
+    pool = Pool(64 * SMALL)
+    heads = [pool.make_room(None) for _ in range(56)]
+    assert None not in heads
+    assert pool.make_room(None) is None
+    pool.fill(heads[0], b"x" * SMALL)
+    assert pool.make_room(heads[0]) is None  # nor does one grow
+    assert pool.counts()["refusals"] == 2
+    rest = [pool.borrow(False) for _ in range(8)]
+    assert None not in rest
+    assert pool.borrow(False) is None
+    for one in rest:
+        pool.give_back(one)
+    assert pool.make_room(None) is None  # what is free is the reserve's still
+    pool.give_back(heads.pop())
+    again = pool.make_room(None)
+    assert again is not None
+    for one in (again, *heads):
+        pool.give_back(one)
+
+
+def test_small_buffers_are_taken_ahead_for_when_the_system_has_no_memory() -> None:
+    pool = Pool(0)
+    pool.limit(1 << 20)
+    assert pool.counts()["free_small"] == 16
+    head = pool.make_room(None)
+    assert pool.counts()["free_small"] == 16  # heads leave them alone
+    taken = [pool.borrow(False) for _ in range(16)]
+    assert pool.counts()["free_small"] == 0
+    for one in (head, *taken):
+        pool.give_back(one)
+    assert pool.counts()["free_small"] == 17
+    again = pool.make_room(None)
+    assert pool.counts()["free_small"] == 16  # one that was given back costs no new memory
+    pool.give_back(again)
+
+
 def test_only_a_reserve_is_kept() -> None:
     pool = Pool(1 << 30)
     lent = [pool.borrow(False) for _ in range(300)] + [pool.borrow(True) for _ in range(80)]

@@ -401,3 +401,63 @@ def test_a_moved_session_whose_node_cannot_be_reached(make) -> None:
     made = session.decide().again()
     assert (made.action, made.outcome, made.previous) == ("close", "connect-failed", "10.0.0.1:80")
     assert session.known() == []
+
+
+# ---- ejected nodes ----
+
+WATCHED = {"failures": 5}
+
+
+@both
+@pytest.mark.parametrize("mode", MODES)
+def test_an_ejected_node_counts_as_down(make, cls: Class, mode: str) -> None:
+    session = Session(make, changed(cls, failure_mode=mode), passive=WATCHED)
+    session.world.eject(0)
+    made = session.decide()
+    assert (made.action, made.outcome) == (ACTIONS[mode], "node-down")
+    assert made.previous == "10.0.0.1:80"
+    assert made.node in ((1, 2) if mode == "new-node" else (-1,))
+
+
+@both
+@pytest.mark.parametrize("mode", MODES)
+def test_a_session_stays_where_no_other_node_is_better(make, cls: Class, mode: str) -> None:
+    """All of a pool's nodes fail: sessions are not shuffled, and nobody is turned away for it."""
+    session = Session(make, changed(cls, failure_mode=mode), passive=WATCHED)
+    for slot in range(3):
+        session.world.eject(slot)
+    made = session.decide()
+    assert (made.action, made.node, made.outcome) == ("forward", 0, "hit")
+    state(session.world, 1, "down")
+    state(session.world, 2, "disabled")
+    assert session.decide().node == 0
+
+
+@both
+def test_one_that_would_move_waits_for_the_probe(make, cls: Class) -> None:
+    session = Session(make, cls, passive=WATCHED)
+    session.world.eject(0, ms=8000, times=4)
+    session.world.now_ms += 7999
+    assert session.decide(peek=True).node in (1, 2)
+    session.world.now_ms += 1
+    assert session.decide().node == 0
+
+
+@both
+@pytest.mark.parametrize("mode", ["redirect", "close"])
+def test_one_that_neither_moves_nor_ends_tries_its_node_sooner(make, cls: Class, mode: str) -> None:
+    flags = tuple(flag for flag in cls.flags if flag != "delete_on_failure")
+    session = Session(make, changed(cls, failure_mode=mode, flags=flags), passive=WATCHED)
+    session.world.eject(0, ms=8000, times=4)
+    session.world.now_ms += 999
+    assert session.decide().action == mode
+    session.world.now_ms += 1
+    assert (session.decide().action, session.decide().node) == ("forward", 0)
+
+
+def test_a_node_that_is_down_too_is_not_served_for_being_ejected(make) -> None:
+    session = Session(make, IP, passive=WATCHED)
+    for slot in range(3):
+        session.world.eject(slot)
+    state(session.world, 0, "down")
+    assert session.decide().node in (1, 2)

@@ -40,11 +40,24 @@ def test_a_free_slot_can_be_read(world: World) -> None:
 def test_opening_forgets_who_had_the_slot(world: World) -> None:
     table = world.table_address
     world.set_load(7, 1, 99)
+    world.set_open(7, 1, 3)  # idle ones, which their worker will close
     world.feed(7, 1000)
     node.open_slot(table, 7, "draining")
     assert node.read_slot(table, 7, 128) == {
-        "state": "draining", "connections": 0, "response_us": 0, "used_at_ms": 0,
+        "state": "draining", "connections": 0, "open": 3, "response_us": 0, "used_at_ms": 0,
+        "failures": 0, "ejections": 0, "ejected_until_ms": 0, "returned_at_ms": 0,
     }  # fmt: skip
+
+
+def test_a_node_that_returned_is_what_it_was_before_it_was_ejected(world: World) -> None:
+    table = world.table_address
+    node.open_slot(table, 7, "up")
+    world.eject(7, ms=500, times=3)
+    assert node.read_slot(table, 7, 1)["ejections"] == 3
+    assert node.read_slot(table, 7, 1)["ejected_until_ms"] == world.now_ms + 500
+    node.set_returned(table, 7, 1234)
+    found = node.read_slot(table, 7, 1)
+    assert (found["returned_at_ms"], found["ejections"], found["ejected_until_ms"]) == (1234, 0, 0)
 
 
 def test_load_is_the_sum_over_the_workers_in_use(world: World) -> None:

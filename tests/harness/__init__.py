@@ -1,6 +1,7 @@
 """The words in which the end-to-end tests are told: node, client, proxy."""
 
 from .client import Client, User, curl, httpx_client
+from .full import CountingNode
 from .node import Exchange, HttpNode, RawNode, next_host
 from .proxy import Proxy, check, command, free_port, proxy
 from .settings import ANY_PORT, changed, settings, sticky, toml
@@ -12,6 +13,7 @@ __all__ = [
     "TIMEOUT",
     "Client",
     "Closed",
+    "CountingNode",
     "Exchange",
     "HttpNode",
     "Malformed",
