@@ -85,7 +85,8 @@ def test_what_runs_is_finished_by_the_old_workers(tmp_path):
         exchange.send(reply(200, b"late"))
 
     with RawNode({"/slow": slow, "/echo": echo, "*": reply(200, b"quick")}) as node:
-        config = settings(node, workers=2, timeouts={"drain": "30s"})
+        patient = {"drain": "30s", "client_header": "90s", "keep_alive": "90s"}
+        config = settings(node, workers=2, timeouts=patient)
         with lasting(config) as p, p.client() as idle, p.client() as fresh:
             before = p.worker_pids()
             idle.ask()
