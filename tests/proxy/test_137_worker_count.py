@@ -69,7 +69,7 @@ def test_a_worker_that_leaves_finishes_what_it_has():
     go = threading.Event()
 
     def slow(exchange):
-        exchange.wait(go)
+        go.wait(120)
         exchange.send(reply(200, b"late"))
 
     with RawNode({"/slow": slow, "/echo": echo, "*": reply(200, b"quick")}) as node:
