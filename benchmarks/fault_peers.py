@@ -246,7 +246,7 @@ class Nginx(FaultPeer):
         return version_of([binary, "-v"], r"nginx/(\d[\w.]*)") if binary else None
 
     def configuration(self) -> tuple[str, str]:
-        servers = " ".join(f"server 127.0.0.1:{port};" for port in self.nodes)
+        servers = " ".join(f"server 127.0.0.1:{port} fail_timeout=1s;" for port in self.nodes)
         return "nginx.conf", _NGINX.format(
             workers=WORKERS, directory=self.directory, port=self.port, servers=servers,
             turn=self.turn,

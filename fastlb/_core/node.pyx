@@ -38,11 +38,6 @@ def set_state(size_t table, int slot, str state):
     _slot(table, slot).state = STATES[state]
 
 
-def set_returned(size_t table, int slot, uint64_t ms):
-    """The node is usable again since then (CLOCK_BOOTTIME): its slow start begins."""
-    _slot(table, slot).returned_at_ms = ms
-
-
 def get_state(size_t table, int slot) -> str:
     """The state's name; "free" for a slot that no node has."""
     return STATE_NAMES[_slot(table, slot).state]
