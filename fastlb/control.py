@@ -223,6 +223,9 @@ class Control:
             adopt.sockets_of(found, self._inheritance.sockets if self._inheritance else ())
         )
         self.in_force.written, self.in_force.names = self.cfg, self.names
+        if wrote := adopt.newest(found):
+            self.names.remember(wrote.hosts)
+            self.in_force.monitors.know(manifest.nodes_of(wrote))
         cfg = edits.apply(expand(self.cfg, self.names.known), self.in_force.edits)
         self.prepared = self.in_force.prepare(cfg, renew_workers=self._is_upgrade())
 
