@@ -6,6 +6,7 @@ It may stall or die without a request failing: the workers go on with what they 
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,19 +21,26 @@ from fastlb.config import Config
 from fastlb.control_socket import Answer, ControlSocket
 from fastlb.edit_commands import EditCommands
 from fastlb.errors import StartError
+from fastlb.host_names import expand
 from fastlb.in_force import ACKNOWLEDGE_S, InForce, Prepared
 from fastlb.listeners import short_backlog
 from fastlb.machine import StateLock, User, open_state_dir, raise_descriptor_limit
+from fastlb.name_watch import NameWatch
 from fastlb.node_commands import NodeCommands
 from fastlb.node_words import NodeWords
 from fastlb.saved_maps import SavedMaps
 from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.sessions import SessionCommands
+from fastlb.slots import node_key
 from fastlb.status import status_of
+from fastlb.units import InetAddress
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
 
 FAILED_STARTS_MAX = 3  # per worker, before a start is given up
 TIDY_S = 1.0  # between two looks for what nobody uses any more
+NAMES_S = 0.2  # to gather what several host names lead to
+NAMES_AGAIN_S = 5.0  # what they lead to could not be put in force
+HELD_LOOK_S = 2.0  # between two looks for sessions at addresses that names lead to no more
 AFTER_DRAIN_S = 2.0  # for workers to end once the drain time is over
 FIXED = ("workers", "state_dir", "secret_file", "user")  # keys of [proxy]
 STREAMS = ("stdout", "syslog", "off")  # access logs that are no file
@@ -60,14 +68,21 @@ class Control:
         self.cfg = cfg  # as started: what cannot be changed in place is read from it
         self.file = cfg.file.absolute()
         self.command = command
+        self.names = NameWatch(self._names_changed, self._in_use)
         self.stopping = asyncio.Event()
         self.hurrying = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._names_follow = False  # soon
+        self._names_looked = 0.0
+        self._names_problem = ""  # said last
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> int:
         """Serves until told to stop; returns the exit status. Raises StartError."""
         with ExitStack() as undo:
+            undo.callback(self.names.close)
+            await self.names.learn(self.cfg)
+            self.names.settle(self.cfg)
             self._open(undo)
             commands = {
                 "status": self._status_command,
@@ -147,7 +162,8 @@ class Control:
     def _open_memory_and_sockets(self, undo: ExitStack) -> None:
         self.in_force = InForce(self.cfg.proxy.workers, self.cfg.proxy.state_dir)
         undo.callback(self.in_force.close)
-        self.prepared = self.in_force.prepare(self.cfg)
+        self.in_force.written, self.in_force.names = self.cfg, self.names
+        self.prepared = self.in_force.prepare(expand(self.cfg, self.names.known))
 
     def _open_secret(self) -> None:
         secret = load_secret(self.cfg.proxy.secret_file)
@@ -224,9 +240,62 @@ class Control:
             except TimeoutError:
                 reserve.hold()
                 self.in_force.states.look()
+                await self._release_names()
                 if not self._reloading.locked():
                     self.in_force.tidy()
                     self.in_force.rotate_ticket_keys()
+
+    # --- host names ---
+
+    def _names_changed(self) -> None:
+        if not self._names_follow:
+            self._names_follow = True
+            self._spawn(self._follow_names())
+
+    def _in_use(self, pool: str, address: InetAddress) -> bool:
+        return self.in_force.cfg is not None and (pool, address) in self.in_force.cfg.hosts
+
+    async def _follow_names(self) -> None:
+        """Puts the addresses in force that host names have now."""
+        await asyncio.sleep(NAMES_S)
+        async with self._reloading:
+            self._names_follow = False
+            written, before = self.in_force.written, self.in_force.cfg
+            if written is None or before is None or self.stopping.is_set():
+                return
+            cfg = edits.apply(expand(written, self.names.known), self.in_force.edits)
+            try:
+                if structs.replace(before, hosts=cfg.hosts) == cfg:
+                    over = self.in_force.relabel(cfg)
+                else:
+                    over = await self.in_force.put(self.in_force.prepare(cfg, files=False))
+            except StartError as error:
+                line = errors.NAMES_NOT_IN_FORCE.line(reason="; ".join(error.lines))
+                if line != self._names_problem:
+                    log.warn(line)
+                self._names_problem = line
+                asyncio.get_running_loop().call_later(NAMES_AGAIN_S, self._names_changed)
+                return
+            self._names_problem = ""
+            for line in self._words_over(over):
+                log.warn(line)
+
+    async def _release_names(self) -> None:
+        """Takes addresses out that names lead to no more, once that ends no session."""
+        if not self.names.held or time.monotonic() < self._names_looked + HELD_LOOK_S:
+            return
+        self._names_looked = time.monotonic()
+        pools = (await status_of(self.in_force))["pools"]
+        assert self.in_force.cfg is not None
+        safe = {
+            (pool, node["address"])
+            for pool, one in pools.items()
+            for node in one["nodes"]
+            if node["safe_to_remove"]
+        }
+        hosts = self.in_force.cfg.hosts.items()
+        leaving = [place for place, one in hosts if one.leaving]
+        self.names.expire(node_key(*one) for one in leaving if (one[0], str(one[1])) in safe)
 
     # --- reload ---
 
@@ -242,10 +311,14 @@ class Control:
                 return Reloaded([str(one) for one in checked.errors], warnings, True)
             cfg, fixed = self._with_what_stays(checked.config)
             warnings += [errors.NEEDS_RESTART.line(key=f"[proxy] {key}") for key in fixed]
+            await self.names.learn(cfg)
             try:
-                prepared = self.in_force.prepare(cfg)
+                prepared = self.in_force.prepare(expand(cfg, self.names.known))
             except StartError as error:
+                self.names.settle(self.in_force.written or cfg)
                 return Reloaded(error.lines, warnings)
+            self.in_force.written = cfg
+            self.names.settle(cfg)
             warnings += self._change_log(cfg)
             warnings += self._words_over(await self.in_force.put(prepared))
             warnings += self._edits_over(cfg)

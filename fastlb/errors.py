@@ -500,6 +500,9 @@ CHECK_NOT_DONE = _running(
 CHECKS_END = _running(
     182, "the process of the monitors' functions {how}; the next one starts in {delay:g} s"
 )
+NAME_UNRESOLVED = _running(183, 'host name "{name}": {reason}; {what}')
+NAME_CUT = _running(184, 'host name "{name}" has {found} addresses; the first {used} are nodes')
+NAMES_NOT_IN_FORCE = _running(185, "new addresses of host names are not in force: {reason}")
 
 # Commands to a running fastlb
 NO_SUCH_NODE = _start(80, 'no node "{found}" in {where}{suggestion}')

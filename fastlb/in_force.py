@@ -21,6 +21,7 @@ from fastlb.edits import Edit
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Listeners
 from fastlb.monitors import Monitors
+from fastlb.name_watch import NameWatch
 from fastlb.node_states import NodeStates
 from fastlb.passphrases import Keys, Passphrases
 from fastlb.plan import compile_plan, seal
@@ -95,17 +96,22 @@ class InForce:
         self.reader = Reader(self.segment, self.slots)
         self.states = NodeStates(self.segment, self.slots, self.reader, workers)
         self.monitors = Monitors(self.states)
+        self.names = NameWatch()  # another one's, where somebody follows names
         self.changes = Changes()
         self.generation = 0
         self.cfg: Config | None = None
+        self.written: Config | None = None  # as the file says: without edits, names as such
         self.edits: list[Edit] = []  # made by command since the file was read; `cfg` has them
         self._plan_fd = -1
         self._retired: list[tuple[int, set[str]]] = []  # regions, and who does without them
 
     # --- taking over ---
 
-    def prepare(self, cfg: Config) -> Prepared:
-        """Takes all that `cfg` needs, or raises StartError with everything that is wrong."""
+    def prepare(self, cfg: Config, files: bool = True) -> Prepared:
+        """Takes all that `cfg` needs, or raises StartError with everything that is wrong.
+
+        Without `files`, what has been read for the one in force is used: its nodes alone differ.
+        """
         wrong: list[StartError] = []
         try:
             taken = self.slots.take(cfg)
@@ -123,11 +129,11 @@ class InForce:
         except StartError as error:
             wrong.append(error)
         try:
-            class_keys = self.passphrases.load(cfg)
+            class_keys = self.passphrases.load(cfg) if files else self.class_keys
         except StartError as error:
             wrong.append(error)
         try:
-            tls = _load_tls(cfg)
+            tls = _load_tls(cfg) if files else self.tls
         except StartError as error:
             wrong.append(error)
         try:
@@ -226,6 +232,11 @@ class InForce:
                 await asyncio.to_thread(self.segment.copy_maps, old, new, self.scratch, name)
             except (OSError, StateFileError) as error:
                 log.warn(errors.MAPS_DROPPED.line(name=name, reason=error))
+
+    def relabel(self, cfg: Config) -> list[str]:
+        """Takes over a configuration in which host names alone lead elsewhere: no plan differs."""
+        self.cfg = cfg
+        return self.states.adopt(cfg, ())
 
     # --- letting go ---
 

@@ -80,6 +80,7 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             name: {
                 **_waits(reader.pool(reader.slots.pools.used[name])),
                 "nodes": _nodes(cfg, name, in_force, counted, now_ms),
+                "hosts": in_force.names.shown(name),
             }
             for name in cfg.pools
         },
@@ -205,10 +206,10 @@ def _node(
         "connect_failures": counters["connect_failures"],
         "reuses": counters["reuses"],
         "pooled": counters["idle"],
+        "monitors": in_force.monitors.shown(key),
         "open": reading["open"],
         "max_connections": node.max_connections or None,
         "waiting": counters["waiting"],
-        "monitors": in_force.monitors.shown(key),
     }
 
 

@@ -15,7 +15,8 @@ from fastlb._core.head cimport (
     FIELD_LISTED, HEAD_CLOSE, HEAD_ERR_COUNT, HEAD_EXPECT_CONTINUE, HEAD_FRAMED_BODILESS,
     HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_HAS_LENGTH, HEAD_HAS_SET_COOKIE, HEAD_KEEP_ALIVE,
     HEAD_NO_REASON_SPACE, HEAD_UPGRADE, METHOD_GET, METHOD_OTHER, TARGET_ABSOLUTE,
-    TARGET_ASTERISK, TARGET_AUTHORITY, TARGET_NONE, TARGET_ORIGIN, Head, HeadLimits, field_alias_of, field_id,
+    TARGET_ASTERISK, TARGET_AUTHORITY, TARGET_NONE, TARGET_ORIGIN, Head, HeadLimits,
+    field_alias_of, field_id,
     head_error_name, head_error_status, head_next, head_persists, head_reset, host_valid,
     request_head_parse, response_head_parse,
 )

@@ -30,7 +30,7 @@ from fastlb._core.outcome cimport (
     CAUSE_NO_BUFFER,
 )
 from fastlb._core.persist cimport LearnInput
-from fastlb._core.plan cimport CLASS_LEARNS, Plan, plan_class
+from fastlb._core.plan cimport CLASS_LEARNS, plan_class
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_SOURCE_FAILED,
     FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_flush, flow_frame, flow_pending, flow_run,

@@ -21,7 +21,6 @@ from fastlb._core.decision cimport (
 from fastlb._core.exchange_end cimport exchange_count_load, exchange_uncount_load
 from fastlb._core.health cimport TRY_PROBE, TRY_USUAL, health_answered, health_failed, health_try
 from fastlb._core.limits cimport NODE_SLOT_UNLISTED
-from fastlb._core.node cimport NodeSlot
 from fastlb._core.node_tls cimport (
     NODE_NAME_BYTES, node_tls_context, node_tls_name, node_tls_open, node_tls_shake,
 )
@@ -169,13 +168,6 @@ cdef inline bint _speaks(const Exchange* x) noexcept nogil:
             or x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) != 0)
 
 
-cdef int _refused(Worker* w, Exchange* x) noexcept nogil:
-    if w.connect_errno:
-        return ATTEMPT_FAILED
-    exchange_uncount_load(w, x)
-    return ATTEMPT_FULL
-
-
 cdef void _note_try(Worker* w, Exchange* x, uint32_t slot) noexcept nogil:
     # A second connection for the same try is the same probe.
     if slot == NODE_SLOT_UNLISTED:
@@ -184,6 +176,13 @@ cdef void _note_try(Worker* w, Exchange* x, uint32_t slot) noexcept nogil:
         x.probes = <unsigned char> health_try(
             x.pool, &w.nodes.slots[slot], &w.stats.nodes[slot], w.boot_ms,
             x.snapshot.plan.timeouts.connect + x.pool.backoff_min, x.decision.established)
+
+
+cdef int _refused(Worker* w, Exchange* x) noexcept nogil:
+    if w.connect_errno:
+        return ATTEMPT_FAILED
+    exchange_uncount_load(w, x)
+    return ATTEMPT_FULL
 
 
 cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,

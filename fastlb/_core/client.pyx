@@ -20,8 +20,8 @@ from fastlb._core.buffer cimport (
 )
 from fastlb._core.connection cimport (
     CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, CLIENT_OPENING,
-    CLIENT_PASSAGE, DONE_CLOSE, DONE_CUT, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR,
-    STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener, Stream, Worker, post_client,
+    CLIENT_PASSAGE, DONE_CLOSE, DONE_CUT, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF,
+    STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.exchange cimport (

@@ -355,7 +355,7 @@ class TestEvery:
     def test_a_node_that_is_only_full_is_waited_for(self, world: WORLD, algorithm: str) -> None:
         made = world([*nodes(2, max_connections=1)], algorithm, passive={"failures": 5})
         made.eject(0)
-        made.set_load(1, 0, 1)
+        made.set_open(1, 0, 1)
         assert made.pick() == (-1, False)
 
     def test_nobody_is_ejected_from_a_pool_that_is_not_watched(

@@ -84,6 +84,7 @@ def test_a_control_process_without_descriptors_does_what_it_is_told():
         done = p.reload(changed(p.config, "virtual_servers.shop.listen", place + more))
         assert done.returncode == 1
         assert "Too many open files" in done.stderr
+        assert "FLB-S013" in done.stderr or "FLB-S169" in done.stderr
         assert len(status_of(p)["virtual_servers"]["shop"]["listen"]) == 1
         assert p.get().status == 200
         resource.prlimit(control, resource.RLIMIT_NOFILE, (20_000, 20_000))

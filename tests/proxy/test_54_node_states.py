@@ -273,7 +273,13 @@ def test_json_says_what_was_done_and_what_surprises(abc):
         done = told(p, "drain", abc[1], "--json")
         answer = json.loads(done.stdout)
         assert answer["nodes"] == [
-            {"pool": "web", "address": abc[1].address, "before": "up", "state": "draining"}
+            {
+                "pool": "web",
+                "address": abc[1].address,
+                "before": "up",
+                "state": "draining",
+                "down": False,
+            }
         ]
         (line,) = answer["warnings"]
         assert f"the keys of {abc[1].address} move to other nodes at once" in line
