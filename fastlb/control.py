@@ -1,10 +1,13 @@
 """The control process: starts everything, answers commands and signals, stops.
 
-It may stall or die without a request failing: the workers go on with what they have.
+It may stall or die without a request failing: the workers go on with what they have, and the
+next control process takes them over (adopt.py); so does another version of the program
+(upgrade.py).
 """
 
 import asyncio
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable, Coroutine
@@ -14,7 +17,19 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from fastlb import edits, errors, log, reserve, rule_check
+import fastlb
+from fastlb import (
+    adopt,
+    edits,
+    errors,
+    log,
+    manifest,
+    reserve,
+    rule_check,
+    upgrade,
+    worker_sockets,
+)
+from fastlb._core.process import no_new_privileges
 from fastlb.access_log import AccessLog, open_access_log
 from fastlb.check import check_file
 from fastlb.config import Config
@@ -28,6 +43,7 @@ from fastlb.machine import StateLock, User, open_state_dir, raise_descriptor_lim
 from fastlb.name_watch import NameWatch
 from fastlb.node_commands import NodeCommands
 from fastlb.node_words import NodeWords
+from fastlb.notify import Notify
 from fastlb.saved_maps import SavedMaps
 from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.sessions import SessionCommands
@@ -42,7 +58,16 @@ NAMES_S = 0.2  # to gather what several host names lead to
 NAMES_AGAIN_S = 5.0  # what they lead to could not be put in force
 HELD_LOOK_S = 2.0  # between two looks for sessions at addresses that names lead to no more
 AFTER_DRAIN_S = 2.0  # for workers to end once the drain time is over
-FIXED = ("workers", "state_dir", "secret_file", "user")  # keys of [proxy]
+FIXED = ("state_dir", "secret_file", "user")  # keys of [proxy]
+EXECUTE_S = 0.1  # for the answer to a command to be sent
+BLOCKED = {  # while this process becomes another program: they wait for its handlers
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+}
 STREAMS = ("stdout", "syslog", "off")  # access logs that are no file
 
 
@@ -71,6 +96,14 @@ class Control:
         self.names = NameWatch(self._names_changed, self._in_use)
         self.stopping = asyncio.Event()
         self.hurrying = asyncio.Event()
+        self.notify = Notify()
+        self.instance = secrets.token_hex(8)  # which of the programs that this process has been
+        self.ready = False
+        self._inheritance = upgrade.inheritance()
+        self._found: list[adopt.Found] = []  # workers of a control process before this one
+        self._silent: list[int] = []  # columns of such that do not answer
+        self._resumed = False  # with their memory
+        self._workers_stay = False  # should this process end now
         self._reloading = asyncio.Lock()
         self._names_follow = False  # soon
         self._names_looked = 0.0
@@ -88,20 +121,28 @@ class Control:
                 "status": self._status_command,
                 "reload": self._reload_command,
                 "stop": self._stop_command,
+                "upgrade": self._upgrade_command,
+                "about": self._about_command,
                 "node": NodeCommands(self.in_force, self.words).run,
                 "edit": EditCommands(self.in_force, self.words, self._reloading).run,
                 "sessions": SessionCommands(self.in_force).run,
             }
-            control_socket = ControlSocket(self.cfg.proxy.state_dir, commands)
+            inherited = self._inheritance.control if self._inheritance else None
+            control_socket = ControlSocket(self.cfg.proxy.state_dir, commands, inherited)
             await control_socket.open()
             undo.callback(control_socket.close)
+            self.control_socket = control_socket
             self._become_user(control_socket.path)
+            no_new_privileges()
             self._handle_signals()
-            undo.callback(self.workers.kill_and_reap)
+            undo.callback(lambda: self.workers.let_go(everything=self.ready))
             if await self._start_workers():
+                self.ready = self._workers_stay = True
                 log.write(self._ready_line())
+                self.notify.ready(f"serving, generation {self.in_force.generation}")
                 await self._serve()
             await self._end_workers()
+            self._workers_stay = False
             self.saved.save(self.in_force.segment)
         return 0
 
@@ -111,8 +152,10 @@ class Control:
         """Takes everything that start-up needs; all that is wrong is said at once."""
         proxy = self.cfg.proxy
         open_state_dir(proxy.state_dir)
-        self.lock = StateLock(proxy.state_dir)
+        kept = self._inheritance
+        self.lock = StateLock(proxy.state_dir, kept.lock if kept else None)
         undo.callback(self.lock.release)
+        self._find_workers()
         wrong: list[StartError] = []
         warnings = [short_backlog()]
         steps: tuple[Callable[[], None], ...] = (
@@ -137,15 +180,33 @@ class Control:
         self.in_force.states.words = self.words.load()
         for line in self._words_over(self.in_force.adopt(self.prepared)):
             log.warn(line)
-        self.saved.load(self.in_force.segment)
+        if not self._resumed:
+            self.saved.load(self.in_force.segment)
         self.workers = self.in_force.workers = Workers(
-            proxy.workers,
+            self.in_force.columns,
+            proxy.state_dir,
             self.in_force.segment,
             self.in_force.listeners,
             self.access_log,
             self.in_force.changes.notify,
             self.command,
         )
+        self.workers.adopt(one.as_worker(foreign=not self._resumed) for one in self._found)
+
+    def _find_workers(self) -> None:
+        state_dir = self.cfg.proxy.state_dir
+        try:
+            worker_sockets.make_directory(state_dir)
+        except OSError as error:
+            reason = f"{worker_sockets.DIRECTORY}: {error.strerror or error}"
+            raise StartError(errors.STATE_DIR, path=state_dir, reason=reason) from None
+        if self._inheritance:
+            upgrade.reap_all()
+        self._found, self._silent = adopt.find(state_dir)
+        self._workers_stay = bool(self._found)
+        if self._found:
+            pids = ", ".join(str(one.hello.pid) for one in self._found)
+            log.info(f"workers {pids} serve already and are taken over")
 
     def _words_over(self, lines: list[str]) -> list[str]:
         """Warnings, once the file of the operator's words is without those that are over."""
@@ -160,13 +221,35 @@ class Control:
         undo.callback(lambda: self.access_log.close())
 
     def _open_memory_and_sockets(self, undo: ExitStack) -> None:
-        self.in_force = InForce(self.cfg.proxy.workers, self.cfg.proxy.state_dir)
-        undo.callback(self.in_force.close)
+        workers, state_dir, found = self.cfg.proxy.workers, self.cfg.proxy.state_dir, self._found
+        resumed = adopt.resumed(found, workers, state_dir) if found else None
+        self._resumed = resumed is not None
+        adopt.end_silent(resumed.segment if resumed else None, self._silent)
+        self.in_force = resumed or InForce(workers, state_dir)
+        undo.callback(lambda: self.in_force.close(let_go=self._workers_stay))
+        self.in_force.columns.leaving |= adopt.columns_beside(found, self.in_force.columns.places)
+        self.in_force.listeners.adopt(
+            adopt.sockets_of(found, self._inheritance.sockets if self._inheritance else ())
+        )
         self.in_force.written, self.in_force.names = self.cfg, self.names
-        self.prepared = self.in_force.prepare(expand(self.cfg, self.names.known))
+        cfg = edits.apply(expand(self.cfg, self.names.known), self.in_force.edits)
+        self.prepared = self.in_force.prepare(cfg, renew_workers=self._is_upgrade())
+
+    def _is_upgrade(self) -> bool:
+        """Whether workers of another version of the program serve, or were asked to be replaced."""
+        wrote = adopt.newest(self._found)
+        return bool(self._found) and (
+            self._inheritance is not None
+            or not self._resumed
+            or (wrote is not None and wrote.version != fastlb.__version__)
+        )
 
     def _open_secret(self) -> None:
-        secret = load_secret(self.cfg.proxy.secret_file)
+        if self._inheritance:  # the file may be readable for root alone
+            secret = upgrade.read_secret(self._inheritance.secret)
+        else:
+            secret = load_secret(self.cfg.proxy.secret_file)
+        self._secret = secret
         self.keys = session_keys(secret)
         self.saved = SavedMaps(self.cfg.proxy.state_dir, secret_mark(secret))
 
@@ -181,6 +264,7 @@ class Control:
             paths.append(proxy.secret_file)
         if saved.is_dir() and not saved.is_symlink():
             paths += [saved, *saved.iterdir()]
+        paths.append(worker_sockets.directory(proxy.state_dir))
         paths += [self.words.path] if self.words.path.exists() else []
         paths += [self.access_log.fd] if proxy.access_log not in STREAMS else []
         self.user.give(paths)
@@ -194,8 +278,10 @@ class Control:
             (signal.SIGQUIT, lambda: self.stop(at_once=True)),
             (signal.SIGUSR1, self.reopen_log),
             (signal.SIGHUP, lambda: self._spawn(self._logged_reload())),
+            (signal.SIGUSR2, lambda: self._spawn(self._logged_upgrade())),
         ):
             loop.add_signal_handler(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -215,7 +301,8 @@ class Control:
             for line in self._slow_workers():
                 log.warn(line)
         if self.workers.failed_starts >= failures_max and not self.in_force.is_everywhere():
-            raise StartError(errors.WORKERS_FAIL, how=self.workers.last_end)
+            wrong = errors.NEW_WORKERS_FAIL if self._found else errors.WORKERS_FAIL
+            raise StartError(wrong, how=self.workers.last_end)
         return not self.stopping.is_set()
 
     def _slow_workers(self) -> list[str]:
@@ -234,6 +321,7 @@ class Control:
 
     async def _serve(self) -> None:
         """Until told to stop."""
+        self._spawn(self.notify.report_life(self.workers, self.stopping))
         while not self.stopping.is_set():
             try:
                 await asyncio.wait_for(self.stopping.wait(), TIDY_S)
@@ -313,6 +401,7 @@ class Control:
             warnings += [errors.NEEDS_RESTART.line(key=f"[proxy] {key}") for key in fixed]
             await self.names.learn(cfg)
             try:
+                warnings += filter(None, [raise_descriptor_limit(cfg, cfg.proxy.workers)])
                 prepared = self.in_force.prepare(expand(cfg, self.names.known))
             except StartError as error:
                 self.names.settle(self.in_force.written or cfg)
@@ -320,8 +409,8 @@ class Control:
             self.in_force.written = cfg
             self.names.settle(cfg)
             warnings += self._change_log(cfg)
-            warnings += self._words_over(await self.in_force.put(prepared))
-            warnings += self._edits_over(cfg)
+            ended = self._edits_over(cfg)  # first: the plan tells the next control process
+            warnings += self._words_over(await self.in_force.put(prepared)) + ended
             generation = self.in_force.generation
             await self.in_force.changes.until(
                 lambda: self.workers.all_answered(generation), ACKNOWLEDGE_S
@@ -372,7 +461,9 @@ class Control:
         log.info("access log opened again")
 
     async def _logged_reload(self) -> Reloaded:
+        self.notify.reloading("reloading")
         done = await self.reload()
+        self.notify.ready(f"serving, generation {self.in_force.generation}")
         for line in done.warnings:
             log.warn(line)
         for line in done.errors:
@@ -380,6 +471,68 @@ class Control:
         kept = "not reloaded: the configuration before stays in force"
         log.info(kept if done.errors else f"reloaded: generation {self.in_force.generation}")
         return done
+
+    # --- upgrade ---
+
+    async def prepare_upgrade(self) -> upgrade.Rehearsed:
+        """Tries the new program; from then on nothing else changes. Raises StartError."""
+        await self._reloading.acquire()
+        try:
+            new = await asyncio.to_thread(upgrade.rehearse, upgrade.program())
+            if self.stopping.is_set() or not self.ready:
+                how = "is not needed: this one starts or stops just now"
+                raise StartError(errors.REHEARSAL_FAILED, how=how)
+            state_dir = self.cfg.proxy.state_dir
+            if new.state_dir != str(state_dir.resolve()):
+                how = f"has another state_dir, {new.state_dir}, and would not find the workers"
+                raise StartError(errors.REHEARSAL_FAILED, how=how)
+            try:
+                self.in_force.columns.chosen(self.workers.count, renewed=True)
+            except OverflowError as error:
+                raise StartError(errors.STILL_LEAVING, reason=error) from None
+            return new
+        except BaseException:
+            self._reloading.release()
+            raise
+
+    def execute(self, new: upgrade.Rehearsed) -> None:
+        """Becomes the new program; says so and goes on when that cannot be done."""
+        if self.stopping.is_set():
+            return
+        log.info(f"upgrading from {fastlb.__version__} to {new.version}")
+        if new.layout != manifest.layout():
+            self.saved.save(self.in_force.segment)  # it cannot read this memory
+        listeners = self.in_force.listeners.open.values()
+        sockets = upgrade.numbered([s.fileno() for s in one.sockets] for one in listeners)
+        secret = upgrade.secret_file(self._secret)
+        kept = upgrade.Inheritance(
+            pid=os.getpid(),
+            version=fastlb.__version__,
+            lock=self.lock.fd,
+            secret=secret,
+            control=self.control_socket.fileno(),
+            sockets=sockets,
+        )
+        self.in_force.monitors.close()  # and the process of their functions
+        self.notify.reloading(f"upgrading to {new.version}")
+        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+        try:
+            upgrade.execute(upgrade.program(), kept)
+        except OSError as error:
+            os.close(secret)
+            assert self.in_force.cfg is not None
+            self.in_force.monitors.sync(self.in_force.cfg, self.in_force.tls)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
+            self.notify.ready(f"serving, generation {self.in_force.generation}")
+            log.error(errors.NOT_EXECUTED.line(reason=error.strerror or error))
+            self._reloading.release()
+
+    async def _logged_upgrade(self) -> None:
+        try:
+            self.execute(await self.prepare_upgrade())
+        except StartError as error:
+            for line in error.lines:
+                log.error(line)
 
     # --- stop ---
 
@@ -397,15 +550,16 @@ class Control:
         drain_ms = self.in_force.cfg.timeouts.drain_ms
 
         def gone() -> bool:
-            return not self.workers.running
+            return not self.workers.every
 
+        self.notify.stopping("stopping")
         if not self.hurrying.is_set() and drain_ms:
             log.info(f"stopping: running requests have {drain_ms / 1000:g} s")
             self.in_force.listeners.close_all()  # the workers take what is queued, then close
             self.workers.stop(drain_ms)
             seconds = drain_ms / 1000 + AFTER_DRAIN_S
             await self.in_force.changes.until(lambda: gone() or self.hurrying.is_set(), seconds)
-        if self.workers.running:
+        if self.workers.every:
             self.workers.stop(0)
             if not await self.in_force.changes.until(gone, KILL_AFTER_S):
                 self.workers.kill()
@@ -426,6 +580,26 @@ class Control:
             "configuration": done.wrong_configuration,
             "generation": self.in_force.generation,
             "file": str(self.file),
+        }
+
+    async def _upgrade_command(self, request: Answer) -> Answer:
+        try:
+            new = await self.prepare_upgrade()
+        except StartError as error:
+            return {"ok": False, "errors": error.lines}
+        asyncio.get_running_loop().call_later(EXECUTE_S, self.execute, new)
+        return await self._about_command(request)
+
+    async def _about_command(self, request: Answer) -> Answer:
+        """Which program this is, and whether it serves yet."""
+        return {
+            "ok": True,
+            "version": fastlb.__version__,
+            "instance": self.instance,
+            "pid": os.getpid(),
+            "ready": self.ready,
+            "workers": [worker.pid for worker in self.workers.running.values()],
+            "leaving": [worker.pid for worker in self.workers.leaving.values()],
         }
 
     async def _stop_command(self, request: Answer) -> Answer:

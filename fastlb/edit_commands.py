@@ -179,8 +179,8 @@ class EditCommands:
             prepared = self.in_force.prepare(cfg, files=False)
         except StartError as error:
             raise Refused.with_line("; ".join(error.lines)) from None
+        self.in_force.edits = self._joined(new)  # first: the plan tells the next control process
         said = await self.in_force.put(prepared)
-        self.in_force.edits = self._joined(new)
         for edit in new:
             log.info(f"{edit.address} of [pools.{edit.pool}]: {edits.in_words(edit)}, by command")
         if said:

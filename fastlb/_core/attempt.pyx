@@ -168,6 +168,13 @@ cdef inline bint _speaks(const Exchange* x) noexcept nogil:
             or x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) != 0)
 
 
+cdef int _refused(Worker* w, Exchange* x) noexcept nogil:
+    if w.connect_errno:
+        return ATTEMPT_FAILED
+    exchange_uncount_load(w, x)
+    return ATTEMPT_FULL
+
+
 cdef void _note_try(Worker* w, Exchange* x, uint32_t slot) noexcept nogil:
     # A second connection for the same try is the same probe.
     if slot == NODE_SLOT_UNLISTED:
@@ -176,13 +183,6 @@ cdef void _note_try(Worker* w, Exchange* x, uint32_t slot) noexcept nogil:
         x.probes = <unsigned char> health_try(
             x.pool, &w.nodes.slots[slot], &w.stats.nodes[slot], w.boot_ms,
             x.snapshot.plan.timeouts.connect + x.pool.backoff_min, x.decision.established)
-
-
-cdef int _refused(Worker* w, Exchange* x) noexcept nogil:
-    if w.connect_errno:
-        return ATTEMPT_FAILED
-    exchange_uncount_load(w, x)
-    return ATTEMPT_FULL
 
 
 cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,

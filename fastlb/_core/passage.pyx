@@ -5,7 +5,8 @@ from libc.string cimport memcpy, memset
 
 from fastlb._core.attempt cimport (
     ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_answered,
-    attempt_begin, attempt_connected, attempt_exchange, attempt_input, attempt_turn,
+    attempt_begin, attempt_turn,
+    attempt_connected, attempt_exchange, attempt_input,
 )
 from fastlb._core.buffer cimport buffer_pending
 from fastlb._core.connection cimport (
