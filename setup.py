@@ -3,6 +3,7 @@
 Environment switches, each off by default:
   FASTLB_DEBUG=1      assertions (BUG_ON), object counting, -O1 -g
   FASTLB_SANITIZE=1   AddressSanitizer and UBSan, implies FASTLB_DEBUG
+  FASTLB_FUZZ=1       calls of __sanitizer_cov_trace_pc (tests/fuzz/cover.c), implies FASTLB_SANITIZE
   FASTLB_ANNOTATE=1   the annotated .html beside each generated .c
 
 Each variant has its own folder, build/<variant>; what is built there stays when another
@@ -27,7 +28,8 @@ def enabled(name: str) -> bool:
     return os.environ.get(name, "0") not in ("", "0")
 
 
-SANITIZE = enabled("FASTLB_SANITIZE")
+FUZZ = enabled("FASTLB_FUZZ")
+SANITIZE = enabled("FASTLB_SANITIZE") or FUZZ
 DEBUG = enabled("FASTLB_DEBUG") or SANITIZE
 IN_PLACE = not {"--inplace", "-i", "develop", "editable_wheel"}.isdisjoint(sys.argv)
 WITH_TEST_ONLY = IN_PLACE or DEBUG
@@ -45,6 +47,9 @@ if SANITIZE:
     compile_args.append("-fsanitize=address,undefined")
     link_args.append("-fsanitize=address,undefined")
 
+# What is fuzzed tells which ways it goes; the wrappers around it are of no interest.
+covered = ["-fsanitize-coverage=trace-pc"] if FUZZ else []
+
 directives = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -61,7 +66,7 @@ extensions = [
         [str(path)],
         include_dirs=[str(CORE)],
         define_macros=macros,
-        extra_compile_args=compile_args,
+        extra_compile_args=compile_args + (covered if not path.stem.startswith(TEST_ONLY) else []),
         extra_link_args=link_args,
         depends=headers,
     )
@@ -69,7 +74,12 @@ extensions = [
     if WITH_TEST_ONLY or not path.stem.startswith(TEST_ONLY)
 ]
 
-variant = "sanitize" if SANITIZE else "debug" if DEBUG else "release" if IN_PLACE else "wheel"
+if FUZZ:
+    variant = "fuzz"
+elif DEBUG:
+    variant = "sanitize" if SANITIZE else "debug"
+else:
+    variant = "release" if IN_PLACE else "wheel"
 folder = f"build/{variant}"
 
 

@@ -1,5 +1,6 @@
 """Commands that need no running proxy: run, check, demo, version."""
 
+import argparse
 import json
 
 import fastlb
@@ -8,7 +9,8 @@ from fastlb.command import DONE, WRONG, Arguments, Commands
 
 
 def add_first(commands: Commands) -> None:
-    commands.add("run", run, "run the proxy in the foreground", "-c shop.toml")
+    one = commands.add("run", run, "run the proxy in the foreground", "-c shop.toml")
+    one.add_argument("--rehearse", action="store_true", help=argparse.SUPPRESS)  # upgrade.py
     one = commands.add("check", check, "say everything that is wrong in a configuration", "")
     one.add_argument("--json", action="store_true", help="a list of it on stdout, for programs")
 
@@ -25,6 +27,7 @@ def run(arguments: Arguments) -> int:
 
     from fastlb.check import check_file, find_config
     from fastlb.control import Control
+    from fastlb.upgrade import rehearsed
 
     checked = check_file(find_config(arguments.config))
     for problem in checked.errors:
@@ -33,6 +36,9 @@ def run(arguments: Arguments) -> int:
         log.warn(problem)
     if checked.config is None:
         return WRONG
+    if arguments.rehearse:
+        print(rehearsed(checked.config.proxy.state_dir))
+        return DONE
     return asyncio.run(Control(checked.config).run())
 
 

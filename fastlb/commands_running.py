@@ -1,17 +1,28 @@
-"""Commands to a running proxy as a whole: reload, stop, status."""
+"""Commands to a running proxy as a whole: reload, upgrade, stop, status."""
 
 import json
 import os
 import select
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
 
-from fastlb import log
-from fastlb.command import DONE, FAILED, WRONG, Arguments, Commands, ask_running
+from fastlb import errors, log
+from fastlb.command import DONE, FAILED, WRONG, Arguments, Commands, ask_running, state_dir
+from fastlb.control_socket import Answer, NobodyThere, ask
+from fastlb.errors import StartError
 
 EXTRA_STOP_S = 15  # beyond the drain time, before `stop` gives up waiting
+UPGRADE_S = 60.0  # for the new program to serve
+LOOK_S = 0.1
 
 
 def add(commands: Commands) -> None:
     commands.add("reload", reload, "put a changed configuration in force, in place", "")
+    what = "replace the running program by the installed one"
+    one = commands.add("upgrade", upgrade, what, "")
+    one.add_argument("--json", action="store_true", help="what was done, for programs")
     one = commands.add("stop", stop, "end the proxy when running requests have ended", "")
     one.add_argument("--now", action="store_true", help="do not wait for running requests")
     one = commands.add("status", status, "show workers, nodes and sessions", "--json")
@@ -31,24 +42,123 @@ def reload(arguments: Arguments) -> int:
     return WRONG if answer.get("configuration") else FAILED
 
 
-def stop(arguments: Arguments) -> int:
-    answer = ask_running(arguments, "stop", at_once=arguments.now)
-    pid = answer["pid"]
+def upgrade(arguments: Arguments) -> int:
+    before = ask_running(arguments, "upgrade")
+    if not before["ok"]:
+        for line in before["errors"]:
+            log.error(line)
+        return FAILED
+    after = _new_program(state_dir(arguments), before)
+    if after is None:
+        raise StartError(errors.NOT_UPGRADED, pid=before["pid"], workers=_listed(before["workers"]))
+    if arguments.json:
+        keys = ("version", "pid", "workers")
+        found = {
+            "from": {key: before[key] for key in keys},
+            "to": {key: after[key] for key in keys},
+        }
+        print(json.dumps({**found, "leaving": after["leaving"]}, indent=2))
+        return DONE
+    print(
+        f"upgraded from {before['version']} to {after['version']} (pid {after['pid']}): workers "
+        f"{_listed(after['workers'])} serve, {_listed(before['workers'])} leave"
+    )
+    return DONE
+
+
+def _new_program(path: Path, before: Answer) -> Answer | None:
+    """What the new program says once it serves; None: it does not, or the process has ended."""
+    end = time.monotonic() + UPGRADE_S
+    while time.monotonic() < end:
+        time.sleep(LOOK_S)
+        try:
+            found = ask(path, "about", timeout_s=UPGRADE_S)
+        except StartError:
+            if _has_ended(before["pid"]):
+                return None
+            continue
+        if found["instance"] != before["instance"] and found["ready"]:
+            return found
+    return None
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether it runs no more, even if nobody has asked yet how it ended."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
-        return DONE
-    seconds = answer["drain_seconds"] + EXTRA_STOP_S
-    ended, _, _ = select.select([pidfd], [], [], seconds)
-    if not ended:
-        log.error(f"pid {pid} has not ended after {seconds:g} s; `fastlb stop --now` does not wait")
-        return FAILED
+        return True
+    try:
+        return bool(select.select([pidfd], [], [], 0)[0])
+    finally:
+        os.close(pidfd)
+
+
+def _listed(pids: Iterable[int]) -> str:
+    return ", ".join(map(str, pids))
+
+
+def stop(arguments: Arguments) -> int:
+    try:
+        answer = ask_running(arguments, "stop", at_once=arguments.now)
+    except NobodyThere:
+        return _stop_workers(arguments)
+    return _wait([answer["pid"]], answer["drain_seconds"] + EXTRA_STOP_S)
+
+
+def _stop_workers(arguments: Arguments) -> int:
+    """Of a control process that is gone."""
+    from fastlb import adopt
+
+    found, _ = adopt.find(state_dir(arguments))
+    if not found:
+        raise StartError(errors.NOT_RUNNING, path=state_dir(arguments))
+    drain_s = adopt.drain_s(found)
+    for one in found:
+        signal.pidfd_send_signal(one.pidfd, signal.SIGQUIT if arguments.now else signal.SIGTERM)
+        one.channel.close()
+    pids = [one.hello.pid for one in found]
+    log.info(f"workers {_listed(pids)} had no control process and are told to end")
+    code = _wait(pids, drain_s + EXTRA_STOP_S)
+    adopt.find(state_dir(arguments))  # which removes their sockets
+    return code
+
+
+def _wait(pids: list[int], seconds: float) -> int:
+    """For processes to end."""
+    end = time.monotonic() + seconds
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        ended, _, _ = select.select([pidfd], [], [], max(end - time.monotonic(), 0))
+        os.close(pidfd)
+        if not ended:
+            log.error(
+                f"pid {pid} has not ended after {seconds:g} s; `fastlb stop --now` does not wait"
+            )
+            return FAILED
     return DONE
 
 
 def status(arguments: Arguments) -> int:
     from fastlb.status_tables import as_tables
 
-    found = ask_running(arguments, "status")["status"]
+    try:
+        found = ask_running(arguments, "status")["status"]
+    except NobodyThere as error:
+        raise _with_workers(state_dir(arguments)) or error from None
     print(json.dumps(found, indent=2) if arguments.json else as_tables(found))
     return DONE
+
+
+def _with_workers(path: Path) -> StartError | None:
+    """What is to be said of workers that nobody controls; None: there are none."""
+    from fastlb import adopt
+
+    found, _ = adopt.find(path)
+    pids = _listed(one.hello.pid for one in found)
+    for one in found:
+        one.close()
+    return StartError(errors.UNSUPERVISED, path=path, pids=pids) if found else None

@@ -1,11 +1,15 @@
 """The control process: starts everything, answers commands and signals, stops.
 
-It may stall or die without a request failing: the workers go on with what they have.
+It may stall or die without a request failing: the workers go on with what they have, and the
+next control process takes them over (adopt.py); so does another version of the program
+(upgrade.py).
 """
 
 import asyncio
 import os
+import secrets
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,28 +17,57 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from fastlb import edits, errors, log, reserve, rule_check
+import fastlb
+from fastlb import (
+    adopt,
+    edits,
+    errors,
+    log,
+    manifest,
+    reserve,
+    rule_check,
+    upgrade,
+    worker_sockets,
+)
+from fastlb._core.process import no_new_privileges
 from fastlb.access_log import AccessLog, open_access_log
 from fastlb.check import check_file
 from fastlb.config import Config
 from fastlb.control_socket import Answer, ControlSocket
 from fastlb.edit_commands import EditCommands
 from fastlb.errors import StartError
+from fastlb.host_names import expand
 from fastlb.in_force import ACKNOWLEDGE_S, InForce, Prepared
 from fastlb.listeners import short_backlog
 from fastlb.machine import StateLock, User, open_state_dir, raise_descriptor_limit
+from fastlb.name_watch import NameWatch
 from fastlb.node_commands import NodeCommands
 from fastlb.node_words import NodeWords
+from fastlb.notify import Notify
 from fastlb.saved_maps import SavedMaps
 from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.sessions import SessionCommands
+from fastlb.slots import node_key
 from fastlb.status import status_of
+from fastlb.units import InetAddress
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
 
 FAILED_STARTS_MAX = 3  # per worker, before a start is given up
 TIDY_S = 1.0  # between two looks for what nobody uses any more
+NAMES_S = 0.2  # to gather what several host names lead to
+NAMES_AGAIN_S = 5.0  # what they lead to could not be put in force
+HELD_LOOK_S = 2.0  # between two looks for sessions at addresses that names lead to no more
 AFTER_DRAIN_S = 2.0  # for workers to end once the drain time is over
-FIXED = ("workers", "state_dir", "secret_file", "user")  # keys of [proxy]
+FIXED = ("state_dir", "secret_file", "user")  # keys of [proxy]
+EXECUTE_S = 0.1  # for the answer to a command to be sent
+BLOCKED = {  # while this process becomes another program: they wait for its handlers
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+}
 STREAMS = ("stdout", "syslog", "off")  # access logs that are no file
 
 
@@ -60,33 +93,56 @@ class Control:
         self.cfg = cfg  # as started: what cannot be changed in place is read from it
         self.file = cfg.file.absolute()
         self.command = command
+        self.names = NameWatch(self._names_changed, self._in_use)
         self.stopping = asyncio.Event()
         self.hurrying = asyncio.Event()
+        self.notify = Notify()
+        self.instance = secrets.token_hex(8)  # which of the programs that this process has been
+        self.ready = False
+        self._inheritance = upgrade.inheritance()
+        self._found: list[adopt.Found] = []  # workers of a control process before this one
+        self._silent: list[int] = []  # columns of such that do not answer
+        self._resumed = False  # with their memory
+        self._workers_stay = False  # should this process end now
         self._reloading = asyncio.Lock()
+        self._names_follow = False  # soon
+        self._names_looked = 0.0
+        self._names_problem = ""  # said last
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> int:
         """Serves until told to stop; returns the exit status. Raises StartError."""
         with ExitStack() as undo:
+            undo.callback(self.names.close)
+            await self.names.learn(self.cfg)
+            self.names.settle(self.cfg)
             self._open(undo)
             commands = {
                 "status": self._status_command,
                 "reload": self._reload_command,
                 "stop": self._stop_command,
+                "upgrade": self._upgrade_command,
+                "about": self._about_command,
                 "node": NodeCommands(self.in_force, self.words).run,
                 "edit": EditCommands(self.in_force, self.words, self._reloading).run,
                 "sessions": SessionCommands(self.in_force).run,
             }
-            control_socket = ControlSocket(self.cfg.proxy.state_dir, commands)
+            inherited = self._inheritance.control if self._inheritance else None
+            control_socket = ControlSocket(self.cfg.proxy.state_dir, commands, inherited)
             await control_socket.open()
             undo.callback(control_socket.close)
+            self.control_socket = control_socket
             self._become_user(control_socket.path)
+            no_new_privileges()
             self._handle_signals()
-            undo.callback(self.workers.kill_and_reap)
+            undo.callback(lambda: self.workers.let_go(everything=self.ready))
             if await self._start_workers():
+                self.ready = self._workers_stay = True
                 log.write(self._ready_line())
+                self.notify.ready(f"serving, generation {self.in_force.generation}")
                 await self._serve()
             await self._end_workers()
+            self._workers_stay = False
             self.saved.save(self.in_force.segment)
         return 0
 
@@ -96,8 +152,10 @@ class Control:
         """Takes everything that start-up needs; all that is wrong is said at once."""
         proxy = self.cfg.proxy
         open_state_dir(proxy.state_dir)
-        self.lock = StateLock(proxy.state_dir)
+        kept = self._inheritance
+        self.lock = StateLock(proxy.state_dir, kept.lock if kept else None)
         undo.callback(self.lock.release)
+        self._find_workers()
         wrong: list[StartError] = []
         warnings = [short_backlog()]
         steps: tuple[Callable[[], None], ...] = (
@@ -122,15 +180,33 @@ class Control:
         self.in_force.states.words = self.words.load()
         for line in self._words_over(self.in_force.adopt(self.prepared)):
             log.warn(line)
-        self.saved.load(self.in_force.segment)
+        if not self._resumed:
+            self.saved.load(self.in_force.segment)
         self.workers = self.in_force.workers = Workers(
-            proxy.workers,
+            self.in_force.columns,
+            proxy.state_dir,
             self.in_force.segment,
             self.in_force.listeners,
             self.access_log,
             self.in_force.changes.notify,
             self.command,
         )
+        self.workers.adopt(one.as_worker(foreign=not self._resumed) for one in self._found)
+
+    def _find_workers(self) -> None:
+        state_dir = self.cfg.proxy.state_dir
+        try:
+            worker_sockets.make_directory(state_dir)
+        except OSError as error:
+            reason = f"{worker_sockets.DIRECTORY}: {error.strerror or error}"
+            raise StartError(errors.STATE_DIR, path=state_dir, reason=reason) from None
+        if self._inheritance:
+            upgrade.reap_all()
+        self._found, self._silent = adopt.find(state_dir)
+        self._workers_stay = bool(self._found)
+        if self._found:
+            pids = ", ".join(str(one.hello.pid) for one in self._found)
+            log.info(f"workers {pids} serve already and are taken over")
 
     def _words_over(self, lines: list[str]) -> list[str]:
         """Warnings, once the file of the operator's words is without those that are over."""
@@ -145,12 +221,35 @@ class Control:
         undo.callback(lambda: self.access_log.close())
 
     def _open_memory_and_sockets(self, undo: ExitStack) -> None:
-        self.in_force = InForce(self.cfg.proxy.workers, self.cfg.proxy.state_dir)
-        undo.callback(self.in_force.close)
-        self.prepared = self.in_force.prepare(self.cfg)
+        workers, state_dir, found = self.cfg.proxy.workers, self.cfg.proxy.state_dir, self._found
+        resumed = adopt.resumed(found, workers, state_dir) if found else None
+        self._resumed = resumed is not None
+        adopt.end_silent(resumed.segment if resumed else None, self._silent)
+        self.in_force = resumed or InForce(workers, state_dir)
+        undo.callback(lambda: self.in_force.close(let_go=self._workers_stay))
+        self.in_force.columns.leaving |= adopt.columns_beside(found, self.in_force.columns.places)
+        self.in_force.listeners.adopt(
+            adopt.sockets_of(found, self._inheritance.sockets if self._inheritance else ())
+        )
+        self.in_force.written, self.in_force.names = self.cfg, self.names
+        cfg = edits.apply(expand(self.cfg, self.names.known), self.in_force.edits)
+        self.prepared = self.in_force.prepare(cfg, renew_workers=self._is_upgrade())
+
+    def _is_upgrade(self) -> bool:
+        """Whether workers of another version of the program serve, or were asked to be replaced."""
+        wrote = adopt.newest(self._found)
+        return bool(self._found) and (
+            self._inheritance is not None
+            or not self._resumed
+            or (wrote is not None and wrote.version != fastlb.__version__)
+        )
 
     def _open_secret(self) -> None:
-        secret = load_secret(self.cfg.proxy.secret_file)
+        if self._inheritance:  # the file may be readable for root alone
+            secret = upgrade.read_secret(self._inheritance.secret)
+        else:
+            secret = load_secret(self.cfg.proxy.secret_file)
+        self._secret = secret
         self.keys = session_keys(secret)
         self.saved = SavedMaps(self.cfg.proxy.state_dir, secret_mark(secret))
 
@@ -165,6 +264,7 @@ class Control:
             paths.append(proxy.secret_file)
         if saved.is_dir() and not saved.is_symlink():
             paths += [saved, *saved.iterdir()]
+        paths.append(worker_sockets.directory(proxy.state_dir))
         paths += [self.words.path] if self.words.path.exists() else []
         paths += [self.access_log.fd] if proxy.access_log not in STREAMS else []
         self.user.give(paths)
@@ -178,8 +278,10 @@ class Control:
             (signal.SIGQUIT, lambda: self.stop(at_once=True)),
             (signal.SIGUSR1, self.reopen_log),
             (signal.SIGHUP, lambda: self._spawn(self._logged_reload())),
+            (signal.SIGUSR2, lambda: self._spawn(self._logged_upgrade())),
         ):
             loop.add_signal_handler(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -199,7 +301,8 @@ class Control:
             for line in self._slow_workers():
                 log.warn(line)
         if self.workers.failed_starts >= failures_max and not self.in_force.is_everywhere():
-            raise StartError(errors.WORKERS_FAIL, how=self.workers.last_end)
+            wrong = errors.NEW_WORKERS_FAIL if self._found else errors.WORKERS_FAIL
+            raise StartError(wrong, how=self.workers.last_end)
         return not self.stopping.is_set()
 
     def _slow_workers(self) -> list[str]:
@@ -218,15 +321,69 @@ class Control:
 
     async def _serve(self) -> None:
         """Until told to stop."""
+        self._spawn(self.notify.report_life(self.workers, self.stopping))
         while not self.stopping.is_set():
             try:
                 await asyncio.wait_for(self.stopping.wait(), TIDY_S)
             except TimeoutError:
                 reserve.hold()
                 self.in_force.states.look()
+                await self._release_names()
                 if not self._reloading.locked():
                     self.in_force.tidy()
                     self.in_force.rotate_ticket_keys()
+
+    # --- host names ---
+
+    def _names_changed(self) -> None:
+        if not self._names_follow:
+            self._names_follow = True
+            self._spawn(self._follow_names())
+
+    def _in_use(self, pool: str, address: InetAddress) -> bool:
+        return self.in_force.cfg is not None and (pool, address) in self.in_force.cfg.hosts
+
+    async def _follow_names(self) -> None:
+        """Puts the addresses in force that host names have now."""
+        await asyncio.sleep(NAMES_S)
+        async with self._reloading:
+            self._names_follow = False
+            written, before = self.in_force.written, self.in_force.cfg
+            if written is None or before is None or self.stopping.is_set():
+                return
+            cfg = edits.apply(expand(written, self.names.known), self.in_force.edits)
+            try:
+                if structs.replace(before, hosts=cfg.hosts) == cfg:
+                    over = self.in_force.relabel(cfg)
+                else:
+                    over = await self.in_force.put(self.in_force.prepare(cfg, files=False))
+            except StartError as error:
+                line = errors.NAMES_NOT_IN_FORCE.line(reason="; ".join(error.lines))
+                if line != self._names_problem:
+                    log.warn(line)
+                self._names_problem = line
+                asyncio.get_running_loop().call_later(NAMES_AGAIN_S, self._names_changed)
+                return
+            self._names_problem = ""
+            for line in self._words_over(over):
+                log.warn(line)
+
+    async def _release_names(self) -> None:
+        """Takes addresses out that names lead to no more, once that ends no session."""
+        if not self.names.held or time.monotonic() < self._names_looked + HELD_LOOK_S:
+            return
+        self._names_looked = time.monotonic()
+        pools = (await status_of(self.in_force))["pools"]
+        assert self.in_force.cfg is not None
+        safe = {
+            (pool, node["address"])
+            for pool, one in pools.items()
+            for node in one["nodes"]
+            if node["safe_to_remove"]
+        }
+        hosts = self.in_force.cfg.hosts.items()
+        leaving = [place for place, one in hosts if one.leaving]
+        self.names.expire(node_key(*one) for one in leaving if (one[0], str(one[1])) in safe)
 
     # --- reload ---
 
@@ -242,13 +399,18 @@ class Control:
                 return Reloaded([str(one) for one in checked.errors], warnings, True)
             cfg, fixed = self._with_what_stays(checked.config)
             warnings += [errors.NEEDS_RESTART.line(key=f"[proxy] {key}") for key in fixed]
+            await self.names.learn(cfg)
             try:
-                prepared = self.in_force.prepare(cfg)
+                warnings += filter(None, [raise_descriptor_limit(cfg, cfg.proxy.workers)])
+                prepared = self.in_force.prepare(expand(cfg, self.names.known))
             except StartError as error:
+                self.names.settle(self.in_force.written or cfg)
                 return Reloaded(error.lines, warnings)
+            self.in_force.written = cfg
+            self.names.settle(cfg)
             warnings += self._change_log(cfg)
-            warnings += self._words_over(await self.in_force.put(prepared))
-            warnings += self._edits_over(cfg)
+            ended = self._edits_over(cfg)  # first: the plan tells the next control process
+            warnings += self._words_over(await self.in_force.put(prepared)) + ended
             generation = self.in_force.generation
             await self.in_force.changes.until(
                 lambda: self.workers.all_answered(generation), ACKNOWLEDGE_S
@@ -299,7 +461,9 @@ class Control:
         log.info("access log opened again")
 
     async def _logged_reload(self) -> Reloaded:
+        self.notify.reloading("reloading")
         done = await self.reload()
+        self.notify.ready(f"serving, generation {self.in_force.generation}")
         for line in done.warnings:
             log.warn(line)
         for line in done.errors:
@@ -307,6 +471,68 @@ class Control:
         kept = "not reloaded: the configuration before stays in force"
         log.info(kept if done.errors else f"reloaded: generation {self.in_force.generation}")
         return done
+
+    # --- upgrade ---
+
+    async def prepare_upgrade(self) -> upgrade.Rehearsed:
+        """Tries the new program; from then on nothing else changes. Raises StartError."""
+        await self._reloading.acquire()
+        try:
+            new = await asyncio.to_thread(upgrade.rehearse, upgrade.program())
+            if self.stopping.is_set() or not self.ready:
+                how = "is not needed: this one starts or stops just now"
+                raise StartError(errors.REHEARSAL_FAILED, how=how)
+            state_dir = self.cfg.proxy.state_dir
+            if new.state_dir != str(state_dir.resolve()):
+                how = f"has another state_dir, {new.state_dir}, and would not find the workers"
+                raise StartError(errors.REHEARSAL_FAILED, how=how)
+            try:
+                self.in_force.columns.chosen(self.workers.count, renewed=True)
+            except OverflowError as error:
+                raise StartError(errors.STILL_LEAVING, reason=error) from None
+            return new
+        except BaseException:
+            self._reloading.release()
+            raise
+
+    def execute(self, new: upgrade.Rehearsed) -> None:
+        """Becomes the new program; says so and goes on when that cannot be done."""
+        if self.stopping.is_set():
+            return
+        log.info(f"upgrading from {fastlb.__version__} to {new.version}")
+        if new.layout != manifest.layout():
+            self.saved.save(self.in_force.segment)  # it cannot read this memory
+        listeners = self.in_force.listeners.open.values()
+        sockets = upgrade.numbered([s.fileno() for s in one.sockets] for one in listeners)
+        secret = upgrade.secret_file(self._secret)
+        kept = upgrade.Inheritance(
+            pid=os.getpid(),
+            version=fastlb.__version__,
+            lock=self.lock.fd,
+            secret=secret,
+            control=self.control_socket.fileno(),
+            sockets=sockets,
+        )
+        self.in_force.monitors.close()  # and the process of their functions
+        self.notify.reloading(f"upgrading to {new.version}")
+        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+        try:
+            upgrade.execute(upgrade.program(), kept)
+        except OSError as error:
+            os.close(secret)
+            assert self.in_force.cfg is not None
+            self.in_force.monitors.sync(self.in_force.cfg, self.in_force.tls)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
+            self.notify.ready(f"serving, generation {self.in_force.generation}")
+            log.error(errors.NOT_EXECUTED.line(reason=error.strerror or error))
+            self._reloading.release()
+
+    async def _logged_upgrade(self) -> None:
+        try:
+            self.execute(await self.prepare_upgrade())
+        except StartError as error:
+            for line in error.lines:
+                log.error(line)
 
     # --- stop ---
 
@@ -324,15 +550,16 @@ class Control:
         drain_ms = self.in_force.cfg.timeouts.drain_ms
 
         def gone() -> bool:
-            return not self.workers.running
+            return not self.workers.every
 
+        self.notify.stopping("stopping")
         if not self.hurrying.is_set() and drain_ms:
             log.info(f"stopping: running requests have {drain_ms / 1000:g} s")
             self.in_force.listeners.close_all()  # the workers take what is queued, then close
             self.workers.stop(drain_ms)
             seconds = drain_ms / 1000 + AFTER_DRAIN_S
             await self.in_force.changes.until(lambda: gone() or self.hurrying.is_set(), seconds)
-        if self.workers.running:
+        if self.workers.every:
             self.workers.stop(0)
             if not await self.in_force.changes.until(gone, KILL_AFTER_S):
                 self.workers.kill()
@@ -353,6 +580,26 @@ class Control:
             "configuration": done.wrong_configuration,
             "generation": self.in_force.generation,
             "file": str(self.file),
+        }
+
+    async def _upgrade_command(self, request: Answer) -> Answer:
+        try:
+            new = await self.prepare_upgrade()
+        except StartError as error:
+            return {"ok": False, "errors": error.lines}
+        asyncio.get_running_loop().call_later(EXECUTE_S, self.execute, new)
+        return await self._about_command(request)
+
+    async def _about_command(self, request: Answer) -> Answer:
+        """Which program this is, and whether it serves yet."""
+        return {
+            "ok": True,
+            "version": fastlb.__version__,
+            "instance": self.instance,
+            "pid": os.getpid(),
+            "ready": self.ready,
+            "workers": [worker.pid for worker in self.workers.running.values()],
+            "leaving": [worker.pid for worker in self.workers.leaving.values()],
         }
 
     async def _stop_command(self, request: Answer) -> Answer:

@@ -29,6 +29,10 @@ W = TypeVar("W", bound=str)
 Command = Callable[[Answer], Awaitable[Answer]]
 
 
+class NobodyThere(StartError):
+    """No control process listens; there may be workers all the same."""
+
+
 def socket_path(state_dir: Path) -> Path:
     return state_dir / NAME
 
@@ -36,14 +40,26 @@ def socket_path(state_dir: Path) -> Path:
 class ControlSocket:
     """Serves `commands`, by name."""
 
-    def __init__(self, state_dir: Path, commands: Mapping[str, Command]) -> None:
+    def __init__(
+        self, state_dir: Path, commands: Mapping[str, Command], inherited: int | None = None
+    ) -> None:
+        """`inherited`: listening descriptor of the program that this process was before."""
         self.path = socket_path(state_dir)
         self.commands = commands
         self.listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
+        self._inherited = inherited
 
     async def open(self) -> None:
         """Begins to listen; the state directory's lock is held, so an old file is stale."""
+        if self._inherited is not None:
+            self.listener = socket.socket(fileno=self._inherited)
+            self.listener.setblocking(False)
+        else:
+            self.listener = self._opened()
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(self.listener))
+
+    def _opened(self) -> socket.socket:
         if len(os.fsencode(self.path)) > UNIX_PATH_BYTES_MAX:
             raise StartError(
                 errors.STATE_DIR,
@@ -52,12 +68,11 @@ class ControlSocket:
             )
         try:
             self.path.unlink(missing_ok=True)
-            self.listener = self._listen()
+            return self._listen()
         except OSError as error:
             raise StartError(
                 errors.STATE_DIR, path=self.path.parent, reason=error.strerror or error
             ) from None
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(self.listener))
 
     def _listen(self) -> socket.socket:
         one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -72,6 +87,11 @@ class ControlSocket:
         finally:
             os.umask(before)
         return one
+
+    def fileno(self) -> int:
+        """Of the listening socket."""
+        assert self.listener is not None
+        return self.listener.fileno()
 
     def close(self) -> None:
         if self.listener is not None and self._accepting is not None:
@@ -154,7 +174,7 @@ def ask(state_dir: Path, command: str, timeout_s: float = 60.0, **values: object
         try:
             one.connect(str(socket_path(state_dir)))
         except (FileNotFoundError, ConnectionRefusedError):
-            raise StartError(errors.NOT_RUNNING, path=state_dir) from None
+            raise NobodyThere(errors.NOT_RUNNING, path=state_dir) from None
         except OSError as error:
             reason = error.strerror or error
             raise StartError(errors.NO_ANSWER, path=state_dir, reason=reason) from None

@@ -1,6 +1,6 @@
 """The workers' counters in shared memory, summed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastlb._core import stats
@@ -49,8 +49,19 @@ class Reader:
     def worker(self, index: int) -> Counters:
         return stats.read_worker(self.segment.address(self.segment.counters[index]))
 
+    def noted(self) -> list[tuple[str, int, Counters]]:
+        """What `begin` has noted, for another control process."""
+        return [(kind, slot, counters) for (kind, slot), counters in self._before.items()]
+
+    def restore(self, noted: Iterable[tuple[str, int, Counters]]) -> None:
+        """Goes on as another control process did."""
+        self._before = {(kind, slot): counters for kind, slot, counters in noted}
+
     def _note(self, kind: str, slot: int) -> None:
-        self._before[kind, slot] = self._sum(kind, slot)
+        counters = self._sum(kind, slot)
+        self._before.pop((kind, slot), None)
+        if not _is_zero(counters):
+            self._before[kind, slot] = counters
 
     def _since(self, kind: str, slot: int) -> Counters:
         now = self._sum(kind, slot)
@@ -64,6 +75,14 @@ class Reader:
             one = read(self.segment.address(offset), slot)
             total = combined(total, one, lambda a, b: a + b) if total else one
         return total
+
+
+def _is_zero(reading: Any) -> bool:
+    if isinstance(reading, dict):
+        return all(map(_is_zero, reading.values()))
+    if isinstance(reading, list):
+        return all(map(_is_zero, reading))
+    return not reading
 
 
 def combined(left: Any, right: Any, with_: Callable[[int, int], int]) -> Any:

@@ -21,6 +21,7 @@ from fastlb.node_words import NodeWords
 from fastlb.removal import count, quiet_needed
 from fastlb.slots import NodeKey, node_key
 from fastlb.status import status_of
+from fastlb.units import HostAddress
 
 NODE_NUMBERS = {
     info.name: info.type
@@ -82,9 +83,13 @@ class EditCommands:
                 max_connections=_number(request, "max_connections", 0),
                 backup=bool(request.get("backup")),
             )
-            edit = structs.replace(edit, address=str(edit.node().address))
+            address = edit.node().address
+            edit = structs.replace(edit, address=str(address))
         except Invalid as invalid:
             raise Refused(errors.BAD_NODE, reason=invalid) from None
+        if isinstance(address, HostAddress):
+            reason = "a host name is followed from the file on: put it there and reload"
+            raise Refused(errors.BAD_NODE, reason=reason)
         row: Answer = {"address": edit.address}
         if edit.max_connections:
             row["max_connections"] = edit.max_connections
@@ -171,11 +176,11 @@ class EditCommands:
     async def _put(self, new: list[Edit], cfg: Config) -> list[str]:
         reserve.give()
         try:
-            prepared = self.in_force.prepare(cfg)
+            prepared = self.in_force.prepare(cfg, files=False)
         except StartError as error:
             raise Refused.with_line("; ".join(error.lines)) from None
+        self.in_force.edits = self._joined(new)  # first: the plan tells the next control process
         said = await self.in_force.put(prepared)
-        self.in_force.edits = self._joined(new)
         for edit in new:
             log.info(f"{edit.address} of [pools.{edit.pool}]: {edits.in_words(edit)}, by command")
         if said:
@@ -200,6 +205,8 @@ class EditCommands:
         except msgspec.ValidationError as error:
             raise Refused(errors.BAD_COMMAND, reason=error) from None
         self.in_force.edits = [one for one in self.in_force.edits if one not in written]
+        if self.in_force.written is not None:
+            self.in_force.written = edits.apply(self.in_force.written, written)
         return {"ok": True}
 
 

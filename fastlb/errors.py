@@ -453,6 +453,10 @@ SHORT_BACKLOG = _running(
     "at most {found} new connections wait for a worker, not {wanted}: "
     "sysctl -w net.core.somaxconn={wanted}",
 )
+SOCKET_LOST = _start(
+    130,
+    "cannot listen on {address} again in the place of a worker that is gone: {reason}",
+)
 NO_SHARED_MEMORY = _start(23, "{reason}")
 NO_ROOM = _start(24, "no room in shared memory's tables: {reason}; stop and start fastlb")
 NO_SUCH_USER = _start(30, '[proxy] user: no user "{user}" on this machine')
@@ -488,6 +492,45 @@ LOG_KEPT = _running(77, "the access log stays as it was: {reason}")
 STOPPED_HARD = _running(78, "worker {index} (pid {pid}) did not end in time and was killed")
 SOCKET_LEFT = _running(79, "{path} could not be removed: {reason}")
 
+LEAVING_DIED = _running(
+    131, "worker {index} (pid {pid}), which was leaving, {how}; others have its place already"
+)
+WORKER_SILENT = _running(
+    132,
+    "worker {index} (pid {pid}), of a control process before this one, has not answered within "
+    "{seconds} s and is killed",
+)
+WORKERS_SILENT = _start(
+    141,
+    "workers of a control process before this one are there and do not answer within {seconds} s: "
+    "end them (`pgrep -af fastlb.worker_main`)",
+)
+NOT_RESUMED = _running(
+    133,
+    "what the workers have in memory cannot be gone on with ({reason}): session maps begin anew "
+    "with those saved last",
+)
+
+NEW_WORKERS_FAIL = _start(
+    134, "no new worker gets ready: the last one {how}; those of before serve on"
+)
+REHEARSAL_FAILED = _start(135, "the new program {how}: nothing has changed")
+REHEARSAL_SAID = _start(136, "it said: {line}")
+NOT_EXECUTED = _start(137, "the new program cannot be executed ({reason}): nothing has changed")
+STILL_LEAVING = _start(
+    138, "{reason}: an upgrade has to wait until more of them have ended (timeouts.drain)"
+)
+NOT_UPGRADED = _start(
+    140,
+    "the new program (pid {pid}) does not serve; workers {workers} go on; its standard error says "
+    "why, and `fastlb run` takes them over",
+)
+UNSUPERVISED = _start(
+    139,
+    "no control process runs with state directory {path}, and its workers {pids} serve on; "
+    "`fastlb run` takes them over, `fastlb stop` ends them",
+)
+
 TLS_CONTEXTS_FAILED = _start(111, "TLS cannot be set up: {reason}")
 TLS_FILES_UNUSABLE = _start(112, "{where}: {reason}")
 RULES_NOT_LOADED = _start(120, "rules cannot be loaded: {reason}")
@@ -504,6 +547,9 @@ CHECK_NOT_DONE = _running(
 CHECKS_END = _running(
     182, "the process of the monitors' functions {how}; the next one starts in {delay:g} s"
 )
+NAME_UNRESOLVED = _running(183, 'host name "{name}": {reason}; {what}')
+NAME_CUT = _running(184, 'host name "{name}" has {found} addresses; the first {used} are nodes')
+NAMES_NOT_IN_FORCE = _running(185, "new addresses of host names are not in force: {reason}")
 
 # Commands to a running fastlb
 NO_SUCH_NODE = _start(80, 'no node "{found}" in {where}{suggestion}')

@@ -22,7 +22,6 @@ class Feature(NamedTuple):
 UNAVAILABLE: tuple[Feature, ...] = (
     Feature("admin", None, "the admin page"),
     Feature("cluster", None, "a cluster"),
-    Feature("pools.*.nodes.address", r"[^\[/]*[A-Za-z][^\[/:]*(:\d+)?", "a host name as node"),
 )
 
 

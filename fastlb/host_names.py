@@ -58,7 +58,11 @@ def _expanded(
             found.setdefault(node, []).append(structs.replace(node, address=address))
     nodes = []
     for node in pool.nodes:
-        nodes += found.get(node, []) if isinstance(node.address, HostAddress) else [node]
+        if isinstance(node.address, HostAddress):
+            # Sorted: so a name that is answered otherwise each time makes no other plan.
+            nodes += sorted(found.get(node, []), key=_order)
+        else:
+            nodes.append(node)
     return structs.replace(pool, nodes=tuple(nodes))
 
 
@@ -71,6 +75,11 @@ def _nodes(
             current = known.addresses.get(host.name, ())
             for ip in known.held.get((name, host), ()) if leaving else current:
                 yield node, InetAddress(ip, host.port), leaving
+
+
+def _order(node: Node) -> tuple[int, bytes]:
+    assert isinstance(node.address, InetAddress)
+    return node.address.ip.version, node.address.ip.packed
 
 
 def host_of(cfg: Config, pool: str, node: Node) -> HostAddress | None:

@@ -2,7 +2,8 @@
 
 `prepare` takes everything that can be refused (numbers, memory, sockets) and changes nothing
 that a worker sees; `put` then cannot fail. What the configuration before needed and this one
-does not is given back once no worker uses it.
+does not is given back once no worker uses it. `manifest` writes all of it down with each plan;
+`resume` goes on from there in another control process.
 """
 
 import asyncio
@@ -12,16 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastlb import errors, log, reserve
+from fastlb import errors, log, manifest, reserve
 from fastlb._core.node import free_slot, read_slot
 from fastlb._core.session_store import StateFileError
+from fastlb.columns import Columns
 from fastlb.config import Config, uses_tls
 from fastlb.counters import Reader
 from fastlb.edits import Edit
 from fastlb.error_pages import Pages, load_error_pages
 from fastlb.errors import StartError
-from fastlb.listeners import Address, Listeners
+from fastlb.listeners import Address, Grown, Listeners, close_grown
+from fastlb.manifest import CacheEntry, Manifest
 from fastlb.monitors import Monitors
+from fastlb.name_watch import NameWatch
 from fastlb.node_states import NodeStates
 from fastlb.passphrases import Keys, Passphrases
 from fastlb.plan import compile_plan, seal
@@ -65,9 +69,19 @@ class Prepared:
     taken: Taken
     stores: Stores
     added: list[Address]
+    grown: Grown  # sockets for more workers
+    places: tuple[int, ...]  # columns of the workers
     passphrases: dict[str, list[Keys]]  # by class
     tls: TlsFiles
     pages: Pages
+
+
+def _entry(store: Store) -> CacheEntry:
+    return CacheEntry(store.region, store.type, store.size)
+
+
+def _place(entry: CacheEntry) -> tuple[str, str, int]:
+    return entry.region, entry.type, entry.size
 
 
 def _load_tls(cfg: Config) -> TlsFiles:
@@ -83,11 +97,11 @@ class InForce:
 
     workers: Workers  # set once they may start
 
-    def __init__(self, workers: int, scratch: Path) -> None:
-        self.worker_count = workers
+    def __init__(self, workers: int, scratch: Path, segment: SharedSegment | None = None) -> None:
         self.scratch = scratch  # where maps are put down while they move
         self.keys: list[bytes] = []
-        self.segment = SharedSegment(workers)
+        self.segment = segment or SharedSegment(workers)
+        self.columns = Columns()
         self.slots = Slots()
         self.listeners = Listeners(workers)
         self.passphrases = Passphrases()
@@ -96,25 +110,33 @@ class InForce:
         self.pages: Pages = {}
         self.ticket_keys = TicketKeys()
         self.reader = Reader(self.segment, self.slots)
-        self.states = NodeStates(self.segment, self.slots, self.reader, workers)
+        self.states = NodeStates(self.segment, self.slots, self.reader)
         self.monitors = Monitors(self.states)
+        self.names = NameWatch()  # another one's, where somebody follows names
         self.changes = Changes()
         self.generation = 0
         self.cfg: Config | None = None
+        self.written: Config | None = None  # as the file says: without edits, names as such
         self.edits: list[Edit] = []  # made by command since the file was read; `cfg` has them
         self._plan_fd = -1
         self._retired: list[tuple[int, set[str]]] = []  # regions, and who does without them
 
     # --- taking over ---
 
-    def prepare(self, cfg: Config) -> Prepared:
-        """Takes all that `cfg` needs, or raises StartError with everything that is wrong."""
+    def prepare(self, cfg: Config, files: bool = True, renew_workers: bool = False) -> Prepared:
+        """Takes all that `cfg` needs, or raises StartError with everything that is wrong.
+
+        Without `files`, what has been read for the one in force is used: its nodes alone differ.
+        `renew_workers`: others take the places of all that run.
+        """
         wrong: list[StartError] = []
         try:
+            places = self.columns.chosen(cfg.proxy.workers, renew_workers)
             taken = self.slots.take(cfg)
         except OverflowError as error:
             raise StartError(errors.NO_ROOM, reason=error) from None
-        stores, added = Stores({}, {}), list[Address]()
+        stores, added, grown = Stores({}, {}), list[Address](), Grown()
+        self.listeners.workers = cfg.proxy.workers
         class_keys: dict[str, list[Keys]] = {}
         tls = NOTHING
         try:
@@ -122,34 +144,42 @@ class InForce:
         except StartError as error:
             wrong.append(error)
         try:
+            grown = self.listeners.grow(listener_keys(cfg))
             added = self.listeners.add(listener_keys(cfg))
         except StartError as error:
             wrong.append(error)
         try:
-            class_keys = self.passphrases.load(cfg)
+            class_keys = self.passphrases.load(cfg) if files else self.class_keys
         except StartError as error:
             wrong.append(error)
         try:
-            tls = _load_tls(cfg)
+            tls = _load_tls(cfg) if files else self.tls
         except StartError as error:
             wrong.append(error)
         try:
-            pages = load_error_pages(cfg)
+            pages = load_error_pages(cfg) if files else self.pages
         except StartError as error:
             wrong.append(error)
         try:
             reserve.demand(PUT_DESCRIPTORS)
         except OSError as error:
             wrong.append(StartError(errors.COMMAND_FAILED, what="reload", reason=error.strerror))
+        try:
+            if not wrong:
+                self.segment.open_columns(1 + max(places))
+        except StartError as error:
+            wrong.append(error)
         if wrong:
+            close_grown(grown)
             self.listeners.close(added)
             self.segment.discard(stores)
             self.slots.give_back(taken)
             raise StartError.of_all(wrong)
-        return Prepared(cfg, taken, stores, added, class_keys, tls, pages)
+        return Prepared(cfg, taken, stores, added, grown, places, class_keys, tls, pages)
 
     def discard(self, prepared: Prepared) -> None:
         """Gives back what was prepared and is not put in force after all."""
+        close_grown(prepared.grown)
         self.listeners.close(prepared.added)
         self.segment.discard(prepared.stores)
         self.slots.give_back(prepared.taken)
@@ -171,6 +201,8 @@ class InForce:
     def adopt(self, prepared: Prepared) -> list[str]:
         """The configuration's half of `put`: shared memory is made ready, nobody is told."""
         self.generation += 1
+        self.columns.adopt(prepared.places)
+        self.listeners.adopt_grown(prepared.grown)
         replaced = self.segment.adopt(prepared.stores)
         if replaced:
             self._retired.append((self.generation, replaced))
@@ -200,16 +232,63 @@ class InForce:
             place,
             keys=self.keys,
             generation=self.generation,
-            workers=self.worker_count,
+            workers=len(self.columns.places),
+            columns=self.columns.in_use,
             tls=self.tls,
             ticket_keys=self.ticket_keys.keys,
             pages=self.pages,
+            manifest=manifest.encode(self.manifest()),
         )
         before, self._plan_fd = self._plan_fd, seal(blob, self.generation)
         listeners = tuple((self.slots.listeners.used[key], key) for key in listener_keys(self.cfg))
-        self.workers.use(CurrentPlan(self.generation, self._plan_fd, listeners))
+        drain_ms = self.cfg.timeouts.drain_ms
+        self.workers.use(CurrentPlan(self.generation, self._plan_fd, listeners, drain_ms))
         if before >= 0:
             os.close(before)
+
+    # --- control processes come and go ---
+
+    def manifest(self) -> Manifest:
+        """What another control process needs to know to go on from here."""
+        stores, has_tickets = self.segment.stores, bool(self.tls.material.certificates)
+        return manifest.new(
+            generation=self.generation,
+            epoch_ms=self.segment.epoch_ms,
+            places=list(self.columns.places),
+            slots=manifest.numbered(self.slots),
+            caches={name: _entry(store) for name, store in stores.caches.items()},
+            reservations={name: _entry(store) for name, store in stores.reservations.items()},
+            shared=stores.shared and stores.shared.name,
+            shared_secret=self.segment.shared_secret,
+            retired=[(generation, sorted(regions)) for generation, regions in self._retired],
+            counters=self.reader.noted(),
+            ticket_keys=[bytes(key) for key in self.ticket_keys.keys] if has_tickets else [],
+            ticket_age_s=self.ticket_keys.age_s,
+            edits=self.edits,
+            drain_ms=self.cfg.timeouts.drain_ms if self.cfg else 0,
+        )
+
+    def resume(self, found: Manifest) -> None:
+        """Goes on as the control process that wrote this; the segment is its own.
+
+        Raises ValueError, KeyError, SharedMemoryError when it does not fit.
+        """
+        manifest.restore(self.slots, found.slots)
+        self.segment.resume(
+            {name: _place(entry) for name, entry in found.caches.items()},
+            {name: _place(entry) for name, entry in found.reservations.items()},
+            found.shared,
+            found.shared_secret,
+        )
+        self.columns.places = tuple(found.places)
+        self.generation = found.generation
+        self._retired = [(generation, set(regions)) for generation, regions in found.retired]
+        kept = self.segment.stores.regions().union(*(regions for _, regions in self._retired))
+        self.segment.remove_all_but(kept)
+        self.reader.restore(found.counters)
+        self.edits = list(found.edits)
+        if found.ticket_keys:
+            self.ticket_keys.restore(found.ticket_keys, found.ticket_age_s)
 
     def rotate_ticket_keys(self) -> None:
         """Where it is time: a plan that differs from the one in force in these keys alone."""
@@ -236,6 +315,11 @@ class InForce:
             except (OSError, StateFileError) as error:
                 log.warn(errors.MAPS_DROPPED.line(name=name, reason=error))
 
+    def relabel(self, cfg: Config) -> list[str]:
+        """Takes over a configuration in which host names alone lead elsewhere: no plan differs."""
+        self.cfg = cfg
+        return self.states.adopt(cfg, ())
+
     # --- letting go ---
 
     def is_everywhere(self) -> bool:
@@ -251,6 +335,8 @@ class InForce:
             self.slots.listeners.free(listener)
         kept = {key.address for key in self.slots.listeners.used}
         self.listeners.close([one for one in self.listeners.open if one not in kept])
+        if self.columns.leaving:
+            return  # they may run by a configuration before
         for numbers, names in (
             (self.slots.pools, gone.pools),
             (self.slots.classes, gone.classes),
@@ -270,13 +356,16 @@ class InForce:
         table = self.segment.address(self.segment.node_table)
         for key in nodes:
             slot = self.slots.nodes.used[key]
-            if read_slot(table, slot, self.worker_count)["connections"] == 0:
+            if read_slot(table, slot, self.segment.columns)["connections"] == 0:
                 free_slot(table, self.slots.nodes.free(key))
 
-    def close(self) -> None:
-        """Closes sockets, plan and segment."""
+    def close(self, let_go: bool = False) -> None:
+        """Closes sockets, plan and segment; `let_go`: workers go on with them."""
         self.monitors.close()
-        self.listeners.close_all()
+        if let_go:
+            self.listeners.let_go()
+        else:
+            self.listeners.close_all()
         if self._plan_fd >= 0:
             os.close(self._plan_fd)
             self._plan_fd = -1

@@ -1,11 +1,13 @@
 """The listening sockets: opened by the control process, used by the workers.
 
-Each worker has a socket of its own for each TCP address (SO_REUSEPORT: the kernel spreads the
+There is a socket for each worker at each TCP address (SO_REUSEPORT: the kernel spreads the
 connections); a Unix socket is shared by all. The control process keeps every one open, so that
-connections queue while a worker is replaced.
+connections queue while a worker is replaced. None is closed while its address is configured, since
+what waits in its queue would be reset: when there are fewer workers, each serves several.
 """
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -24,23 +26,31 @@ BACKLOG = 4096
 UNIX_MODE = 0o666  # who may connect is the directory's to say
 
 Address = InetAddress | UnixAddress
+Grown = list[tuple[Address, socket.socket]]  # sockets that are bound and do not listen yet
 
 
 @dataclass
 class Listener:
-    """The sockets of one address, one per worker; of a Unix socket the same for all."""
+    """The sockets of one address, at least one per worker; of a Unix socket the same for all."""
 
     address: Address
     sockets: list[socket.socket] = field(default_factory=list)
     file: tuple[int, int] | None = None  # device and inode of a Unix socket's file
 
-    def of_worker(self, index: int) -> socket.socket:
-        return self.sockets[index % len(self.sockets)]
+    def of_worker(self, place: int, workers: int) -> list[tuple[int, socket.socket]]:
+        """What worker number `place` of so many serves, each socket with its own number."""
+        if isinstance(self.address, UnixAddress):
+            return list(enumerate(self.sockets))
+        return list(enumerate(self.sockets))[place::workers]
+
+    def let_go(self) -> None:
+        """Closes the descriptors; the workers have their own."""
+        for one in self.sockets:
+            one.close()
 
     def close(self) -> None:
         """Closes all, and removes the file of a Unix socket if it is still this one's."""
-        for one in self.sockets:
-            one.close()
+        self.let_go()
         if isinstance(self.address, UnixAddress) and self.file == _file_of(self.address.path):
             try:
                 os.unlink(self.address.path)
@@ -55,6 +65,54 @@ class Listeners:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.open: dict[Address, Listener] = {}
+
+    def adopt(self, sockets: Iterable[tuple[int, socket.socket]]) -> None:
+        """Takes over what workers have of a fastlb whose control process is gone, by number.
+
+        Raises StartError when a socket whose worker is gone as well cannot be opened again.
+        """
+        found: dict[Address, dict[int, socket.socket]] = {}
+        for number, one in sockets:
+            of_address = found.setdefault(_address_of(one), {})
+            if number in of_address:
+                one.close()  # of an older worker; the same socket
+            else:
+                of_address[number] = one
+        for address, of_address in found.items():
+            listener = self.open[address] = Listener(address)
+            try:
+                for number in range(max(of_address) + 1):
+                    lost = number not in of_address
+                    listener.sockets.append(_listening(address) if lost else of_address.pop(number))
+            except OSError as error:
+                for one in (one for left in found.values() for one in left.values()):
+                    one.close()
+                reason = error.strerror or error
+                raise StartError(errors.SOCKET_LOST, address=address, reason=reason) from None
+            if isinstance(address, UnixAddress):
+                listener.file = _file_of(address.path)
+
+    def grow(self, keys: Iterable[ListenerKey]) -> Grown:
+        """Sockets for more workers at what is open, bound; they listen once `adopt_grown` has
+        taken them. Raises StartError."""
+        grown: Grown = []
+        for key in dict.fromkeys(keys):
+            listener = self.open.get(key.address)
+            if listener is None or isinstance(key.address, UnixAddress):
+                continue
+            try:
+                for _ in range(self.workers - len(listener.sockets)):
+                    grown.append((key.address, _tcp_socket(key.address, reuse_port=True)))
+            except OSError as error:
+                close_grown(grown)
+                raise _explained(key, error) from None
+        return grown
+
+    def adopt_grown(self, grown: Grown) -> None:
+        """From now on connections queue there."""
+        for address, one in grown:
+            one.listen(BACKLOG)
+            self.open[address].sockets.append(one)
 
     def add(self, keys: Iterable[ListenerKey]) -> list[Address]:
         """Opens what is not open yet and returns it; all or nothing. Raises StartError."""
@@ -79,6 +137,12 @@ class Listeners:
 
     def close_all(self) -> None:
         self.close(list(self.open))
+
+    def let_go(self) -> None:
+        """Leaves all to the workers."""
+        for listener in self.open.values():
+            listener.let_go()
+        self.open.clear()
 
     def _listen(self, address: Address) -> Listener:
         if isinstance(address, UnixAddress):
@@ -111,6 +175,12 @@ class Listeners:
                 raise
 
 
+def close_grown(grown: Grown) -> None:
+    """Gives them back; nothing was queued there."""
+    for _, one in grown:
+        one.close()
+
+
 def _tcp_socket(address: InetAddress, *, reuse_port: bool) -> socket.socket:
     """A bound socket; connections that it accepts inherit its options."""
     family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
@@ -127,6 +197,22 @@ def _tcp_socket(address: InetAddress, *, reuse_port: bool) -> socket.socket:
         one.close()
         raise
     return one
+
+
+def _listening(address: Address) -> socket.socket:
+    """In the place of a socket that is lost."""
+    if isinstance(address, UnixAddress):
+        return _listen_unix(address).sockets[0]
+    one = _tcp_socket(address, reuse_port=True)
+    one.listen(BACKLOG)
+    return one
+
+
+def _address_of(one: socket.socket) -> Address:
+    name = one.getsockname()
+    if one.family == socket.AF_UNIX:
+        return UnixAddress(name)
+    return InetAddress(ipaddress.ip_address(name[0]), name[1])
 
 
 def _listen_unix(address: UnixAddress) -> Listener:

@@ -47,8 +47,12 @@ def user_name(uid: int) -> str:
 class StateLock:
     """One control process per state directory: a lock file with its pid."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, inherited: int | None = None) -> None:
+        """`inherited`: descriptor of the program that this process was before."""
         path = directory / LOCK
+        if inherited is not None:
+            self.fd = inherited
+            return
         try:
             self.fd = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         except OSError as error:

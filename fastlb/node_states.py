@@ -77,9 +77,8 @@ class Change(NamedTuple):
 class NodeStates:
     """The states of all nodes in force."""
 
-    def __init__(self, segment: SharedSegment, slots: Slots, reader: Reader, workers: int) -> None:
+    def __init__(self, segment: SharedSegment, slots: Slots, reader: Reader) -> None:
         self.segment, self.slots, self.reader = segment, slots, reader
-        self.worker_count = workers
         self.words: dict[NodeKey, Word] = {}
         self.watches: dict[NodeKey, Watch] = {}
         self.down: set[NodeKey] = set()  # as monitors find
@@ -185,7 +184,7 @@ class NodeStates:
         for key, watch in self.watches.items():
             if watch.left_ms is not None:
                 slot = self.slots.nodes.used[key]
-                if read_slot(table, slot, self.worker_count)["connections"]:
+                if read_slot(table, slot, self.segment.columns)["connections"]:
                     watch.seen_ms = now
 
 

@@ -34,8 +34,13 @@ def compile_plan(
     tls: TlsFiles = NOTHING,
     ticket_keys: Sequence[bytearray] = (),
     pages: Pages | None = None,
+    columns: int = 0,
+    manifest: bytes = b"",
 ) -> bytes:
-    """The plan's blob; every name in `cfg` must have its slot in `place`."""
+    """The plan's blob; every name in `cfg` must have its slot in `place`.
+
+    `columns`: of the node table in use, 0: one per worker; `manifest`: as in manifest.py.
+    """
     builder = PlanBuilder()
     builder.set_global(
         generation=generation,
@@ -44,6 +49,8 @@ def compile_plan(
         node_table_offset=place.node_table,
         epoch_ms=place.epoch_ms,
         keys=keys,
+        columns=columns,
+        manifest=manifest,
     )
     _bounds(builder, cfg)
     first_context = _tls(builder, tls, ticket_keys)

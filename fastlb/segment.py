@@ -1,6 +1,6 @@
 """What the control process and the workers share: one segment, its regions, their clock.
 
-Regions: `nodes`, `worker.N` (counters), `class.NAME` (session cache of a class),
+Regions: `nodes`, `worker.N` (counters of column N), `class.NAME` (session cache of a class),
 `reserve.NAME` (its reservations) and `rules.shared` (their tables). A cache whose size changes
 gets a new region, and so does one whose class gets another type: what its keys mean has changed.
 The old one stays until no worker uses it, which the caller knows.
@@ -8,7 +8,7 @@ The old one stays until no worker uses it, which the caller knows.
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,6 +61,10 @@ class Stores:
         return self.shared.place if self.shared else (0, 0)
 
 
+def _counters(column: int) -> str:
+    return f"worker.{column}"
+
+
 def boot_ms() -> int:
     """CLOCK_BOOTTIME in milliseconds, the clock of everything in shared memory."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
@@ -69,20 +73,45 @@ def boot_ms() -> int:
 class SharedSegment:
     """The segment of one running fastlb; made empty, gone with its last process."""
 
-    def __init__(self, workers: int) -> None:
-        self.epoch_ms = boot_ms()
+    def __init__(self, workers: int, attached: Segment | None = None, epoch_ms: int = 0) -> None:
+        """`attached`: of a fastlb that goes on, with its epoch."""
+        self.epoch_ms = epoch_ms or boot_ms()
         self.stores = Stores({}, {})
+        self.shared_secret = os.urandom(16)
+        self.counters: list[int] = []  # by column
         self._serial = 0
-        self._shared_secret = os.urandom(16)
+        if attached is not None:
+            self.segment = attached
+            self.node_table = self._there("nodes")
+            while self.segment.find(_counters(len(self.counters))):
+                self.counters.append(self._there(_counters(len(self.counters))))
+            return
         try:
             self.segment = Segment.create()
             self.node_table = self.segment.allocate("nodes", REGION_NODES, NODE_TABLE_BYTES)
-            self.counters = [
-                self.segment.allocate(f"worker.{index}", REGION_COUNTERS, STATS_BYTES)
-                for index in range(workers)
-            ]
         except SharedMemoryError as error:
             raise StartError(errors.NO_SHARED_MEMORY, reason=error) from None
+        self.open_columns(workers)
+
+    def _there(self, region: str) -> int:
+        found = self.segment.find(region)
+        if found is None:
+            raise SharedMemoryError(f"no region {region!r}")
+        return found[0]
+
+    def open_columns(self, count: int) -> None:
+        """Counters for this many columns, where they are not there yet. Raises StartError."""
+        try:
+            while len(self.counters) < count:
+                name = _counters(len(self.counters))
+                self.counters.append(self.segment.allocate(name, REGION_COUNTERS, STATS_BYTES))
+        except SharedMemoryError as error:
+            raise StartError(errors.NO_SHARED_MEMORY, reason=error) from None
+
+    @property
+    def columns(self) -> int:
+        """Columns that workers have or have had."""
+        return len(self.counters)
 
     @property
     def fd(self) -> int:
@@ -118,13 +147,35 @@ class SharedSegment:
             raise StartError(errors.NO_SHARED_MEMORY, reason=error) from None
         return replace(stores, shared=shared)
 
+    def resume(
+        self,
+        caches: dict[str, tuple[str, str, int]],
+        reservations: dict[str, tuple[str, str, int]],
+        shared: str | None,
+        shared_secret: bytes,
+    ) -> None:
+        """Takes the stores that another control process had: (region, type, size) by class.
+
+        Raises ValueError or SharedMemoryError when one is not there.
+        """
+        self.stores = Stores(
+            {name: self._resumed(*where) for name, where in caches.items()},
+            {name: self._resumed(*where) for name, where in reservations.items()},
+            Region.open(self.segment, shared) if shared is not None else None,
+        )
+        self.shared_secret = shared_secret
+
+    def _resumed(self, region: str, type_: str, size: int) -> Store:
+        cache = Cache.open(self.segment, region)
+        return Store(cache, region, type_, size, Cache.bytes_for(size))
+
     def _shared(self, size: int) -> Region:
         """The tables that rules share: those there are, if they have this size."""
         old = self.stores.shared
         if old is not None and old.size == size:
             return old
         name = self._region_name("rules", "shared")
-        return Region.create(self.segment, name, size, self._shared_secret)
+        return Region.create(self.segment, name, size, self.shared_secret)
 
     def _store(
         self, kind: str, name: str, type_: str, size: int, old: Store | None, made: list[Store]
@@ -160,6 +211,12 @@ class SharedSegment:
         """Gives memory back; no worker may use the regions any more."""
         for region in regions:
             self.segment.remove(region)
+
+    def remove_all_but(self, regions: Container[str]) -> None:
+        """Gives back what no plan has named: a control process died in between."""
+        for name, kind, _, _ in self.segment.regions():
+            if kind not in (REGION_NODES, REGION_COUNTERS) and name not in regions:
+                self.segment.remove(name)
 
     def copy_maps(self, old: Store, new: Store, directory: Path, name: str) -> None:
         """Puts the maps of one cache into another; those that it has stay as they are."""

@@ -41,6 +41,10 @@ class Numbers(Generic[K]):
             return self.begun - 1
         return self.freed.popleft()
 
+    def restore(self, used: Iterable[tuple[K, int]], freed: Iterable[int], begun: int) -> None:
+        """As another control process had them."""
+        self.used, self.freed, self.begun = dict(used), deque(freed), begun
+
     def free(self, key: K) -> int:
         """Takes a key's number back and returns it."""
         number = self.used.pop(key)

@@ -25,6 +25,7 @@ from fastlb.segment import TICK_MS, Store, boot_ms
 from fastlb.sessions import census, opened
 from fastlb.slots import NodeKey, node_key
 from fastlb.uses import rules_of
+from fastlb.worker_process import Worker
 from fastlb.workers import Workers
 
 if TYPE_CHECKING:
@@ -62,18 +63,21 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
     reader, workers = in_force.reader, in_force.workers
     now_ms = boot_ms()
     causes: dict[str, int] = {}
-    shown = []
-    for index in range(workers.count):
+    shown, leaving = [], []
+    for index in range(in_force.segment.columns):
         counters = reader.worker(index)
         for cause, count in counters["causes"].items():
             causes[cause] = causes.get(cause, 0) + count
         if index in workers.running:  # not while one is replaced
-            shown.append(_worker(index, counters, workers, now_ms))
+            shown.append(_worker(workers.running[index], counters, workers, now_ms))
+        elif index in workers.leaving and not workers.leaving[index].foreign:
+            leaving.append(_worker(workers.leaving[index], counters, workers, now_ms))
     return {
         "version": fastlb.__version__,
         "uptime_seconds": (now_ms - reader.segment.epoch_ms) // 1000,
         "generation": in_force.generation,
         "workers": shown,
+        "leaving": leaving,
         "virtual_servers": {
             name: _virtual_server(
                 server, reader.virtual_server(reader.slots.virtual_servers.used[name])
@@ -84,6 +88,7 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
             name: {
                 **_pool(reader.pool(reader.slots.pools.used[name])),
                 "nodes": _nodes(cfg, name, in_force, counted, now_ms),
+                "hosts": in_force.names.shown(name),
             }
             for name in cfg.pools
         },
@@ -126,15 +131,14 @@ def _rule(kind: RuleKind | None, counters: Counters) -> dict[str, Any]:
     return {**known, **counters, "seconds": seconds}
 
 
-def _worker(index: int, counters: Counters, workers: Workers, now_ms: int) -> dict[str, Any]:
-    worker = workers.running[index]
+def _worker(worker: Worker, counters: Counters, workers: Workers, now_ms: int) -> dict[str, Any]:
     started = counters["started_ms"]
     return {
-        "index": index,
+        "index": worker.index,
         "pid": worker.pid,
         "uptime_seconds": (now_ms - started) // 1000 if started else 0,
         "generation": worker.acknowledged,
-        "restarts": workers.restarts[index],
+        "restarts": workers.restarts.get(worker.index, 0),
         **{key: counters[key] for key in ("connections", "requests", "gil_acquisitions")},
         "accept_pauses": counters["accept_pauses"],
         "retries": counters["retries"],
@@ -184,7 +188,7 @@ def _node(
 ) -> dict[str, Any]:
     slot = in_force.slots.nodes.used[key]
     table = in_force.segment.address(in_force.segment.node_table)
-    reading = read_slot(table, slot, in_force.workers.count)
+    reading = read_slot(table, slot, in_force.segment.columns)
     counters, watch = in_force.reader.node(slot), in_force.states.watches[key]
     connections, used_ms = reading["connections"], reading["used_at_ms"]
     idle_s = max(now_ms - max(used_ms, watch.seen_ms), 0) / 1000 if not connections else 0.0
@@ -214,10 +218,10 @@ def _node(
         "connect_failures": counters["connect_failures"],
         "reuses": counters["reuses"],
         "pooled": counters["idle"],
-        "monitors": in_force.monitors.shown(key),
         "open": reading["open"],
         "max_connections": node.max_connections or None,
         "waiting": counters["waiting"],
+        "monitors": in_force.monitors.shown(key),
     }
 
 

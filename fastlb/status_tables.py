@@ -83,8 +83,7 @@ def _pools(pools: dict[str, Any]) -> str:
     parts = [nodes_table]
     if limited:
         parts.append(table(LIMIT_HEAD, (_limit_row(pools, pool, node) for pool, node in limited)))
-    parts += ["\n".join(each) for each in (leaving, failing) if each]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *("\n".join(each) for each in (leaving, failing) if each)])
 
 
 def _limit_row(pools: dict[str, Any], pool: str, node: dict[str, Any]) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ every LIFETIME_S: who gets hold of the memory later cannot read what was recorde
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 NAME_BYTES, HMAC_BYTES, CIPHER_BYTES = 16, 32, 32
 SECRET_BYTES = HMAC_BYTES + CIPHER_BYTES
@@ -26,13 +26,24 @@ class TicketKeys:
         self.keys = [bytearray(os.urandom(KEY_BYTES)) for _ in range(2)]
         self._rotated = self._now()
 
+    @property
+    def age_s(self) -> float:
+        """Since when the encrypting key does so."""
+        return self._now() - self._rotated
+
+    def restore(self, keys: Sequence[bytes], age_s: float) -> None:
+        """Goes on with the keys of another control process."""
+        self.wipe()
+        self.keys = [bytearray(key) for key in keys]
+        self._rotated = self._now() - age_s
+
     def names(self) -> list[bytes]:
         """What the tickets of each key begin with."""
         return [bytes(key[:NAME_BYTES]) for key in self.keys]
 
     def is_due(self) -> bool:
         """Whether the encrypting key has done its time."""
-        return self._now() - self._rotated >= LIFETIME_S
+        return self.age_s >= LIFETIME_S
 
     def rotate(self) -> None:
         """The next key encrypts from now on; the one that no worker needs any more is wiped."""

@@ -1,23 +1,30 @@
-"""The worker processes: started, given plans, replaced when they die, stopped."""
+"""The worker processes: started, given plans, replaced when they die, stopped.
+
+A worker is known by its column (columns.py). Those in `running` have the places that are
+configured; those in `leaving` go on until others have taken their sockets over, and then as
+long as their clients need them, within the drain time.
+"""
 
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
-from fastlb import channel, errors, log, reserve
+from fastlb import channel, errors, log, reserve, worker_sockets
 from fastlb._core.node import clear_worker_column
 from fastlb._core.stats import retire_worker
 from fastlb.access_log import AccessLog
-from fastlb.channel import Kind, Message
+from fastlb.channel import LEAVE, SOCKETS_MAX, Entry, Kind, Message
+from fastlb.columns import Columns
 from fastlb.listeners import Listeners
 from fastlb.segment import SharedSegment
 from fastlb.slots import ListenerKey
+from fastlb.worker_process import Worker, how_it_ended
 
 COMMAND = (sys.executable, "-m", "fastlb.worker_main")
 CRASHES_MAX = 5  # in a row, each within SHORT_LIFE_S, before the next start waits
@@ -25,7 +32,7 @@ SHORT_LIFE_S = 10.0
 NO_PLAN = "could not use the configuration"
 DELAY_MIN_S, DELAY_MAX_S = 0.5, 5.0
 RETRY_S = 0.2  # for a worker that does not read its channel
-KILL_AFTER_S = 2.0  # a worker that was told to stop at once
+KILL_AFTER_S = 2.0  # a worker that was told to stop at once, or whose drain time is over
 
 
 @dataclass(frozen=True)
@@ -35,37 +42,7 @@ class CurrentPlan:
     generation: int
     fd: int  # sealed memory file
     listeners: tuple[tuple[int, ListenerKey], ...]  # by listener id
-
-
-@dataclass
-class Worker:
-    """One running worker process."""
-
-    index: int
-    process: subprocess.Popen[bytes]
-    pidfd: int
-    channel: socket.socket
-    listeners: set[int] = field(default_factory=set)  # ids that it has
-    sent: int = 0  # generation
-    acknowledged: int = 0
-    refused: int = 0  # generation that it cannot use
-    released: int = 0  # oldest generation that its requests may still use
-    stopping: bool = False
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-
-def how_it_ended(status: int) -> str:
-    """`was killed by SIGSEGV` or `ended with exit status 1`."""
-    if status >= 0:
-        return f"ended with exit status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"
+    drain_ms: int = 0
 
 
 class Workers:
@@ -73,39 +50,54 @@ class Workers:
 
     def __init__(
         self,
-        count: int,
+        columns: Columns,
+        state_dir: Path,
         segment: SharedSegment,
         listeners: Listeners,
         access_log: AccessLog,
         changed: Callable[[], None],
         command: tuple[str, ...] = COMMAND,
     ) -> None:
-        self.count = count
+        self.columns = columns
+        self.state_dir = state_dir
         self.segment = segment
         self.listeners = listeners
         self.access_log = access_log
         self.changed = changed
         self.command = command
         self.running: dict[int, Worker] = {}
-        self.restarts = [0] * count
+        self.leaving: dict[int, Worker] = {}
+        self.restarts: dict[int, int] = {}
         self.failed_starts = 0  # workers that ended before any acknowledged a plan
         self.last_end = ""
         self._plan: CurrentPlan | None = None
-        self._crashes = [0] * count  # in a row
+        self._crashes: dict[int, int] = {}  # in a row
         self._delayed: dict[int, asyncio.TimerHandle] = {}
         self._ever_ready = False
         self._stopping = False
+
+    @property
+    def count(self) -> int:
+        """How many there are to be."""
+        return len(self.columns.places)
+
+    @property
+    def every(self) -> list[Worker]:
+        """Those that stay and those that leave."""
+        return [*self.running.values(), *self.leaving.values()]
 
     # --- plans ---
 
     def use(self, plan: CurrentPlan) -> None:
         """Gives the plan to every worker, and to each one that is started from now on."""
         self._plan = plan
-        for index in range(self.count):
-            if index in self.running:
-                self._send_plan(self.running[index])
-            elif index not in self._delayed and not self._stopping:
-                self._start(index)
+        for column in self.columns.leaving | self.running.keys() - set(self.columns.places):
+            self._begin_leaving(column)
+        for worker in self.every:
+            self._tell(worker)
+        for column in self.columns.places:
+            if column not in self.running and column not in self._delayed and not self._stopping:
+                self._start(column)
 
     def all_acknowledged(self, generation: int) -> bool:
         """Whether every worker runs by this plan or a later one."""
@@ -131,35 +123,55 @@ class Workers:
     def all_released(self, generation: int) -> bool:
         """Whether no request in any worker uses a plan older than this one."""
         return len(self.running) == self.count and all(
-            worker.released >= generation for worker in self.running.values()
+            worker.released >= generation for worker in self.every if not worker.foreign
         )
 
     def use_log(self, access_log: AccessLog) -> None:
         """Gives another access log to every worker; the one before is closed."""
         self.access_log.close()
         self.access_log = access_log
-        if access_log.fd >= 0:
-            for worker in self.running.values():
-                message = Message(Kind.LOG, int(access_log.is_syslog), 0)
-                self._send(worker, message, (access_log.fd,))
+        for worker in self.every:
+            self._send_log(worker)
 
-    def _send_plan(self, worker: Worker) -> None:
+    def _send_log(self, worker: Worker) -> None:
+        if self.access_log.fd >= 0:
+            message = Message(Kind.LOG, int(self.access_log.is_syslog), 0)
+            self._send(worker, message, (self.access_log.fd,))
+
+    def _wanted(self, worker: Worker, plan: CurrentPlan) -> dict[Entry, int]:
+        """The sockets that it is to serve; none that it has not got, if it leaves."""
+        if worker.column not in self.running:
+            return {}
+        place = self.columns.places.index(worker.column)
+        return {
+            Entry(identity, number): one.fileno()
+            for identity, key in plan.listeners
+            for number, one in self.listeners.open[key.address].of_worker(place, self.count)
+        }
+
+    def _tell(self, worker: Worker) -> None:
+        """Sends the plan, if the worker has not got it, and sockets that it has not got."""
         plan = self._plan
-        if plan is None or worker.stopping or worker.sent == plan.generation:
+        if plan is None or self._stopping or worker.foreign or worker.sent == plan.generation:
             return
-        entries: list[tuple[int, int | None]] = []
-        for number, key in plan.listeners:
-            one = self.listeners.open[key.address].of_worker(worker.index)
-            entries.append((number, None if number in worker.listeners else one.fileno()))
+        new = [
+            (entry, fd)
+            for entry, fd in self._wanted(worker, plan).items()
+            if entry not in worker.sockets
+        ]
+        first, more = new[:SOCKETS_MAX], new[SOCKETS_MAX:]
         try:
-            channel.send_plan(worker.channel, plan.generation, plan.fd, entries)
+            channel.send_plan(worker.channel, plan.generation, plan.fd, first)
+            while more:
+                channel.send_sockets(worker.channel, more[:SOCKETS_MAX])
+                more = more[SOCKETS_MAX:]
         except BlockingIOError:
-            asyncio.get_running_loop().call_later(RETRY_S, self._send_plan, worker)
+            asyncio.get_running_loop().call_later(RETRY_S, self._tell, worker)
             return
         except OSError:
             return  # it has ended, which its pidfd tells
         worker.sent = plan.generation
-        worker.listeners = {number for number, _ in entries}
+        worker.sockets |= {entry for entry, _ in new}
 
     def _send(self, worker: Worker, message: Message, fds: tuple[int, ...] = ()) -> bool:
         try:
@@ -168,32 +180,96 @@ class Workers:
             return False
         return True
 
+    # --- handing over ---
+
+    def _begin_leaving(self, column: int) -> None:
+        later = self._delayed.pop(column, None)
+        if later is not None:
+            later.cancel()
+        if column in self.running:
+            self.leaving[column] = self.running.pop(column)
+        elif column not in self.leaving:
+            self.columns.free(column)
+
+    def _settle(self) -> None:
+        """Once all that stay have the plan in force: others are told to leave what those have."""
+        plan = self._plan
+        if plan is None or self._stopping or not self.all_acknowledged(plan.generation):
+            return
+        for worker in self.running.values():
+            spare = worker.sockets - self._wanted(worker, plan).keys()
+            self._drop(worker, sorted(spare))
+        for worker in self.leaving.values():
+            if not worker.stopping:
+                log.info(f"worker {worker.index} (pid {worker.pid}) leaves: others have its place")
+                self._let_leave(worker, plan.drain_ms)
+
+    def _drop(self, worker: Worker, entries: list[Entry]) -> None:
+        while entries:
+            some, entries = entries[:SOCKETS_MAX], entries[SOCKETS_MAX:]
+            try:
+                channel.send_drop(worker.channel, some)
+            except OSError:
+                return  # it serves them as well, until the next plan
+            worker.sockets -= set(some)
+
+    def _let_leave(self, worker: Worker, drain_ms: int) -> None:
+        worker.stopping = True
+        if not self._send(worker, Message(Kind.STOP, LEAVE, drain_ms)):
+            worker.signal(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(
+            drain_ms / 1000 + KILL_AFTER_S, self._kill_if_there, worker
+        )
+
+    def _kill_if_there(self, worker: Worker) -> None:
+        if self.leaving.get(worker.column) is worker:
+            self._kill(worker)
+
     # --- life and death ---
 
-    def _start(self, index: int) -> None:
-        self._delayed.pop(index, None)
+    def adopt(self, workers: Iterable[Worker]) -> None:
+        """Takes over workers of a control process that is gone, and of its places.
+
+        What is started beside them is told apart by its `process`.
+        """
+        for worker in workers:
+            stays = worker.column in self.columns.places and not worker.stopping
+            if stays and not worker.foreign:
+                self.running[worker.column] = worker
+            else:
+                self.leaving[worker.column] = worker
+                self.columns.leaving.add(worker.column)
+            self._watch(worker)
+            self._send_log(worker)
+
+    def _start(self, column: int) -> None:
+        self._delayed.pop(column, None)
         try:
-            worker = reserve.with_reserve(lambda: self._started(index))
+            worker = reserve.with_reserve(lambda: self._started(column))
         except OSError as error:
-            how = f"{self.command[0]}: {error.strerror or error}"
+            how = error.strerror or error
             if not self._ever_ready:
                 self.failed_starts = sys.maxsize  # it will not get better by trying
-            self._later(index, f"cannot be started ({how})", DELAY_MAX_S)
+            where = error.filename or self.command[0]
+            self._later(column, f"cannot be started ({where}: {how})", DELAY_MAX_S)
             return
-        self.running[index] = worker
-        loop = asyncio.get_running_loop()
-        loop.add_reader(worker.pidfd, self._ended, worker)
-        loop.add_reader(worker.channel, self._heard, worker)
-        self._send_plan(worker)
+        self.running[column] = worker
+        self._watch(worker)
+        self._tell(worker)
 
-    def _started(self, index: int) -> Worker:
+    def _started(self, column: int) -> Worker:
         """The process. Raises OSError."""
+        with worker_sockets.listen(self.state_dir, column) as adoption:
+            return self._spawned(column, adoption.fileno())
+
+    def _spawned(self, column: int, adoption: int) -> Worker:
         ours, theirs = channel.socket_pair()
         pidfd = -1
-        fds = [self.segment.fd, theirs.fileno()]
+        fds = [self.segment.fd, theirs.fileno(), adoption]
         if self.access_log.fd >= 0:
             fds.append(self.access_log.fd)
-        arguments = (index, *fds[:2], self.access_log.fd, int(self.access_log.is_syslog))
+        log_of_it = (self.access_log.fd, int(self.access_log.is_syslog))
+        arguments = (column, *fds[:2], *log_of_it, adoption)
         try:
             process = subprocess.Popen(
                 [*self.command, *map(str, arguments)],
@@ -212,18 +288,25 @@ class Workers:
             theirs.close()
             if pidfd < 0:
                 ours.close()
-        return Worker(index, process, pidfd, ours)
+        return Worker(column, process.pid, pidfd, ours, process)
+
+    def _watch(self, worker: Worker) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(worker.pidfd, self._ended, worker)
+        loop.add_reader(worker.channel, self._heard, worker)
 
     def _heard(self, worker: Worker) -> None:
         try:
             message = channel.receive(worker.channel)
         except BlockingIOError:
             return
+        worker.heard = time.monotonic()
         if message is None:
             asyncio.get_running_loop().remove_reader(worker.channel)
         elif message.kind == Kind.ACK:
             worker.acknowledged = max(worker.acknowledged, message.generation)
-            self._ever_ready = True
+            self._ever_ready = self._ever_ready or worker.column in self.running
+            self._settle()
             self.changed()
         elif message.kind == Kind.REFUSED:
             worker.refused = message.generation
@@ -234,33 +317,45 @@ class Workers:
                 )
             )
             if not worker.acknowledged:
-                worker.process.terminate()  # it serves nothing; the next one may do better
+                worker.signal(signal.SIGTERM)  # it serves nothing; the next one may do better
         elif message.kind == Kind.RELEASED:
             worker.released = max(worker.released, message.generation)
             self.changed()
 
     def _ended(self, worker: Worker) -> None:
+        status = worker.reap()
+        self._forget(worker)
+        column = worker.column
+        left = self.leaving.pop(column, None)
+        self.running.pop(column, None)
+        worker_sockets.remove(self.state_dir, column)
+        if not worker.foreign:
+            clear_worker_column(self.segment.address(self.segment.node_table), column)
+            retire_worker(self.segment.address(self.segment.counters[column]))
+        if left is not None:
+            self.columns.free(column)
+            if status and not self._stopping:
+                how = how_it_ended(status)
+                log.warn(errors.LEAVING_DIED.line(index=column, pid=worker.pid, how=how))
+        elif not self._stopping:
+            idle = worker.refused and not worker.acknowledged
+            self._replace(worker, NO_PLAN if idle else how_it_ended(status))
+        self.changed()
+
+    def _forget(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(worker.pidfd)
         loop.remove_reader(worker.channel)
         os.close(worker.pidfd)
         worker.channel.close()
-        status = worker.process.wait()
-        index = worker.index
-        del self.running[index]
-        clear_worker_column(self.segment.address(self.segment.node_table), index)
-        retire_worker(self.segment.address(self.segment.counters[index]))
-        if not self._stopping:
-            idle = worker.refused and not worker.acknowledged
-            self._replace(worker, NO_PLAN if idle else how_it_ended(status))
-        self.changed()
 
     def _replace(self, worker: Worker, how: str) -> None:
-        index = worker.index
+        index = worker.column
         lived = time.monotonic() - worker.started
-        crashes = self._crashes[index] = 1 if lived > SHORT_LIFE_S else self._crashes[index] + 1
+        crashes = 1 if lived > SHORT_LIFE_S else self._crashes.get(index, 0) + 1
+        self._crashes[index] = crashes
         self.last_end = how
-        self.restarts[index] += 1
+        self.restarts[index] = self.restarts.get(index, 0) + 1
         log.warn(errors.WORKER_DIED.line(index=index, pid=worker.pid, how=how))
         if crashes <= CRASHES_MAX:
             self.failed_starts += not self._ever_ready
@@ -281,30 +376,49 @@ class Workers:
         self._delayed[index] = loop.call_later(delay_s, self._start, index)
         loop.call_soon(self.changed)
 
+    def ping(self) -> None:
+        """Asks every worker for a sign that its loop turns."""
+        for worker in self.running.values():
+            self._send(worker, Message(Kind.PING, 0, 0))
+
+    def heard_since(self, then: float) -> bool:
+        """Whether any worker has said something since that time (time.monotonic)."""
+        return any(worker.heard >= then for worker in self.running.values())
+
     # --- the end ---
 
     def stop(self, drain_ms: int) -> None:
         """Tells every worker to finish what it has within `drain_ms`; none is replaced."""
+        self._stop_starting()
+        for worker in self.every:
+            worker.stopping = True
+            if not self._send(worker, Message(Kind.STOP, 0, drain_ms)):
+                worker.signal(signal.SIGTERM)
+
+    def _stop_starting(self) -> None:
         self._stopping = True
         for later in self._delayed.values():
             later.cancel()
         self._delayed.clear()
-        for worker in self.running.values():
-            worker.stopping = True
-            if not self._send(worker, Message(Kind.STOP, 0, drain_ms)):
-                worker.process.terminate()
 
     def kill(self) -> None:
         """Ends what is left."""
-        for worker in self.running.values():
-            log.warn(errors.STOPPED_HARD.line(index=worker.index, pid=worker.pid))
-            worker.process.kill()
+        for worker in self.every:
+            self._kill(worker)
 
-    def kill_and_reap(self) -> None:
-        """Ends all at once, outside the loop's ways: for a start that failed."""
-        self._stopping = True
-        for later in self._delayed.values():
-            later.cancel()
-        for worker in list(self.running.values()):
-            worker.process.kill()
-            self._ended(worker)
+    def _kill(self, worker: Worker) -> None:
+        log.warn(errors.STOPPED_HARD.line(index=worker.index, pid=worker.pid))
+        worker.signal(signal.SIGKILL)
+
+    def let_go(self, everything: bool) -> None:
+        """For a control process that fails: outside the loop's ways it ends what it has started,
+        and leaves what it had taken over, or `everything`, to serve on."""
+        self._stop_starting()
+        for worker in self.every:
+            if everything or worker.process is None:
+                self._forget(worker)
+            else:
+                worker.signal(signal.SIGKILL)
+                self._ended(worker)
+        self.running = {}
+        self.leaving = {}

@@ -168,7 +168,6 @@ def test_find_config(tmp_path: Path) -> None:
 USES = {
     "admin": '[admin]\nlisten = "127.0.0.1:90"\n',
     "cluster": "[cluster]\n",
-    "pools.*.nodes.address": WEB.replace("127.0.0.1:81", "web.example:81"),
 }
 
 

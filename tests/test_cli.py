@@ -25,7 +25,8 @@ nodes = ["10.0.0.1:80"]
 """
 NODE_COMMANDS = ("drain", "undrain", "disable", "enable")
 COMMANDS = (
-    "run", "check", "reload", "stop", "status", *NODE_COMMANDS, "node", "sessions", "demo",
+    "run", "check", "reload", "upgrade", "stop", "status", *NODE_COMMANDS, "node", "sessions",
+    "demo",
     "version",
 )  # fmt: skip
 ACTIONS = ("list", "count", "delete", "flush")

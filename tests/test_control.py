@@ -75,7 +75,8 @@ def test_every_worker_serves_and_has_only_its_own_sockets(runs) -> None:
     one = runs().start()
     told = one.ask_all()
     assert set(told) == {0, 1}
-    assert {answer["descriptors"] for answer in told.values()} == {8}
+    assert {answer["descriptors"] for answer in told.values()} == {9}
+    assert sorted(one for answer in told.values() for one in answer["sockets"]) == [[0, 0], [0, 1]]
     assert all(answer["nodelay"] and answer["log"] is None for answer in told.values())
 
 
@@ -207,7 +208,7 @@ def test_addresses_come_and_go_and_keep_their_ids(runs) -> None:
     assert one.ask()["listeners"] == one.ask(second)["listeners"] == [0, 1]
     one.configure(SHOP.replace("{port}", str(second)))
     assert one.command("reload").returncode == 0
-    assert one.ask(second)["listeners"] == [1]
+    until(lambda: one.ask(second)["listeners"] == [1], "the other one given up")
     with pytest.raises(ConnectionRefusedError):
         one.ask()
 
@@ -216,7 +217,7 @@ def test_an_address_moves_to_another_virtual_server(runs) -> None:
     one = runs().start()
     one.configure(SHOP.replace("virtual_servers.shop", "virtual_servers.new"))
     assert one.command("reload").returncode == 0
-    assert one.ask()["listeners"] == [1]
+    until(lambda: one.ask()["listeners"] == [1], "the other one given up")
     assert set(one.status()["virtual_servers"]) == {"new"}
 
 
@@ -264,14 +265,14 @@ def test_a_plan_that_workers_refuse_is_reported(runs) -> None:
 
 def test_what_only_a_start_changes_is_said(runs, tmp_path: Path) -> None:
     one = runs().start()
-    one.configure(SHOP, workers=1, state_dir=str(tmp_path / "elsewhere"))
+    one.configure(SHOP, user="nobody", state_dir=str(tmp_path / "elsewhere"))
     done = fastlb("reload", "-c", str(one.directory / "none.toml"))
     assert done.returncode == 2
     one.signal(signal.SIGHUP)
     until(lambda: one.lines("reloaded: generation 2"), "the reload")
     warnings = one.lines("FLB-S070")
-    assert [key for key in ("workers", "state_dir", "secret_file") if key in "".join(warnings)] == [
-        "workers",
+    assert [key for key in ("user", "state_dir", "secret_file") if key in "".join(warnings)] == [
+        "user",
         "state_dir",
         "secret_file",
     ]
@@ -331,7 +332,13 @@ def test_a_stop_leaves_nothing(runs, number: int) -> None:
     one.signal(number)
     assert one.wait() == 0
     assert all(gone(pid) for pid in pids)
-    assert sorted(path.name for path in one.state_dir.iterdir()) == ["lock", "secret", "sessions"]
+    assert sorted(path.name for path in one.state_dir.iterdir()) == [
+        "lock",
+        "secret",
+        "sessions",
+        "workers",
+    ]
+    assert list((one.state_dir / "workers").iterdir()) == []
     assert (one.state_dir / "lock").read_text() == ""
     assert not one.lines("Traceback")
 

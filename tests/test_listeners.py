@@ -53,7 +53,11 @@ def test_each_worker_has_a_socket_of_its_own(opened: Listeners) -> None:
     one = key(f"127.0.0.1:{free_port()}")
     assert opened.add([one]) == [one.address]
     listener = opened.open[one.address]
-    assert len({listener.of_worker(index).fileno() for index in range(3)}) == 3
+    assert [[number for number, _ in listener.of_worker(index, 3)] for index in range(3)] == [
+        [0],
+        [1],
+        [2],
+    ]
     for each in listener.sockets:
         assert each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
         assert each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
@@ -146,7 +150,7 @@ def test_a_unix_socket_is_shared_and_its_file_goes_with_it(
     one = key(f"unix:{path}")
     opened.add([one])
     listener = opened.open[one.address]
-    assert listener.of_worker(0) is listener.of_worker(2)
+    assert listener.of_worker(0, 3) == listener.of_worker(2, 3)
     assert path.stat().st_mode & 0o777 == 0o666
     opened.close([one.address])
     assert not path.exists()
@@ -203,3 +207,81 @@ def test_a_short_backlog_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "FLB-S022" in line
     monkeypatch.setattr(module, "_setting", lambda path, default: 4096)
     assert module.short_backlog() is None
+
+
+# --- more and fewer workers, and another control process ---
+
+
+def inodes(listener) -> list[int]:  # type: ignore[no-untyped-def]
+    return [os.fstat(one.fileno()).st_ino for one in listener.sockets]
+
+
+def test_more_workers_get_sockets_that_listen_once_they_are_adopted(opened: Listeners) -> None:
+    one = key(f"127.0.0.1:{free_port()}")
+    opened.add([one])
+    opened.workers = 5
+    grown = opened.grow([one, one, key(f"127.0.0.1:{free_port()}")])
+    assert len(grown) == 2
+    assert not any(each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for _, each in grown)
+    opened.adopt_grown(grown)
+    listener = opened.open[one.address]
+    assert len(listener.sockets) == 5
+    numbers = [number for place in range(2) for number, _ in listener.of_worker(place, 2)]
+    assert numbers == [0, 2, 4, 1, 3]
+
+
+def test_sockets_that_cannot_be_had_for_more_workers_leave_all_as_it_was(
+    opened: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = key(f"127.0.0.1:{free_port()}")
+    opened.add([one])
+    opened.workers = 9
+    before = len(os.listdir("/proc/self/fd"))
+    made = module._tcp_socket
+    calls = []
+
+    def limited(*arguments: object, **more: object) -> socket.socket:
+        calls.append(1)
+        if len(calls) > 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return made(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_tcp_socket", limited)
+    with pytest.raises(StartError, match="FLB-S013"):
+        opened.grow([one])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_sockets_are_taken_over_by_number_and_lost_ones_opened_again(
+    opened: Listeners, tmp_path: Path
+) -> None:
+    inet, unix = key(f"127.0.0.1:{free_port()}"), key(f"unix:{tmp_path}/a.sock")
+    opened.add([inet, unix])
+    before = inodes(opened.open[inet.address])
+    shown = [(number, opened.open[inet.address].sockets[number].dup()) for number in (2, 0, 2)]
+    shown.append((0, opened.open[unix.address].sockets[0].dup()))
+    opened.let_go()
+    assert (tmp_path / "a.sock").exists()
+    opened.adopt(shown)
+    after = inodes(opened.open[inet.address])
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert after[1] != before[1]
+    assert opened.open[inet.address].sockets[1].getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    opened.close([unix.address])
+    assert not (tmp_path / "a.sock").exists()
+
+
+def test_a_lost_socket_that_cannot_be_had_again_is_an_error(
+    opened: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = key(f"127.0.0.1:{free_port()}")
+    opened.add([one])
+    shown = [(1, opened.open[one.address].sockets[1].dup())]
+    opened.let_go()
+
+    def bind(*_: object, **__: object) -> socket.socket:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(module, "_tcp_socket", bind)
+    with pytest.raises(StartError, match="FLB-S130"):
+        opened.adopt(shown)

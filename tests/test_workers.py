@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from fastlb import channel
-from fastlb.channel import ENTRY, HEADER, Kind, Message
+from fastlb.channel import ENTRY, HEADER, Entry, Kind, Message
 from fastlb.workers import how_it_ended
 
 
@@ -35,10 +35,10 @@ def test_a_plan_goes_with_the_descriptors_of_new_listeners(ends) -> None:
     ours, theirs = ends
     reader, writer = os.pipe()
     with socket.socket() as listener:
-        channel.send_plan(ours, 9, writer, [(4, None), (7, listener.fileno())])
+        channel.send_plan(ours, 9, writer, [(Entry(7, 2), listener.fileno())])
         data, fds, _, _ = socket.recv_fds(theirs, 4096, 10)
-        assert HEADER.unpack_from(data) == (Kind.PLAN, 2, 9)
-        assert list(ENTRY.iter_unpack(data[HEADER.size :])) == [(4, 0), (7, 1)]
+        assert HEADER.unpack_from(data) == (Kind.PLAN, 1, 9)
+        assert list(ENTRY.iter_unpack(data[HEADER.size :])) == [(7, 2)]
         assert [os.fstat(fd).st_ino for fd in fds] == [
             os.fstat(writer).st_ino,
             os.fstat(listener.fileno()).st_ino,
@@ -52,7 +52,8 @@ def test_the_largest_plan_fits_in_one_message(ends) -> None:
 
     ours, theirs = ends
     with socket.socket() as one:
-        channel.send_plan(ours, 1, one.fileno(), [(n, one.fileno()) for n in range(LISTENERS_MAX)])
+        all_ = [(Entry(n, 0), one.fileno()) for n in range(LISTENERS_MAX)]
+        channel.send_plan(ours, 1, one.fileno(), all_)
         _, fds, flags, _ = socket.recv_fds(theirs, 4096, 253)
         assert (len(fds), flags & socket.MSG_CTRUNC) == (LISTENERS_MAX + 1, 0)
         for fd in fds:
@@ -75,5 +76,5 @@ def test_the_numbers_are_those_of_the_core() -> None:
     from pathlib import Path
 
     header = (Path(channel.__file__).parent / "_core/channel.pxd").read_text()
-    for kind in (Kind.PLAN, Kind.STOP, Kind.LOG, Kind.ACK, Kind.REFUSED):
+    for kind in Kind:
         assert f"CHANNEL_{kind.name} = {kind.value} " in header

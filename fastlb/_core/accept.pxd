@@ -6,8 +6,10 @@ from libc.stdint cimport uint32_t
 from fastlb._core.connection cimport Listener, Worker
 
 # Takes over a listening socket; False when there is no memory or the kernel refuses.
-cdef bint accept_add(Worker* w, uint32_t id, int fd) noexcept nogil
-cdef Listener* accept_find(Worker* w, uint32_t id) noexcept nogil
+cdef bint accept_add(Worker* w, uint32_t id, uint32_t socket, int fd) noexcept nogil
+cdef Listener* accept_find(Worker* w, uint32_t id, uint32_t socket) noexcept nogil
+# Gives one socket up, if it is there; what has queued up is left to whoever else has it.
+cdef void accept_drop(Worker* w, uint32_t id, uint32_t socket) noexcept nogil
 # After a new plan is in force: listeners that it names serve its virtual servers, the others close.
 cdef void accept_follow_plan(Worker* w) noexcept nogil
 # Stops accepting until the timer, or until connections have ended.

@@ -25,13 +25,14 @@ cdef bint _watch(Worker* w, Listener* listener) noexcept nogil:
     return system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_ADD, listener.stream.fd, &event) == 0
 
 
-cdef bint accept_add(Worker* w, uint32_t id, int fd) noexcept nogil:
+cdef bint accept_add(Worker* w, uint32_t id, uint32_t socket, int fd) noexcept nogil:
     cdef Listener* listener = <Listener*> calloc(1, sizeof(Listener))
     if listener == NULL:
         return False
     listener.stream.fd = fd
     listener.stream.on_events = _events
     listener.id = id
+    listener.socket = socket
     if not w.accept_paused and not _watch(w, listener):
         free(listener)
         return False
@@ -40,11 +41,20 @@ cdef bint accept_add(Worker* w, uint32_t id, int fd) noexcept nogil:
     return True
 
 
-cdef Listener* accept_find(Worker* w, uint32_t id) noexcept nogil:
+cdef Listener* accept_find(Worker* w, uint32_t id, uint32_t socket) noexcept nogil:
     cdef Listener* listener = w.listeners
-    while listener != NULL and listener.id != id:
+    while listener != NULL and (listener.id != id or listener.socket != socket):
         listener = listener.next
     return listener
+
+
+cdef void accept_drop(Worker* w, uint32_t id, uint32_t socket) noexcept nogil:
+    cdef Listener** link = &w.listeners
+    while link[0] != NULL:
+        if link[0].id == id and link[0].socket == socket:
+            _give_up(w, link)
+            return
+        link = &link[0].next
 
 
 cdef void _give_up(Worker* w, Listener** link) noexcept nogil:

@@ -38,5 +38,7 @@ cdef void attempt_failed(Worker* w, Exchange* x) noexcept nogil
 cdef void attempt_answered(Worker* w, Exchange* x, int status) noexcept nogil
 # Another decision, without the node of this try: the new action. x.node is closed before.
 cdef int attempt_elsewhere(Worker* w, Exchange* x) noexcept nogil
+# It was let in by its queue: what is decided then. `ask` is as attempt_input has made it.
+cdef void attempt_turn(Worker* w, Exchange* x, const DecideInput* ask) noexcept nogil
 # The try failed for `cause`: CAUSE_NONE when it was decided again, else the Cause to end with.
 cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil

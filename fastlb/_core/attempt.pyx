@@ -14,7 +14,7 @@ from fastlb._core.connection cimport (
     STREAM_ERROR, STREAM_HUP, STREAM_WRITABLE, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
-from fastlb._core.decide cimport decide_again, decision_reset
+from fastlb._core.decide cimport decide_again, decide_waited, decision_reset
 from fastlb._core.decision cimport (
     ACTION_FORWARD, ACTION_NO_NODE, ACTION_WAIT, DecideInput, decision_node,
 )
@@ -168,6 +168,13 @@ cdef inline bint _speaks(const Exchange* x) noexcept nogil:
             or x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2) != 0)
 
 
+cdef int _refused(Worker* w, Exchange* x) noexcept nogil:
+    if w.connect_errno:
+        return ATTEMPT_FAILED
+    exchange_uncount_load(w, x)
+    return ATTEMPT_FULL
+
+
 cdef void _note_try(Worker* w, Exchange* x, uint32_t slot) noexcept nogil:
     # A second connection for the same try is the same probe.
     if slot == NODE_SLOT_UNLISTED:
@@ -176,13 +183,6 @@ cdef void _note_try(Worker* w, Exchange* x, uint32_t slot) noexcept nogil:
         x.probes = <unsigned char> health_try(
             x.pool, &w.nodes.slots[slot], &w.stats.nodes[slot], w.boot_ms,
             x.snapshot.plan.timeouts.connect + x.pool.backoff_min, x.decision.established)
-
-
-cdef int _refused(Worker* w, Exchange* x) noexcept nogil:
-    if w.connect_errno:
-        return ATTEMPT_FAILED
-    exchange_uncount_load(w, x)
-    return ATTEMPT_FULL
 
 
 cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
@@ -267,6 +267,14 @@ cdef int attempt_elsewhere(Worker* w, Exchange* x) noexcept nogil:
         x.retries += not established
         w.stats.retries += 1
     return x.decision.action
+
+
+cdef void attempt_turn(Worker* w, Exchange* x, const DecideInput* ask) noexcept nogil:
+    cdef bint was_tried = x.decision.node < 0 and x.decision.tried_count != 0
+    decide_waited(ask, &x.decision)
+    if was_tried and x.decision.action == ACTION_FORWARD:
+        x.retries += x.decision.moves
+        w.stats.retries += 1
 
 
 cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil:

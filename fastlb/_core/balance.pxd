@@ -19,20 +19,20 @@ ctypedef struct BalanceInput:
     uint64_t* random                 # state of the caller's generator, never 0
     uint64_t now_ms                  # CLOCK_BOOTTIME
     bint peek                        # look only: take no turn
-    uint32_t draw                    # of balance_pick: nodes whose share is below it sit out
     const uint32_t* limits           # max_connections by slot; NULL: as the plan says
     const uint32_t* idle             # own idle connections by slot: room in a full node; NULL: none
     bint in_turn                     # new sessions that wait do not come before this one
+    uint32_t draw                    # of balance_pick: nodes whose share is below it sit out
     uint32_t tried_count
     int32_t tried[TRIES_MAX]         # indices of nodes that failed for this request
 
 # Index of the node in the pool, -1 when no node may take a new session.
 # `OUT draining` tells that only draining nodes were left and one of them was taken.
 cdef int32_t balance_pick(BalanceInput* ask, bint* draining) noexcept nogil
-# Whether a node that is not ejected may take a new session.
-cdef bint balance_has_healthy(BalanceInput* ask) noexcept nogil
 # After that was -1: whether some node is merely full, and worth waiting for.
 cdef bint balance_waits(const BalanceInput* ask) noexcept nogil
+# Whether a node that is not ejected may take a new session.
+cdef bint balance_has_healthy(BalanceInput* ask) noexcept nogil
 # The node that a key belongs to while all that are listed serve: over the primary nodes that
 # take part in the hash, those that are down or disabled too; backup nodes where there is no
 # other. -1: none. The caller meets the failure mode when that node cannot serve.

@@ -29,14 +29,6 @@ cdef enum:
 ctypedef int32_t (*balance_t)(BalanceInput*, uint32_t) noexcept nogil
 
 
-# Of an ejected node: whether it would get new sessions, in whatever tier.
-cdef inline bint _may_serve(const BalanceInput* ask, const PlanNode* node,
-                            const NodeSlot* slot) noexcept nogil:
-    if slot.state == NODE_DRAINING:
-        return not ask.pool.flags & POOL_DRAIN_LAST_REFUSE
-    return slot.state == NODE_UP and node.weight != 0
-
-
 # Connections that may be open to it, of all workers; 0: any number.
 cdef inline uint32_t _limit(const BalanceInput* ask, const PlanNode* node) noexcept nogil:
     if unlikely(ask.limits != NULL) and ask.limits[node.slot] != NO_LIMIT:
@@ -51,6 +43,14 @@ cdef bint _is_full(const BalanceInput* ask, const PlanNode* node, uint32_t limit
             slot, ask.plan.columns) >= limit:
         return True
     return node_is_awaited(slot.waiting, ask.plan.columns, ask.now_ms, ask.pool.queue_timeout)
+
+
+# Of an ejected node: whether it would get new sessions, in whatever tier.
+cdef inline bint _may_serve(const BalanceInput* ask, const PlanNode* node,
+                            const NodeSlot* slot) noexcept nogil:
+    if slot.state == NODE_DRAINING:
+        return not ask.pool.flags & POOL_DRAIN_LAST_REFUSE
+    return slot.state == NODE_UP and node.weight != 0
 
 
 cdef inline bint _usable(const BalanceInput* ask, const PlanNode* node, int32_t index,
@@ -328,17 +328,6 @@ cdef bint _some_only_full(const BalanceInput* ask) noexcept nogil:
     return False
 
 
-cdef bint balance_has_healthy(BalanceInput* ask) noexcept nogil:
-    cdef uint32_t tier
-    ask.draw = 0
-    for tier in range(<uint32_t> TIER_EJECTED):
-        if tier == TIER_DRAINING and ask.pool.flags & POOL_DRAIN_LAST_REFUSE:
-            break
-        if _count_usable(ask, tier):
-            return True
-    return False
-
-
 # New sessions wait, in whatever worker: this one comes behind them.
 cdef inline bint _comes_too_early(const BalanceInput* ask) noexcept nogil:
     return not ask.in_turn and node_is_awaited(
@@ -348,18 +337,27 @@ cdef inline bint _comes_too_early(const BalanceInput* ask) noexcept nogil:
 
 cdef bint balance_waits(const BalanceInput* ask) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
-    cdef uint32_t i, j, state
+    cdef uint32_t i, j
     cdef bint tried
     for i in range(ask.pool.node_count):
-        state = ask.table.slots[nodes[i].slot].state
-        if _limit(ask, &nodes[i]) == 0 or not (
-                (state == NODE_UP and nodes[i].weight != 0)
-                or (state == NODE_DRAINING and not ask.pool.flags & POOL_DRAIN_LAST_REFUSE)):
+        if _limit(ask, &nodes[i]) == 0 or not _may_serve(
+                ask, &nodes[i], &ask.table.slots[nodes[i].slot]):
             continue
         tried = False
         for j in range(ask.tried_count):
             tried |= ask.tried[j] == <int32_t> i
         if not tried:
+            return True
+    return False
+
+
+cdef bint balance_has_healthy(BalanceInput* ask) noexcept nogil:
+    cdef uint32_t tier
+    ask.draw = 0
+    for tier in range(<uint32_t> TIER_EJECTED):
+        if tier == TIER_DRAINING and ask.pool.flags & POOL_DRAIN_LAST_REFUSE:
+            break
+        if _count_usable(ask, tier):
             return True
     return False
 

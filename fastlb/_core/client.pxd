@@ -10,7 +10,7 @@ cdef void client_open(Worker* w, Listener* listener, int fd, const void* sockadd
 cdef void client_timeout(Worker* w, ClientConn* c) noexcept nogil
 # Serves those that have bytes of a next request, or gave way to others.
 cdef void client_run_posted(Worker* w) noexcept nogil
-# The worker drains: idle connections end now, others after their request.
+# The worker drains: idle connections end within a moment, others after their request.
 cdef void client_drain_all(Worker* w) noexcept nogil
 # The worker ends now.
 cdef void client_stop_all(Worker* w) noexcept nogil

@@ -20,8 +20,8 @@ from fastlb._core.buffer cimport (
 )
 from fastlb._core.connection cimport (
     CLIENT_CLOSED, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, CLIENT_OPENING,
-    CLIENT_PASSAGE, DONE_CLOSE, DONE_CUT, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF, STREAM_ERROR,
-    STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener, Stream, Worker, post_client,
+    CLIENT_PASSAGE, DONE_CLOSE, DONE_CUT, DONE_KEEP, DONE_RESET, JOIN_BYTES, STREAM_EOF,
+    STREAM_ERROR, STREAM_READABLE, TIMER_CLIENT, ClientConn, Listener, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.exchange cimport (
@@ -54,6 +54,7 @@ cdef enum:
     LINGER_READS = 16                # per turn
     CUT_LOOK_MS = 20                 # between looks whether all has arrived
     FIRST_REQUEST_MS = 1000          # a new connection's, when the worker drains
+    NEXT_REQUEST_MS = 300            # an idle one's: it may be on its way
 
 
 # --- open and close -----------------------------------------------------------------------
@@ -305,7 +306,7 @@ cdef bint _on_bytes(Worker* w, ClientConn* c) noexcept nogil:
 
 cdef void _opened(Worker* w, ClientConn* c, int result) noexcept nogil:
     if result == OPENING_SERVES:
-        if w.stopping:
+        if w.stopping and not w.idle_stay:
             timer_set(&w.timers, &c.timer, w.now_ms + FIRST_REQUEST_MS)
         _serve(w, c)
     elif result == OPENING_CLOSES:
@@ -364,10 +365,13 @@ cdef void client_request_done(Worker* w, ClientConn* c, int how) noexcept nogil:
         _close(w, c, False)
         return
     stream_unmute(w, &c.stream)
-    if how != DONE_KEEP or w.stopping:
+    if how != DONE_KEEP:
         _linger(w, c)
         return
-    timer_set(&w.timers, &c.timer, w.now_ms + w.snapshot.plan.timeouts.keep_alive)
+    # While the worker stops: it was not told in its answer, which had begun before.
+    timer_set(&w.timers, &c.timer, w.now_ms + (
+        NEXT_REQUEST_MS if w.stopping and not w.idle_stay
+        else w.snapshot.plan.timeouts.keep_alive))
     stream_rest(&c.stream)
     if c.buffer != NULL or c.stream.ready & STREAM_READABLE:
         # Served at the end of the turn, so that one pipelining client does not nest calls.
@@ -396,8 +400,8 @@ cdef void client_run_posted(Worker* w) noexcept nogil:
                 _opened(w, c, opening_run(w, c))
             else:
                 _serve(w, c)
-            if w.stopping and c.state == CLIENT_IDLE and c.requests:
-                _linger(w, c)
+            if w.stopping and not w.idle_stay and c.state == CLIENT_IDLE:
+                timer_set(&w.timers, &c.timer, w.now_ms + NEXT_REQUEST_MS)
         c = following
 
 
@@ -410,10 +414,9 @@ cdef void client_drain_all(Worker* w) noexcept nogil:
             # A request may be there that no event has told of yet.
             c.stream.ready |= STREAM_READABLE
             _serve(w, c)
-            if c.state == CLIENT_IDLE and c.requests:
-                _linger(w, c)
-            elif c.state == CLIENT_IDLE:
-                timer_set(&w.timers, &c.timer, w.now_ms + FIRST_REQUEST_MS)
+            if c.state == CLIENT_IDLE:
+                timer_set(&w.timers, &c.timer,
+                          w.now_ms + (NEXT_REQUEST_MS if c.requests else FIRST_REQUEST_MS))
         elif c.state == CLIENT_OPENING:
             opening_drain(w, c)
         c = following

@@ -80,8 +80,8 @@ cdef enum TimerKind:
 ctypedef struct Listener:
     Stream stream
     uint32_t id                      # PlanListener.id
+    uint32_t socket                  # which one: several sockets may listen at one address
     uint32_t virtual_server          # index in the current plan
-    bint paused
     Listener* next
 
 ctypedef struct Pipe:                # for splice
@@ -337,6 +337,7 @@ ctypedef struct Worker:
     uint32_t now_ticks
     uint64_t clocks_due_ms
     # shared memory
+    int segment_fd                   # for a new control process
     char* segment
     NodeTable* nodes
     WorkerStats* stats

@@ -478,11 +478,14 @@ cdef void _move_on(const DecideInput* ask, Decision* d, const Address* failed) n
 
 cdef void decide_waited(const DecideInput* ask, Decision* d) noexcept nogil:
     cdef Address failed
+    cdef bint held = d.holds_reservation
     if d.node >= 0 and not d.established:
         if not serves_established(decide_state(ask, d.node)):
             decide_again(ask, d)
     elif d.tried_count == 0:
         decide(ask, d)               # its map may be another one now, or be there at all
+        if held and d.has_reservation:
+            d.holds_reservation = True
     elif d.moves:
         failed = decide_node(ask, d, d.tried[d.tried_count - 1]).address
         _move_on(ask, d, &failed)

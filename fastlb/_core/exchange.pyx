@@ -12,7 +12,7 @@ from fastlb._core.answer cimport (
 from fastlb._core.attempt cimport (
     ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
     attempt_connected, attempt_elsewhere, attempt_exchange, attempt_failed, attempt_input,
-    attempt_may_retry,
+    attempt_may_retry, attempt_turn,
 )
 from fastlb._core.body cimport body_start
 from fastlb._core.bounds cimport bounds_of_body
@@ -23,7 +23,7 @@ from fastlb._core.connection cimport (
     STREAM_ERROR, STREAM_HUP, STREAM_READABLE, STREAM_WRITABLE, Stream, Worker, post_client,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
-from fastlb._core.decide cimport decide, decide_waited
+from fastlb._core.decide cimport decide
 from fastlb._core.decision cimport (
     ACTION_CLOSE, ACTION_FORWARD, ACTION_NO_NODE, ACTION_REDIRECT, ACTION_WAIT, DecideInput,
 )
@@ -35,10 +35,10 @@ from fastlb._core.head cimport (
 )
 from fastlb._core.health cimport health_is_out
 from fastlb._core.outcome cimport (
-    CAUSE_BAD_REQUEST, CAUSE_BAD_REQUEST_BODY, CAUSE_BODY_TIMEOUT, CAUSE_BODY_TOO_LARGE,
-    CAUSE_CLIENT_CLOSED, CAUSE_CLIENT_STALLED, CAUSE_CONNECT_FAILED, CAUSE_CONNECT_TIMEOUT,
-    CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_NONE, CAUSE_NOT_SUPPORTED, CAUSE_NO_BUFFER,
-    CAUSE_NO_NODE, CAUSE_QUEUE_FULL, CAUSE_QUEUE_TIMEOUT, CAUSE_SESSION_CLOSED,
+    CAUSE_BAD_REQUEST, CAUSE_BAD_REQUEST_BODY, CAUSE_BAD_RESPONSE, CAUSE_BODY_TIMEOUT,
+    CAUSE_BODY_TOO_LARGE, CAUSE_CLIENT_CLOSED, CAUSE_CLIENT_STALLED, CAUSE_CONNECT_FAILED,
+    CAUSE_CONNECT_TIMEOUT, CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_NONE, CAUSE_NOT_SUPPORTED,
+    CAUSE_NO_BUFFER, CAUSE_NO_NODE, CAUSE_QUEUE_FULL, CAUSE_QUEUE_TIMEOUT, CAUSE_SESSION_CLOSED,
     CAUSE_SESSION_REDIRECTED, CAUSE_STOPPED, CAUSE_TUNNEL_TIMEOUT,
 )
 from fastlb._core.plan cimport (
@@ -233,7 +233,7 @@ cdef void exchange_turn(Worker* w, Exchange* x) noexcept nogil:
     cdef DecideInput ask
     request_reload(w, x)
     attempt_input(w, x, &ask)
-    decide_waited(&ask, &x.decision)
+    attempt_turn(w, x, &ask)
     _act(w, x)
 
 
@@ -445,9 +445,12 @@ cdef void _node_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
         return
     elif x.stage == STAGE_RESPONSE_RULES:
         return
-    elif _came_before(w, x):
-        x.up.ended = True            # and are not looked at
-        _on_node_lost(w, x)
+    elif unlikely(_came_before(w, x)):
+        # What stands there must not be read any more: it looks like an answer.
+        if _repeatable(x):
+            _on_node_lost(w, x)
+        else:
+            exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
         return
     elif not x.up.ended and s.ready & STREAM_WRITABLE and (
             flow_pending(&x.up) or not x.up.body.done):

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t
 
 from fastlb._core.access_log cimport access_log_write
-from fastlb._core.body cimport body_start
+from fastlb._core.body cimport body_expected, body_start
 from fastlb._core.buffer cimport buffer_borrow_bytes, buffer_return
 from fastlb._core.connection cimport (
     ClientConn, DONE_CLOSE, DONE_CUT, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
@@ -15,7 +15,8 @@ from fastlb._core.decision cimport DecideInput, Decision
 from fastlb._core.head cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE
 from fastlb._core.outcome cimport (
     CAUSE_BAD_RESPONSE_BODY, CAUSE_CLIENT_CLOSED, CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT,
-    CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_RULE_ANSWERED, FOUND_RESERVATION, OUTCOME_NO_KEY, OUTCOME_TLS13,
+    CAUSE_NONE, CAUSE_NO_BUFFER, CAUSE_RULE_ANSWERED, FOUND_RESERVATION,
+    OUTCOME_NO_KEY, OUTCOME_TLS13,
 )
 from fastlb._core.plan cimport LOG_OFF, POOL_PROXY_V1, POOL_PROXY_V2, plan_class
 from fastlb._core.queue cimport queue_leave
@@ -159,7 +160,11 @@ cdef int _how_aborted(const Exchange* x, int cause) noexcept nogil:
     if x.stage < STAGE_RESPONSE or x.down.bytes == 0 or cause not in (
             CAUSE_NODE_CLOSED, CAUSE_NODE_TIMEOUT, CAUSE_BAD_RESPONSE_BODY, CAUSE_NO_BUFFER):
         return DONE_RESET
-    if x.down.body.kind == BODY_LENGTH or (x.down.body.kind == BODY_CHUNKED and not x.down.decode):
+    if x.down.body.kind == BODY_LENGTH:
+        return DONE_LINGER
+    # Some clients take an end where the last chunk may have begun, or its trailers, for that of
+    # the message.
+    if x.down.body.kind == BODY_CHUNKED and not x.down.decode and body_expected(&x.down.body):
         return DONE_LINGER
     return DONE_CUT
 

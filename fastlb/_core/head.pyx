@@ -349,7 +349,9 @@ cdef void _response_framing(Head* head, uint8_t method) noexcept nogil:
             head.flags |= HEAD_FRAMED_BODILESS
             framing_mark_hop(head, FRAMING_FIELDS)
     elif head.status == 304 or method == METHOD_HEAD:
-        pass
+        if chunked and head.status == 304:
+            # It says nothing there, and some clients would wait for chunks all the same.
+            framing_mark_hop(head, 1 << FIELD_TRANSFER_ENCODING)
     elif chunked:
         head.framing = BODY_CHUNKED
     elif head.flags & HEAD_HAS_LENGTH:

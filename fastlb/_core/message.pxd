@@ -93,8 +93,7 @@ ctypedef struct Field:               # offsets are from the buffer's start
 cdef enum HeadFlag:
     HEAD_CLOSE = 1                   # Connection lists close
     HEAD_KEEP_ALIVE = 2              # Connection lists keep-alive
-    HEAD_UPGRADE = 4                 # HTTP/1.1, Connection lists upgrade, and Upgrade names one,
-                                     # but HTTP/2
+    HEAD_UPGRADE = 4                 # HTTP/1.1, Connection lists it, an Upgrade, not to HTTP/2
     HEAD_EXPECT_CONTINUE = 8         # HTTP/1.1 and Expect lists 100-continue
     HEAD_HAS_COOKIE = 16
     HEAD_HAS_SET_COOKIE = 32

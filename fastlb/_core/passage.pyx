@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memset
 
 from fastlb._core.attempt cimport (
     ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_answered,
-    attempt_begin,
+    attempt_begin, attempt_turn,
     attempt_connected, attempt_exchange, attempt_input,
 )
 from fastlb._core.buffer cimport buffer_pending
@@ -15,7 +15,7 @@ from fastlb._core.connection cimport (
     post_client,
 )
 from fastlb._core.debug cimport BUG_ON, unlikely
-from fastlb._core.decide cimport decide, decide_waited
+from fastlb._core.decide cimport decide
 from fastlb._core.decision cimport ACTION_FORWARD, ACTION_NO_NODE, ACTION_WAIT, DecideInput
 from fastlb._core.exchange_end cimport (
     exchange_abort, exchange_answered, exchange_end, exchange_learn,
@@ -124,7 +124,7 @@ cdef void _decide(Worker* w, Exchange* x, const TlsClientHello* hello) noexcept 
     attempt_input(w, x, &ask)
     ask.request.hello = hello
     if x.in_turn:
-        decide_waited(&ask, &x.decision)
+        attempt_turn(w, x, &ask)
     else:
         decide(&ask, &x.decision)
     if hello != NULL:

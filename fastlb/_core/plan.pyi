@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+LAYOUT: int
 CLASS_FLAGS: dict[str, int]
 SERVER_FLAGS: dict[str, int]
 PROXY_FLAGS: dict[str, int]
@@ -133,5 +134,3 @@ class PlanBuilder:
         **values: Any,
     ) -> int: ...
     def finish(self) -> bytes: ...
-
-def plan_manifest(blob: bytes) -> bytes: ...

@@ -75,6 +75,7 @@ KEY_PART_NUMBERS = {
     "source": KEY_PART_SOURCE, "destination": KEY_PART_DESTINATION,
 }
 RULE_ERROR_NUMBERS = {"continue": RULES_CONTINUE, "500": RULES_ANSWER_500}
+LAYOUT = <int> PLAN_LAYOUT
 LOG_FORMAT_NUMBERS = {"off": LOG_OFF, "json": LOG_JSON, "combined": LOG_COMBINED}
 KEY_NAMES = ("session", "token mac", "token stream", "reservation")
 
@@ -136,7 +137,7 @@ cdef class PlanBuilder:
                    node_table_offset: int, epoch_ms: int, keys: list, columns: int = 0,
                    manifest: bytes = b""):
         """`keys`: 16 secret bytes for each of KEY_NAMES; `columns`: of the node table in use, 0:
-        one per worker; `manifest`: see plan_manifest."""
+        one per worker; `manifest`: for fastlb/manifest.py alone."""
         cdef int i
         cdef bytes key
         self.head.generation = generation
@@ -529,14 +530,6 @@ cdef class PlanBuilder:
 
 cdef bint _is_limited(bytes node):
     return (<const PlanNode*> <const char*> node).max_connections != 0
-
-
-def plan_manifest(blob: bytes) -> bytes:
-    """The manifest in a plan's blob, of which `blob` is all; ValueError if it is none of ours."""
-    cdef const Plan* plan = <const Plan*> <const char*> blob
-    if plan_check(plan, len(blob)) < 0:
-        raise ValueError("plan: not one of this version")
-    return blob[plan.manifest.offset:plan.manifest.offset + plan.manifest.bytes]
 
 
 CLASS_FLAGS = {

@@ -10,6 +10,7 @@ from fastlb._core.connection cimport (
 )
 from fastlb._core.debug cimport BUG_ON, unlikely
 from fastlb._core.decision cimport ACTION_FORWARD, ACTION_WAIT, Decision, decision_node
+from fastlb._core.health cimport health_is_out
 from fastlb._core.limits cimport NODES_MAX
 from fastlb._core.node cimport (
     NODE_DRAINING, NODE_UP, NO_LIMIT, NodeSlot, node_is_awaited, node_open, node_waited,
@@ -55,7 +56,7 @@ cdef int _room_of_node(const Worker* w, const Exchange* x) noexcept nogil:
     cdef const PlanNode* node = decision_node(x.snapshot.plan, x.pool, &x.decision)
     cdef const NodeSlot* slot = &w.nodes.slots[node.slot]
     if (slot.state != NODE_UP and slot.state != NODE_DRAINING) \
-            or slot.ejected_until_ms > w.boot_ms or _has_room(w, node):
+            or health_is_out(x.pool, slot, w.boot_ms) or _has_room(w, node):
         return ROOM_FOUND
     return ROOM_NONE
 
@@ -255,14 +256,11 @@ cdef void _drop_idle(Worker* w, const ExchangeQueue* queue) noexcept nogil:
             upstream_drop_idle(w, nodes[i].slot)
 
 
-# Room is left to who has waited longer elsewhere, but not for ever: that worker may be stuck.
+# There is room. It is left to who has waited longer elsewhere, but not for ever: that worker may be
+# stuck, or have no use for it.
 cdef bint _is_in_turn(Worker* w, ExchangeQueue* queue) noexcept nogil:
     if not _is_older_elsewhere(w, queue):
-        queue.yields_ms = 0
         return True
-    if _room(w, queue, queue.first) != ROOM_FOUND:
-        queue.yields_ms = 0
-        return False
     if queue.yields_ms == 0:
         queue.yields_ms = w.now_ms
     if w.now_ms - queue.yields_ms >= YIELD_MS:
@@ -275,17 +273,17 @@ cdef void _serve(Worker* w, ExchangeQueue* queue, queue_turn_t turn) noexcept no
     cdef Exchange* x = queue.first
     cdef Exchange* following
     cdef uint32_t count
-    cdef int turns = 0, room
-    if not _is_in_turn(w, queue):
-        return
+    cdef int turns = 0, room = ROOM_NONE
     while x != NULL:
         following = x.queue_next
         room = _room(w, queue, x)
         if room == ROOM_NONE:
-            return
+            break
         if room == ROOM_FOUND:
             if turns == TURNS_MAX:
                 w.queues_due = True  # others have their turns first
+                return
+            if not _is_in_turn(w, queue):
                 return
             turns += 1
             count = queue.count
@@ -295,6 +293,8 @@ cdef void _serve(Worker* w, ExchangeQueue* queue, queue_turn_t turn) noexcept no
             if queue.count == count:
                 return               # it is back: there is no room after all
         x = following
+    if turns == 0:
+        queue.yields_ms = 0
 
 
 cdef void queue_run(Worker* w, queue_turn_t turn) noexcept nogil:

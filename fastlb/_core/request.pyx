@@ -29,8 +29,8 @@ from fastlb._core.head cimport (
 )
 from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX, HEAD_FIELDS_MAX
 from fastlb._core.plan cimport (
-    CLASS_HIDE_COOKIE, SERVER_CLIENT_SUBJECT, SERVER_NO_SUBJECT_OF_CLIENTS, Plan, PlanClass, PlanCookieName,
-    plan_class, plan_cookie_names, plan_pool, plan_text,
+    CLASS_HIDE_COOKIE, SERVER_CLIENT_SUBJECT, SERVER_NO_SUBJECT_OF_CLIENTS, Plan, PlanClass,
+    PlanCookieName, plan_class, plan_cookie_names, plan_pool, plan_text,
 )
 from fastlb._core.route cimport route_host, route_pool
 from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at

@@ -8,7 +8,8 @@ from libc.stdint cimport uint32_t
 
 from fastlb._core.arena cimport Span, arena_add
 from fastlb._core.rule_call cimport (
-    RULE_ANSWERS, RULE_SETS_FORWARDED, RULE_SETS_FORWARDED_HOST, RULE_SETS_HEAD, RULE_SETS_KEY, RULE_SETS_LOG, RULE_SETS_PROTO,
+    RULE_ANSWERS, RULE_SETS_FORWARDED, RULE_SETS_FORWARDED_HOST, RULE_SETS_HEAD,
+    RULE_SETS_KEY, RULE_SETS_LOG, RULE_SETS_PROTO,
 )
 from fastlb._core.slice cimport slice_of
 

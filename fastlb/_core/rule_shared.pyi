@@ -63,6 +63,10 @@ class Region:
     def create(segment: Segment, name: str, size: int, secret: bytes) -> Region:
         """An empty one for `size` entries; `secret`: 16 random bytes, for all of one segment."""
 
+    @staticmethod
+    def open(segment: Segment, name: str) -> Region:
+        """The tables that another process has made."""
+
     @property
     def name(self) -> str: ...
     @property

@@ -310,6 +310,20 @@ cdef class Region:
             raise ValueError("rule.shared: no locks")
         return self
 
+    @staticmethod
+    def open(Segment segment, str name):
+        """The tables that another process has made."""
+        cdef Region self = Region.__new__(Region)
+        found = segment.find(name)
+        if found is None:
+            raise ValueError(f"rule.shared: no region {name!r}")
+        self.segment = segment
+        self.name = name
+        self.offset, self.byte_count = found
+        if not shared_table_open(&self.table, segment.at(self.offset), self.byte_count):
+            raise ValueError(f"rule.shared: no tables in {name!r}")
+        return self
+
     @property
     def size(self):
         return self.table.size

@@ -90,6 +90,8 @@ cdef void _destroy(Snapshot* s) noexcept nogil:
         hooks_tls_release(s.contexts)
     if s.plan != NULL:
         system.munmap(<void*> s.plan, s.plan.bytes)
+    if s.fd >= 0:
+        system.close(s.fd)
     free(s.caches)
     free(s.reservations)
     free(s)
@@ -104,6 +106,7 @@ cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
     s = <Snapshot*> calloc(1, sizeof(Snapshot))
     if s == NULL:
         return NULL
+    s.fd = -1
     at = system.mmap(NULL, <size_t> size, system.PROT_READ, system.MAP_SHARED, fd, 0)
     if at == system.MAP_FAILED:
         free(s)
@@ -123,6 +126,7 @@ cdef Snapshot* snapshot_map(Worker* w, int fd) noexcept nogil:
         _destroy(s)
         return NULL
     _prepare_hooks(s.plan)
+    s.fd = fd
     return s
 
 

@@ -63,6 +63,37 @@ static inline int message_descriptors(struct msghdr *message, int *fds, int fds_
     return count;
 }
 
+static inline int send_descriptors(int fd, const void *data, size_t bytes, const int *fds,
+                                   int count)
+{
+    union {
+        struct cmsghdr head;
+        char bytes[CMSG_SPACE(253 * sizeof(int))];
+    } control;
+    struct iovec part = {(void *)data, bytes};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (count < 0 || count > 253)
+        return 0;
+    if (count) {
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
+        memset(&control, 0, message.msg_controllen);
+        control.head.cmsg_level = SOL_SOCKET;
+        control.head.cmsg_type = SCM_RIGHTS;
+        control.head.cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
+        memcpy(CMSG_DATA(&control.head), fds, (size_t)count * sizeof(int));
+    }
+    return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)bytes;
+}
+
+static inline int peer_is_trusted(int fd)
+{
+    struct ucred who;
+    socklen_t size = sizeof who;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0
+           && (who.uid == 0 || who.uid == geteuid());
+}
+
 static inline uint64_t descriptors_limit(void)
 {
     struct rlimit limit;

@@ -63,6 +63,10 @@ cdef extern from "system.h" nogil:
     int shutdown(int fd, int how) noexcept
     # The descriptors of a received SCM_RIGHTS message; returns how many were written to `fds`.
     int message_descriptors(msghdr* message, int* fds, int fds_max) noexcept
+    # One whole message with up to 253 descriptors, without waiting; whether it went.
+    bint send_descriptors(int fd, const void* data, size_t count, const int* fds,
+                          int fd_count) noexcept
+    bint peer_is_trusted(int fd) noexcept  # a Unix socket's other side is root or our own user
 
     # descriptors and memory
     ssize_t read(int fd, void* buf, size_t count) noexcept

@@ -202,8 +202,8 @@ cdef bint _may_rest(Worker* w, const NodeConn* n, const PlanPool* pool) noexcept
     cdef uint32_t limit = w.limits[n.slot]
     if limit == 0:
         return True
-    if limit == NO_LIMIT:
-        return False                 # the node is gone from the plan
+    if limit == NO_LIMIT or node_open(node, columns) > limit:
+        return False                 # the node is gone from the plan, or may have fewer now
     if not w.queue_timer.deadline_ms:
         timer_set(&w.timers, &w.queue_timer, w.now_ms + IDLE_LOOK_MS)
     if _own_wait(w.node_queues[n.slot]) or _own_wait(w.pool_queues[pool.slot]):

@@ -164,14 +164,15 @@ cdef void _loop(Worker* w, system.epoll_event* events) noexcept nogil:
 cdef void _on_signal(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     cdef int number = system.signal_read(s.fd)
     if number == SIGQUIT:
-        channel_begin_stop(w, 0)
+        channel_begin_stop(w, 0, False)
     elif number == SIGTERM:
-        channel_begin_stop(w, w.snapshot.plan.timeouts.drain if w.snapshot != NULL else 0)
+        channel_begin_stop(w, w.snapshot.plan.timeouts.drain if w.snapshot != NULL else 0, False)
 
 
 # --- start and end ------------------------------------------------------------------------
 
-cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket) except -1:
+cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket,
+               int adoption_fd) except -1:
     cdef system.epoll_event event
     w.index = <uint32_t> index
     w.random = int.from_bytes(os.urandom(8), "little") | 1
@@ -195,7 +196,7 @@ cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket
     if w.signals.fd < 0 or system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_ADD, w.signals.fd,
                                             &event) < 0:
         raise OSError(system.errno, "worker: signalfd")
-    if not channel_open(w, channel_fd):
+    if not channel_open(w, channel_fd, adoption_fd):
         raise OSError(system.errno, "worker: the channel from the control process")
     if not access_log_open(&w.log, log_fd, log_socket):
         raise MemoryError("worker: access log")
@@ -264,12 +265,14 @@ cdef object _objects(Worker* w):
             f"snapshots={0 if w.snapshots == NULL else 1}")
 
 
-def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: bool) -> int:
+def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: bool,
+        adoption_fd: int = -1) -> int:
     """Serve as worker `index` until told to stop; the process's exit status.
 
     `segment_fd` is the shared-memory segment with a region "worker.<index>", `channel_fd` the
     SOCK_SEQPACKET end of the control process, `log_fd` the access log (-1: none), which is a
-    datagram socket if `log_socket`. All but `segment_fd` are closed at the end.
+    datagram socket if `log_socket`, `adoption_fd` the listening socket at which a new control
+    process asks for the worker (-1: none). All but `segment_fd` are closed at the end.
     """
     global _mapped
     cdef Segment segment = Segment.attach(segment_fd)
@@ -284,20 +287,22 @@ def run(index: int, segment_fd: int, channel_fd: int, log_fd: int, log_socket: b
         raise MemoryError("worker: its own state")
     before = len(os.listdir("/proc/self/fd"))
     _mapped = segment
+    w.segment_fd = segment_fd
     w.segment = segment.base
     w.stats = <WorkerStats*> segment.at(region[0])
     w.stats.gil_acquisitions = 0
     hooks_open(&w.stats.gil_acquisitions)
     hooks_rules_open(w.stats)
-    _open(w, index, channel_fd, log_fd, log_socket)
+    _open(w, index, channel_fd, log_fd, log_socket, adoption_fd)
     with nogil:
         _loop(w, events)
         _close_all(w)
     hooks_open(NULL)
     hooks_rules_open(NULL)
     if FASTLB_DEBUG_BUILD:
-        # The channel and the log were open before, and are closed now.
-        left = len(os.listdir("/proc/self/fd")) - before + 1 + (log_fd >= 0)
+        # The channel, the log and the adoption socket were open before, and are closed now.
+        closed = 1 + (log_fd >= 0) + (adoption_fd >= 0)
+        left = len(os.listdir("/proc/self/fd")) - before + closed
         # One write: the workers share this descriptor, and their lines must stay apart.
         os.write(2, f"fastlb: objects {_objects(w)} descriptors={left}\n".encode())
     _free_lists(w)

@@ -17,16 +17,17 @@ import sys
 import time
 
 HEADER, ENTRY = struct.Struct("=IIQ"), struct.Struct("=II")
-PLAN, STOP, LOG, ACK, REFUSED, RELEASED = 1, 2, 3, 101, 102, 103
+PLAN, STOP, LOG, SOCKETS, DROP, PING = 1, 2, 3, 4, 5, 6
+ACK, REFUSED, RELEASED, PONG = 101, 102, 103, 106
 HOW = os.environ.get("FAKE_WORKER", "")
 
 
 class FakeWorker:
-    def __init__(self, index, segment_fd, channel_fd, log_fd, syslog):
+    def __init__(self, index, segment_fd, channel_fd, log_fd, syslog, adoption_fd):
         self.index, self.segment_fd = index, segment_fd
         self.channel = socket.socket(fileno=channel_fd)
         self.log_fd, self.syslog = log_fd, syslog
-        self.listeners = {}  # id -> socket
+        self.listeners = {}  # (id, number) -> socket
         self.generation, self.plan_bytes = 0, 0
         self.poll = select.poll()
         self.poll.register(channel_fd, select.POLLIN)
@@ -54,9 +55,25 @@ class FakeWorker:
             return HOW == "deaf"
         if kind == LOG:
             self.log_fd, self.syslog = fds[0], items
+        entries = list(ENTRY.iter_unpack(data[HEADER.size :]))
+        if kind == PING:
+            self.channel.send(HEADER.pack(PONG, 0, generation))
+        if kind == SOCKETS:
+            self.add(entries, list(fds))
+        if kind == DROP:
+            for entry in entries:
+                one = self.listeners.pop(entry)
+                self.poll.unregister(one.fileno())
+                one.close()
         if kind == PLAN:
-            self.take(generation, ENTRY.iter_unpack(data[HEADER.size :]), list(fds))
+            self.take(generation, entries, list(fds))
         return True
+
+    def add(self, entries, fds):
+        for entry, fd in zip(entries, fds, strict=True):
+            assert entry not in self.listeners
+            self.listeners[entry] = socket.socket(fileno=fd)
+            self.poll.register(fd, select.POLLIN)
 
     def take(self, generation, entries, fds):
         plan, *new = fds
@@ -65,19 +82,8 @@ class FakeWorker:
             return
         self.plan_bytes = os.fstat(plan).st_size
         os.close(plan)
-        kept = {}
-        for number, has_fd in entries:
-            if has_fd:
-                assert number not in self.listeners
-                kept[number] = socket.socket(fileno=new.pop(0))
-                self.poll.register(kept[number].fileno(), select.POLLIN)
-            else:
-                kept[number] = self.listeners[number]
-        for number, one in self.listeners.items():
-            if number not in kept:
-                self.poll.unregister(one.fileno())
-                one.close()
-        self.listeners, self.generation = kept, generation
+        self.add(entries, new)
+        self.generation = generation
         if HOW == "late":
             time.sleep(0.5)
         if HOW != "mute":
@@ -99,7 +105,8 @@ class FakeWorker:
                 "index": self.index,
                 "generation": self.generation,
                 "plan_bytes": self.plan_bytes,
-                "listeners": sorted(self.listeners),
+                "listeners": sorted({number for number, _ in self.listeners}),
+                "sockets": sorted(self.listeners),
                 "nodelay": bool(nodelay),
                 "uid": os.getuid(),
                 "log": None if self.log_fd < 0 else os.readlink(f"/proc/self/fd/{self.log_fd}"),

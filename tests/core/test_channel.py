@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from fastlb import channel
-from fastlb.channel import ENTRY, HEADER, Kind, Message
+from fastlb.channel import ENTRY, HEADER, LEAVE, Entry, Kind, Message
 from fastlb.plan import seal
 from tests.harness import HttpNode, RawNode, reply, request, settings
 from tests.harness.client import Client
@@ -196,7 +196,7 @@ def test_listener_of_a_known_id_is_not_taken_twice() -> None:
     with HttpNode("a") as a, worker(settings(a)) as w:
         before = w.descriptors()
         with listen() as other:
-            w.send_blob(w.blob(settings(a)), [(0, other.fileno())])
+            w.send_blob(w.blob(settings(a)), [(Entry(0, 0), other.fileno())])
             assert w.hear() == (Kind.ACK, 0, 2)
         assert w.descriptors() == before
         assert w.ask().node == "a"
@@ -324,6 +324,165 @@ def test_control_process_gone_changes_nothing_for_clients() -> None:
             assert w.ask().node == "a"
         assert w.process is not None
         assert w.process.poll() is None
+
+
+# --- sockets that move between workers ---
+
+
+def added(w: WorkerProcess, *entries: tuple[Entry, int]) -> None:
+    channel.send_sockets(w.channel, entries)
+    heeded(w)
+
+
+def heeded(w: WorkerProcess) -> None:
+    """The worker has dealt with what it was sent."""
+    channel.send(w.channel, Message(Kind.PING, 0, 99))
+    assert w.hear() == (Kind.PONG, 0, 99)
+
+
+def test_several_sockets_of_one_listener_are_served() -> None:
+    with HttpNode("a") as a, worker(settings(a)) as w, listen() as more, listen() as last:
+        for number, one in ((1, more), (2, last)):
+            added(w, (Entry(0, number), one.fileno()))
+        for address in (w.address(), more.getsockname(), last.getsockname()):
+            with Client(address) as client:
+                assert client.ask().node == "a"
+
+
+def test_what_is_queued_at_a_dropped_socket_waits_for_another() -> None:
+    with HttpNode("a") as a, worker(settings(a)) as w, listen() as more:
+        added(w, (Entry(0, 1), more.fileno()))
+        before = w.descriptors()
+        with w.frozen():
+            channel.send_drop(w.channel, [Entry(0, 1), Entry(0, 7), Entry(9, 0)])
+            queued = Client(more.getsockname())
+        until(lambda: w.descriptors() == before - 1, "the socket given up")
+        assert w.ask().node == "a"
+        connection, _ = more.accept()
+        connection.close()
+        queued.sock.close()
+
+
+def test_sockets_before_a_plan_and_of_unknown_listeners_are_closed() -> None:
+    with HttpNode("a") as a, worker(None) as w, listen() as more:
+        heeded(w)
+        before = w.descriptors()
+        added(w, (Entry(0, 1), more.fileno()))
+        w.use(settings(a))
+        added(w, (Entry(5, 0), more.fileno()))
+        w.use(settings(a))
+        assert w.descriptors() == before + 2  # its listener and the plan
+        assert w.ask().node == "a"
+
+
+def test_ping() -> None:
+    with worker(None) as w:
+        channel.send(w.channel, Message(Kind.PING, 0, 7))
+        assert w.hear_any() == (Kind.PONG, 0, 7)
+
+
+def test_one_that_leaves_serves_idle_clients_once_more_and_takes_plans() -> None:
+    with HttpNode("a") as a, HttpNode("b") as b, worker(settings(a)) as w:
+        with w.client() as idle, w.client() as fresh:
+            idle.ask()
+            w.wait_objects(clients=2)
+            channel.send(w.channel, Message(Kind.STOP, LEAVE, 60_000))
+            until(lambda: not _holds(w, w.sockets["shop0"]), "the listener given up")
+            w.use(settings(b))
+            assert not _holds(w, w.sockets["shop0"])
+            for one in (idle, fresh):
+                answer = one.ask()
+                assert (answer.node, answer.get("Connection")) == ("b", b"close")
+                one.expect_closed()
+        assert w.wait_end() == 0
+
+
+def test_one_that_leaves_can_be_told_to_stop_sooner() -> None:
+    with HttpNode("a") as a, worker(settings(a)) as w, w.client() as idle:
+        idle.ask()
+        channel.send(w.channel, Message(Kind.STOP, LEAVE, 60_000))
+        channel.send(w.channel, Message(Kind.STOP, 0, 60_000))
+        idle.expect_closed()
+        idle.sock.close()
+        assert w.wait_end() == 0
+
+
+# --- a new control process ---
+
+
+def test_a_new_control_process_is_shown_everything() -> None:
+    with HttpNode("a") as a, worker(two_listeners(a)) as w, w.client() as client:
+        client.ask()
+        w.channel.close()
+        w.channel = w.asked_for()
+        hello = channel.receive_hello(w.channel)
+        assert hello is not None
+        assert hello[:5] == (1, 0, False, w.pid, 2)
+        assert os.fstat(hello.segment).st_ino == os.fstat(w.shared.fd).st_ino
+        assert hello.plan is not None
+        assert os.readlink(f"/proc/self/fd/{hello.plan}").startswith("/memfd:fastlb-plan-1")
+        held = dict(channel.receive_held(w.channel))
+        assert {entry: one.getsockname() for entry, one in held.items()} == {
+            Entry(0, 0): w.address(index=0),
+            Entry(1, 0): w.address(index=1),
+        }
+        for one in held.values():
+            one.close()
+        os.close(hello.segment)
+        os.close(hello.plan)
+        w.channel.setblocking(False)
+        assert w.hear_any() == (Kind.RELEASED, 0, 1)
+        w.use(settings(a))
+        assert client.ask().node == "a"
+
+
+def test_nobody_is_heeded_while_there_is_a_control_process() -> None:
+    with HttpNode("a") as a, worker(settings(a)) as w, w.asked_for() as other:
+        w.use(settings(a))
+        other.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            other.recv(100)
+        w.channel.close()
+        other.settimeout(5)
+        assert channel.receive_hello(other) is not None
+        other.close()
+        w.channel = w.asked_for()  # who went again was nobody
+        hello = channel.receive_hello(w.channel)
+        assert hello is not None
+        w.channel.setblocking(False)
+
+
+def test_a_worker_without_a_plan_says_so() -> None:
+    with worker(None) as w:
+        w.channel.close()
+        w.channel = w.asked_for()
+        hello = channel.receive_hello(w.channel)
+        assert hello is not None
+        assert (hello.generation, hello.plan, hello.sockets) == (0, None, 0)
+        os.close(hello.segment)
+        w.channel.setblocking(False)
+
+
+def test_more_sockets_than_one_message_carries_are_shown() -> None:
+    with HttpNode("a") as a, worker(settings(a, server={"listen": [ANY_PORT] * 240})) as w:
+        more = [listen() for _ in range(20)]
+        added(w, *((Entry(0, number + 1), one.fileno()) for number, one in enumerate(more)))
+        w.use(settings(a, server={"listen": [ANY_PORT] * 240}))
+        w.channel.close()
+        w.channel = w.asked_for()
+        hello = channel.receive_hello(w.channel)
+        assert hello is not None
+        assert hello.sockets == 260
+        shown = 0
+        while shown < hello.sockets:
+            some = channel.receive_held(w.channel)
+            assert some
+            shown += len(some)
+            for _, one in some:
+                one.close()
+        for one in more:
+            one.close()
+        w.channel.setblocking(False)
 
 
 # --- the access log ---

@@ -2,22 +2,31 @@
 many requests it has at one time. Each request is held until the test lets it go, or for a moment.
 """
 
+import json
 import socket
 import threading
 import time
 from collections import deque
-from pathlib import Path
 
-from .node import Exchange, RawNode
+from .node import Connection, Exchange, RawNode
+from .wait import until
 from .wire import reply
 
-ESTABLISHED = "01"  # in /proc/net/tcp (proc(5))
+ESTABLISHED = 1  # tcp(7), TCP_INFO: its peer has not closed it
+
+
+def is_open(connection: Connection) -> bool:
+    try:
+        info = connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    except OSError:
+        return False  # closed on this side
+    return info[0] == ESTABLISHED
 
 
 class CountingNode(RawNode):
     """`held`: requests wait for `let`; otherwise each takes `seconds`."""
 
-    def __init__(self, name: str = "full", held: bool = False, seconds: float = 0.0):
+    def __init__(self, name: str = "full", held: bool = False, seconds: float = 0.005):
         super().__init__(self._answer, name)
         self.seconds = seconds
         self.most_open = 0
@@ -34,6 +43,15 @@ class CountingNode(RawNode):
             self._let.extend([None] * count)
             self._gate.notify_all()
 
+    def wait(self, count: int) -> None:
+        """So many requests have come, whole."""
+        until(lambda: len(self.order) >= count, f"{count} requests at node {self.name}")
+
+    def hold(self) -> None:
+        """From now on requests wait for `let`."""
+        with self._gate:
+            self._let = deque()
+
     def let_all(self) -> None:
         with self._gate:
             self._let = None
@@ -43,25 +61,25 @@ class CountingNode(RawNode):
         self.let_all()
         super().stop()
 
-    def open_now(self) -> int:
-        """Those too that nobody has accepted yet; not those that the other side has closed."""
-        ip, port = socket.inet_aton(self.host)[::-1].hex().upper(), f"{self.port:04X}"
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-        return sum(row[1] == f"{ip}:{port}" and row[3] == ESTABLISHED for row in rows)
+    def open_now(self, seconds: float = 0.0) -> int:
+        """Connections that are open now, and that nobody has closed `seconds` later: so long may it
+        take until the kernel on this side has seen an end."""
+        before = list(self.connections)
+        time.sleep(seconds)
+        return sum(map(is_open, before))
 
     def _answer(self, exchange: Exchange) -> None:
         exchange.read_body()
         with self._gate:
             self._now += 1
             self.most_requests = max(self.most_requests, self._now)
-            self.most_open = max(self.most_open, self.open_now())
             self.order.append(exchange.request.target.decode())
             if self._let is not None:
                 self._gate.wait_for(lambda: self._let is None or self._let, 30)
                 if self._let:
                     self._let.popleft()
-        if self.seconds:
-            time.sleep(self.seconds)
+        count = self.open_now(self.seconds)
         with self._gate:
+            self.most_open = max(self.most_open, count)
             self._now -= 1
-        exchange.send(reply(200, self.name.encode()))
+        exchange.send(reply(200, json.dumps({"node": self.name}).encode()))

@@ -23,7 +23,7 @@ from typing import Any
 from fastlb import channel
 from fastlb._core.node import open_slot
 from fastlb._core.stats import read_node, read_virtual_server, read_worker
-from fastlb.channel import Kind, Message
+from fastlb.channel import Entry, Kind, Message
 from fastlb.check import check_text
 from fastlb.config import Config as CheckedConfig
 from fastlb.plan import compile_plan, seal
@@ -64,19 +64,31 @@ class WorkerProcess:
         self.sockets: dict[str, socket.socket] = {}  # by the configuration's word for it
         self.given: set[int] = set()  # listener ids that the worker has
         self.channel, self._theirs = channel.socket_pair()
+        self.adoption = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.adoption.setblocking(False)
+        self.adoption.bind(str(folder / "adoption"))
+        self.adoption.listen()
         self.process: subprocess.Popen[bytes] | None = None
 
     # --- life ---
 
     def start(self) -> None:
-        fds = [self.shared.fd, self._theirs.fileno()] + ([self.log] if self.log >= 0 else [])
-        arguments = [0, *fds[:2], self.log, 0]
+        fds = [self.shared.fd, self._theirs.fileno(), self.adoption.fileno()]
+        arguments = [0, *fds[:2], self.log, 0, fds[2]]
+        fds += [self.log] if self.log >= 0 else []
         with open(self.folder / "stderr", "ab") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "fastlb.worker_main", *map(str, arguments)],
                 stderr=err, stdin=subprocess.DEVNULL, pass_fds=fds, env=environment(),
             )  # fmt: skip
         self._theirs.close()
+
+    def asked_for(self) -> socket.socket:
+        """A connection as a new control process makes it."""
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        one.settimeout(TIMEOUT)
+        one.connect(str(self.folder / "adoption"))
+        return one
 
     @property
     def pid(self) -> int:
@@ -123,6 +135,7 @@ class WorkerProcess:
             one.close()
         self.channel.close()
         self._theirs.close()
+        self.adoption.close()
         self.shared.close()
 
     def stderr(self) -> str:
@@ -153,15 +166,16 @@ class WorkerProcess:
 
     def send_plan(self, config: Config) -> None:
         blob = self.blob(config)
-        entries: list[tuple[int, int | None]] = []
-        for key in self.keys:
-            number = self.slots.listeners.used[key]
-            one = self.sockets[str(key.address)]
-            entries.append((number, None if number in self.given else one.fileno()))
-        self.given = {number for number, _ in entries}
+        numbers = {self.slots.listeners.used[key]: key for key in self.keys}
+        entries = [
+            (Entry(number, 0), self.sockets[str(key.address)].fileno())
+            for number, key in numbers.items()
+            if number not in self.given
+        ]
+        self.given = set(numbers)
         self.send_blob(blob, entries)
 
-    def send_blob(self, blob: bytes, entries: list[tuple[int, int | None]]) -> None:
+    def send_blob(self, blob: bytes, entries: list[tuple[Entry, int]]) -> None:
         fd = seal(blob, self.generation)
         channel.send_plan(self.channel, self.generation, fd, entries)
         os.close(fd)

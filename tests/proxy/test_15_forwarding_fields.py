@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.harness import HttpNode, RawNode, proxy, reply, settings
+from tests.harness import Client, HttpNode, RawNode, proxy, reply, settings
+from tests.harness.rules import ruled
 
 
 def forwarded(answer, name):
@@ -35,6 +36,86 @@ def test_a_forged_x_forwarded_proto_is_overwritten():
     with HttpNode("a") as a, proxy(settings(a)) as p:
         answer = p.get("/", ("X-Forwarded-Proto", "https"), ("x-forwarded-proto", "https"))
     assert forwarded(answer, "X-Forwarded-Proto") == ["http"]
+
+
+EVERYTHING = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "via"]
+FORGED = [
+    ("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "evil"),
+    ("Forwarded", "for=192.0.2.1;proto=https"), ("Via", "1.1 cache"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("listed", ["", "close, X-Forwarded-For, X-Forwarded-Proto, "
+                                        "X-Forwarded-Host, Forwarded, Via"])  # fmt: skip
+@pytest.mark.parametrize("trusted", [False, True])
+def test_all_fields_that_can_be_asked_for(trusted, listed):
+    server = {"forwarded_fields": EVERYTHING}
+    if trusted:
+        server["trusted_proxies"] = ["127.0.0.77/32"]
+    forged = [("Connection", listed)] if listed else []
+    with HttpNode("a") as a, proxy(settings(a, server=server)) as p:
+        answer = p.get("/", *forged, *FORGED, source="127.0.0.77")
+    seen = [forwarded(answer, name) for name in EVERYTHING]
+    ours = "for=127.0.0.77;proto=http;host=shop.test"
+    if listed:
+        assert seen == [["127.0.0.77"], ["http"], ["shop.test"], [ours], ["1.1 fastlb"]]
+    elif trusted:
+        assert seen == [
+            ["192.0.2.1, 127.0.0.77"],
+            ["https"],
+            ["evil"],
+            [f"for=192.0.2.1;proto=https, {ours}"],
+            ["1.1 cache, 1.1 fastlb"],
+        ]
+    else:
+        assert seen == [
+            ["192.0.2.1, 127.0.0.77"],
+            ["http"],
+            ["shop.test"],
+            [ours],
+            ["1.1 cache, 1.1 fastlb"],
+        ]
+    assert answer.all("Via") == [b"1.1 fastlb"]
+
+
+def test_none_of_them_where_none_is_asked_for():
+    with HttpNode("a") as a, proxy(settings(a, server={"forwarded_fields": []})) as p:
+        answer = p.get("/", *FORGED)
+    assert answer.json()["fields"][1:] == [list(one) for one in FORGED]
+    assert answer.all("Via") == []
+
+
+def test_forwarded_over_ipv6_and_a_unix_socket(tmp_path):
+    path = str(tmp_path / "shop.sock")
+    server = {"listen": ["[::1]:0", f"unix:{path}"], "forwarded_fields": EVERYTHING}
+    with HttpNode("a") as a, proxy(settings(a, server=server)) as p:
+        answers = []
+        for address in (p.address(), path):
+            with Client(address) as client:
+                answers.append(client.ask("/", host="[::1]:8080"))
+    told = [forwarded(one, "Forwarded") for one in answers]
+    assert told == [['for="[::1]";proto=http;host="[::1]:8080"'],
+                    ['for=unknown;proto=http;host="[::1]:8080"']]  # fmt: skip
+    assert [forwarded(one, "X-Forwarded-For") for one in answers] == [["::1"], []]
+
+
+RULES = """
+from fastlb import rule
+
+
+@rule.request
+def say(request):
+    request.headers["X-Forwarded-Host"] = "rule.test"
+    request.headers["Forwarded"] = "for=rule"
+"""
+
+
+def test_what_a_rule_says_of_the_way_is_kept():
+    server = {"forwarded_fields": EVERYTHING, "rules": ["rules:say"]}
+    with HttpNode("a") as a, proxy(settings(a, server=server), ruled(rules=RULES)) as p:
+        answer = p.get("/", *FORGED, source="127.0.0.77")
+    assert forwarded(answer, "X-Forwarded-Host") == ["rule.test"]
+    assert forwarded(answer, "Forwarded") == ["for=rule, for=127.0.0.77;proto=http;host=shop.test"]
 
 
 HOP = [

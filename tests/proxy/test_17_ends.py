@@ -1,11 +1,24 @@
 """How either side may end: half-close, abort, a node that dies in the middle of its answer."""
 
+import fcntl
 import socket
+import struct
+import termios
 import threading
 
 import pytest
 
-from tests.harness import Closed, HttpNode, RawNode, Truncated, chunks, proxy, reply, request
+from tests.harness import (
+    Closed,
+    HttpNode,
+    RawNode,
+    Truncated,
+    chunks,
+    proxy,
+    reply,
+    request,
+    until,
+)
 from tests.harness import settings as plain
 from tests.harness.wire import frame_of, read_body, read_head
 
@@ -150,22 +163,71 @@ def test_a_node_that_ends_within_its_head_is_a_502():
             assert client.response().status == 502
 
 
-def test_every_byte_that_a_node_sent_before_its_reset_is_delivered_or_the_client_is_cut():
-    blob = b"z" * 200_000
+BLOB = bytes(range(256)) * 400
+LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n"
+BROKEN = [
+    ("length", LENGTH, "1.1", "close reset stall"),
+    ("length-1.0", LENGTH, "1.0", "close reset stall"),
+    ("chunked", CHUNKED, "1.1", "close reset stall"),
+    ("decoded", CHUNKED, "1.0", "close reset stall"),
+    ("until-close", b"HTTP/1.1 200 OK\r\n\r\n", "1.1", "reset stall"),
+]
+
+
+def arrived(sock):
+    """The peer has acknowledged all that was sent."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0] == 0
+
+
+@pytest.mark.parametrize(("start", "version", "how"), [
+    pytest.param(start, version, how, id=f"{name}-{how}")
+    for name, start, version, hows in BROKEN for how in hows.split()
+])  # fmt: skip
+def test_every_byte_that_a_node_sent_of_a_broken_answer_arrives(start, version, how):
+    """Also at a client that reads only when the node has gone already. Where nothing but the
+    connection's end could tell it that the answer is not whole, that end is a reset."""
 
     def answer(exchange):
-        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n", blob)
-        has_it.wait(10)
-        exchange.reset()
+        exchange.send(start, BLOB)
+        until(lambda: arrived(exchange.connection.sock), "all bytes at the proxy")
+        if how == "stall":
+            exchange.wait_end()
+        else:
+            getattr(exchange, how)()
+        gone.set()
 
-    has_it = threading.Event()
-    with RawNode(answer) as node, proxy(plain(node)) as p, p.client() as client:
-        client.send(request())
-        client.reader.until(b"\r\n\r\n")
-        assert client.reader.exactly(len(blob)) == blob
-        has_it.set()
-        with pytest.raises((Truncated, ConnectionResetError)):
-            client.reader.exactly(1)
+    gone = threading.Event()
+    timeouts = {"response": "300ms" if how == "stall" else "10s"}
+    with RawNode(answer) as node, proxy(plain(node, timeouts=timeouts)) as p:
+        with p.client(receive_buffer=4096) as client:
+            client.send(request(version=version))
+            if how != "stall":
+                assert gone.wait(10)
+            try:
+                reset = not client.reader.rest()
+            except ConnectionResetError:
+                reset = True
+        assert client.reader.received.endswith(BLOB)
+        assert reset or start == LENGTH or (start, version) == (CHUNKED, "1.1")
+        assert p.log(1)[0]["cause"] == ("node-timeout" if how == "stall" else "node-closed")
+
+
+def test_what_came_before_a_wrong_chunk_arrives_at_a_slow_client():
+    def answer(exchange):
+        good = b"%x\r\n%s\r\n" % (len(BLOB), BLOB)
+        exchange.send(CHUNKED.removesuffix(b"fffffff\r\n"), good, b"wrong\r\n")
+        exchange.wait_end()
+
+    with RawNode(answer) as node, proxy(plain(node)) as p:
+        with p.client(receive_buffer=4096) as client:
+            client.send(request())
+            message = read_head(client.reader)
+            message.framing = "chunked"
+            with pytest.raises((Truncated, ConnectionResetError)):
+                read_body(client.reader, message)
+        assert BLOB in client.reader.received
+        assert p.log(1)[0]["cause"] == "bad-response-body"
 
 
 def test_pipelined_requests_after_a_failed_answer_are_not_answered_from_its_rest():

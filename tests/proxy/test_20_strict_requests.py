@@ -5,7 +5,7 @@ Each row: a name, the bytes, the statuses that say the right thing.
 
 import pytest
 
-from tests.harness import HttpNode, proxy, request, settings
+from tests.harness import HttpNode, RawNode, proxy, request, settings
 
 H = b"GET / HTTP/1.1\r\nHost: h\r\n"
 P = b"POST / HTTP/1.1\r\nHost: h\r\n"
@@ -64,6 +64,35 @@ HEADS = [
     ("lower-case version", b"GET / http/1.1\r\nHost: h\r\n\r\n"),
     ("version with two digits", b"GET / HTTP/1.10\r\nHost: h\r\n\r\n"),
     ("space after the version", b"GET / HTTP/1.1 \r\nHost: h\r\n\r\n"),
+    ("equal lengths", P + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"),
+    ("length list of equals", P + b"Content-Length: 5, 5\r\n\r\nhello"),
+    ("length of many zeros", P + b"Content-Length: " + b"0" * 30 + b"5\r\n\r\nhello"),
+    ("length with an underscore", P + b"Content_Length: 5\r\n\r\nhello"),
+    ("coding with an underscore", P + b"Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("coding with a parameter", P + b"Transfer-Encoding: chunked;a=b\r\n\r\n0\r\n\r\n"),
+    ("quoted coding", P + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n'),
+    ("coding and a comma", P + b"Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n"),
+    ("coding with a letter more", P + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    ("8-bit coding", P + b"Transfer-Encoding: \x85chunked\r\n\r\n0\r\n\r\n"),
+    ("bare CR before the end", H + b"X-A: 1\r\n\rX-B: 2\r\n\r\n"),
+    ("CR in the request line", b"GET / HTTP/1.1\rX: y\r\nHost: h\r\n\r\n"),
+    ("NUL in the request line", b"GET /\x00 HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("NUL in a name", H + b"X\x00A: 1\r\n\r\n"),
+    ("LF before the request", b"\nGET / HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("fragment", b"GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("asterisk for GET", b"GET * HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("authority for GET", b"GET h:80 HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("absolute form without host", b"GET http:///a HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("absolute form with user", b"GET http://u@h/ HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("absolute form, no Host", b"GET http://h/ HTTP/1.1\r\n\r\n"),
+    ("host with a bad port", b"GET / HTTP/1.1\r\nHost: h:99999\r\n\r\n"),
+    ("host list", b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n"),
+    ("empty host", b"GET / HTTP/1.1\r\nHost:\r\n\r\n"),
+    ("two hosts in 1.0", b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"),
+    ("version 0.9", b"GET / HTTP/0.9\r\nHost: h\r\n\r\n"),
+    ("version 1.2", b"GET / HTTP/1.2\r\nHost: h\r\n\r\n"),
+    ("version 2.0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    ("version 3", b"GET / HTTP/3\r\nHost: h\r\n\r\n"),
 ]
 BODIES = [
     ("no size", CHUNKED + b"\r\nabc\r\n0\r\n\r\n"),
@@ -81,6 +110,16 @@ BODIES = [
     ("LF in an extension", CHUNKED + b"3;a\nb\r\nabc\r\n0\r\n\r\n"),
     ("endless extension", CHUNKED + b"3;" + b"x" * 20000 + b"\r\nabc\r\n0\r\n\r\n"),
     ("bad trailer", CHUNKED + b"0\r\nX A: 1\r\n\r\n"),
+    ("CR in data's place of CRLF", CHUNKED + b"3\r\nabc\r0\r\n\r\n"),
+    ("size of 17 digits", CHUNKED + b"0" * 16 + b"3\r\nabc\r\n0\r\n\r\n"),
+    ("space after size", CHUNKED + b"3 \r\nabc\r\n0\r\n\r\n"),
+    ("underscore in size", CHUNKED + b"0_3\r\nabc\r\n0\r\n\r\n"),
+    ("NUL in an extension", CHUNKED + b"3;a=\x00\r\nabc\r\n0\r\n\r\n"),
+    ("open quote in an extension", CHUNKED + b'3;a="b\r\nabc\r\n0\r\n\r\n'),
+    ("trailer that frames", CHUNKED + b"0\r\nContent-Length: 3\r\n\r\n"),
+    ("trailer that routes", CHUNKED + b"0\r\nHost: other\r\n\r\n"),
+    ("trailer of a proxy", CHUNKED + b"0\r\nX_Forwarded_For: 1.1.1.1\r\n\r\n"),
+    ("endless extensions", CHUNKED + (b"1;" + b"x" * 3000 + b"\r\na\r\n") * 50),
     ("folded trailer", CHUNKED + b"0\r\nX-A: 1\r\n folded\r\n\r\n"),
     ("endless trailer", CHUNKED + b"0\r\n" + b"X-A: 1\r\n" * 20000 + b"\r\n"),
 ]
@@ -163,16 +202,41 @@ def test_a_bad_request_does_not_disturb_the_answers_before_it(shop):
         assert answer.status == 400
 
 
-def test_an_equal_repetition_of_content_length_is_one_or_refused(shop):
-    p, node = shop
-    before = len(node.requests)
-    with p.client() as client:
-        client.send(P + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello")
-        answer = client.response()
-    if answer.status == 200:
-        assert node.requests[before].all("Content-Length") == [b"5"]
-    else:
-        assert answer.status == 400
+@pytest.mark.parametrize("data", rows(HEADS)[::5])
+def test_a_bad_head_is_the_clients_affair_alone(data):
+    """Nobody connects to the node for it, and no counter of the node knows of it."""
+    with RawNode() as node, proxy(settings(node)) as p:
+        for _ in range(3):
+            with p.client() as client:
+                client.send_if_open(data)
+                answer = client.answer_then_closed()
+                assert answer.status in (400, 501, 505)
+        assert node.connections == []
+        state = p.status()["pools"]["web"]["nodes"][0]
+        assert state["state"] == "up"
+        assert all(line["cause"].startswith("bad-request") for line in p.log(3))
+
+
+def test_a_bad_body_is_the_clients_affair_alone():
+    """The node saw a part of it, and lost its connection: it is no failure of the node."""
+    with HttpNode("a") as node, proxy(settings(node)) as p:
+        for data in (CHUNKED + b"5\r\nhello\r\nx", CHUNKED + b"0\r\nX A: 1\r\n\r\n"):
+            with p.client() as client:
+                client.send(data)
+                assert client.answer_then_closed().status == 400
+        assert [line["cause"] for line in p.log(2)] == ["bad-request-body"] * 2
+        assert p.status()["pools"]["web"]["nodes"][0]["state"] == "up"
+        assert p.get().status == 200
+
+
+def test_an_upgrade_to_http_2_is_a_usual_request():
+    """Through such a tunnel requests would go past routes and sessions."""
+    fields = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"),
+              ("HTTP2-Settings", "AAMAAABkAARAAAAAAAIAAAAA")]  # fmt: skip
+    with HttpNode("a") as node, proxy(settings(node)) as p:
+        assert p.get("/", *fields).status == 200
+    (seen,) = node.requests
+    assert [seen.all(name) for name in ("Connection", "Upgrade", "HTTP2-Settings")] == [[], [], []]
 
 
 def test_each_refusal_is_logged_with_its_cause():

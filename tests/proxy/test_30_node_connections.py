@@ -1,6 +1,8 @@
 """Connections to nodes are kept and shared, never dirty; a stale one costs no request that may
 be repeated."""
 
+import os
+import signal
 import threading
 
 import pytest
@@ -55,6 +57,37 @@ def test_bytes_that_a_node_sends_later_on_an_idle_connection_discard_it():
         assert sent.wait(10)
         assert node.connections[0].ended.wait(10), "the dirty connection is still kept"
         assert p.get("/2").body == b"clean"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_bytes_that_lie_on_an_idle_connection_are_not_the_next_answer(method):
+    """The worker stands still while they come, and the next request: it sees both at once, the
+    request first. A GET is asked again elsewhere; a POST that was sent is not."""
+    forged = reply(200, b"forged")
+
+    def answer(exchange):
+        exchange.read_body()
+        exchange.send(reply(200, b"true"))
+        if exchange.request.target == b"/first":
+            go.wait(10)
+            exchange.send(forged)
+            sent.set()
+
+    go, sent = threading.Event(), threading.Event()
+    with RawNode(answer) as node, proxy(settings(node)) as p, p.client() as client:
+        assert client.ask("/first").body == b"true"
+        (pid,) = p.worker_pids()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            client.send(request("/second", method=method, body=b"x"))
+            go.set()
+            assert sent.wait(10)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        answered = client.response()
+        assert answered.status == (200 if method == "GET" else 502)
+        assert answered.body != b"forged"
+        assert client.ask("/third").body == b"true" if method == "GET" else True
 
 
 def test_an_idle_connection_that_its_node_closes_costs_no_request():

@@ -1,0 +1,281 @@
+"""fastlb, HAProxy and nginx as a service runs them: configured to be reloaded, with the checks of
+nodes' health that each does by itself, and retries of what may be repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+from fastlb.control_socket import ask
+
+from . import proc
+from .peers.base import program, version_of
+from .peers.fastlb import command
+
+WORKERS = 2
+START_S = 20.0
+
+_FASTLB = """\
+[proxy]
+workers = {workers}
+state_dir = "{directory}/state"
+access_log = "off"
+[timeouts]
+connect = "1s"
+keep_alive = "5m"
+[virtual_servers.bench]
+listen = ["127.0.0.1:{port}"]
+pool = "nodes"
+[pools.nodes]
+nodes = {nodes}
+algorithm = "round-robin"
+# {turn}
+"""
+
+_HAPROXY = """\
+global
+    nbthread {workers}
+    maxconn 10000
+    no strict-limits
+    mworker-max-reloads 1000
+    stats socket {directory}/admin.sock mode 600 level admin expose-fd listeners
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 300s
+    timeout client-fin 10s
+    timeout server 60s
+    timeout tunnel 1h
+    timeout http-request 10s
+    timeout http-keep-alive 300s
+    option redispatch 1
+    retries 2
+    retry-on conn-failure empty-response
+    http-reuse always
+frontend bench
+    bind 127.0.0.1:{port}
+    http-request disable-l7-retry if METH_POST
+    default_backend nodes
+backend nodes
+    balance roundrobin
+    default-server observe layer4 error-limit 5 on-error mark-down check inter 1s
+{servers}
+# {turn}
+"""
+
+_NGINX = """\
+daemon off;
+user root;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log crit;
+worker_processes {workers};
+worker_rlimit_nofile 65536;
+events {{ worker_connections 20000; }}
+http {{
+    access_log off;
+    keepalive_timeout 300s;
+    keepalive_requests 1000000000;
+    client_header_timeout 10s;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    map $http_upgrade $to_node {{ default upgrade; "" ""; }}
+    upstream nodes {{ {servers} keepalive 256; keepalive_requests 1000000000; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{
+            proxy_pass http://nodes;
+            proxy_http_version 1.1;
+            proxy_set_header Connection $to_node;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Host $http_host;
+            proxy_read_timeout 1h;
+            proxy_connect_timeout 1s;
+            proxy_next_upstream error timeout;
+            proxy_next_upstream_tries 3;
+        }}
+    }}
+}}
+# {turn}
+"""
+
+
+def _service(process: subprocess.Popen[bytes]) -> list[int]:
+    return proc.tree(process.pid)[1:]
+
+
+class FaultPeer(ABC):
+    """One proxy in one directory, started and told to reload."""
+
+    name: str
+
+    def __init__(self, directory: Path, port: int, nodes: list[int]) -> None:
+        self.directory, self.port, self.nodes = directory, port, nodes
+        self.turn = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str | None: ...
+
+    @abstractmethod
+    def configuration(self) -> tuple[str, str]:
+        """File name and text."""
+
+    @abstractmethod
+    def command(self, file: Path) -> list[str]: ...
+
+    @abstractmethod
+    def reload(self) -> None:
+        """Another text of the same meaning is put in force."""
+
+    def worker(self) -> int:
+        """The process that serves, or one of them."""
+        return self.workers()[0]
+
+    def workers(self) -> list[int]:
+        assert self.process is not None
+        return _service(self.process)
+
+    def write(self) -> Path:
+        name, text = self.configuration()
+        file = self.directory / name
+        file.write_text(text)
+        self.turn += 1
+        return file
+
+    def start(self, answers: Callable[[int], bool]) -> None:
+        with (self.directory / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", "--", *self.command(self.write())],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + START_S
+        while not answers(self.port):
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise RuntimeError(f"{self.name}: {(self.directory / 'log').read_text()}")
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        if self.process is None:
+            return
+        pids = proc.tree(self.process.pid)
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(3)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Fastlb(FaultPeer):
+    name = "fastlb"
+
+    @classmethod
+    def version(cls) -> str | None:
+        import fastlb
+
+        return fastlb.__version__
+
+    def configuration(self) -> tuple[str, str]:
+        nodes = json.dumps([f"127.0.0.1:{port}" for port in self.nodes])
+        return "fastlb.toml", _FASTLB.format(
+            workers=WORKERS, directory=self.directory, port=self.port, nodes=nodes, turn=self.turn
+        )
+
+    def command(self, file: Path) -> list[str]:
+        return command("run", file)
+
+    def reload(self) -> None:
+        self.write()
+        answer = ask(self.directory / "state", "reload")
+        if not answer["ok"]:
+            raise RuntimeError(f"fastlb: {answer}")
+
+    def workers(self) -> list[int]:
+        status = ask(self.directory / "state", "status")["status"]
+        return [worker["pid"] for worker in status["workers"]]
+
+
+class HAProxy(FaultPeer):
+    name = "haproxy"
+
+    @classmethod
+    def version(cls) -> str | None:
+        binary = program("haproxy")
+        return version_of([binary, "-v"], r"version (\d[\w.]*)") if binary else None
+
+    def configuration(self) -> tuple[str, str]:
+        servers = "\n".join(
+            f"    server n{number} 127.0.0.1:{port}" for number, port in enumerate(self.nodes)
+        )
+        return "haproxy.cfg", _HAPROXY.format(
+            workers=WORKERS, directory=self.directory, port=self.port, servers=servers,
+            turn=self.turn,
+        )  # fmt: skip
+
+    def command(self, file: Path) -> list[str]:
+        master = f"{self.directory}/master.sock"
+        return [str(program("haproxy")), "-W", "-S", master, "-f", str(file)]
+
+    def reload(self) -> None:
+        assert self.process is not None
+        before = set(self.workers())
+        self.write()
+        self.process.send_signal(signal.SIGUSR2)
+        while not _new_within(self, before, 3.0):  # one that came while it was busy was lost
+            self.process.send_signal(signal.SIGUSR2)
+
+
+class Nginx(FaultPeer):
+    name = "nginx"
+
+    @classmethod
+    def version(cls) -> str | None:
+        binary = program("nginx")
+        return version_of([binary, "-v"], r"nginx/(\d[\w.]*)") if binary else None
+
+    def configuration(self) -> tuple[str, str]:
+        servers = " ".join(f"server 127.0.0.1:{port};" for port in self.nodes)
+        return "nginx.conf", _NGINX.format(
+            workers=WORKERS, directory=self.directory, port=self.port, servers=servers,
+            turn=self.turn,
+        )  # fmt: skip
+
+    def command(self, file: Path) -> list[str]:
+        return [str(program("nginx")), "-p", str(self.directory), "-c", str(file), "-e", "stderr"]
+
+    def reload(self) -> None:
+        assert self.process is not None
+        before = set(self.workers())
+        self.write()
+        self.process.send_signal(signal.SIGHUP)
+        if not _new_within(self, before, START_S):
+            raise RuntimeError("nginx did not reload")
+
+
+def _new_within(peer: FaultPeer, before: set[int], limit_s: float) -> bool:
+    """Waits until processes serve that were not there before."""
+    assert peer.process is not None
+    deadline = time.monotonic() + limit_s
+    while not set(peer.workers()) - before:
+        if peer.process.poll() is not None:
+            log = (peer.directory / "log").read_text()
+            raise RuntimeError(f"{peer.name} ended with {peer.process.returncode}: {log}")
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+PEERS: tuple[type[FaultPeer], ...] = (Fastlb, HAProxy, Nginx)

@@ -1,0 +1,188 @@
+"""Finding the workers of a control process that is gone, and what they have.
+
+Each is asked at its socket in the state directory. It answers with the shared memory, the plan
+that it runs by and its listening sockets; the connection is its channel from then on. Closed
+without a word it is as if nobody had asked.
+"""
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastlb import channel, errors, log, manifest, worker_sockets
+from fastlb._core.shm import Segment, SharedMemoryError
+from fastlb._core.stats import read_worker
+from fastlb.channel import Entry, Hello
+from fastlb.errors import StartError
+from fastlb.in_force import InForce
+from fastlb.manifest import Manifest
+from fastlb.segment import SharedSegment
+from fastlb.worker_process import Worker
+
+ANSWER_S = 5.0  # for all workers together
+KILLED_S = 5.0  # for a process to end that is killed
+
+
+@dataclass
+class Found:
+    """A worker without a control process, and what it has shown."""
+
+    hello: Hello
+    pidfd: int
+    channel: socket.socket
+    sockets: list[tuple[Entry, socket.socket]] = field(default_factory=list)
+
+    def as_worker(self, foreign: bool) -> Worker:
+        """For `Workers`, which from then on owns its channel."""
+        os.close(self.hello.segment)
+        self.close_plan()
+        self.channel.setblocking(False)
+        return Worker(
+            self.hello.column,
+            self.hello.pid,
+            self.pidfd,
+            self.channel,
+            foreign=foreign,
+            sockets=set() if foreign else {entry for entry, _ in self.sockets},
+            acknowledged=0 if foreign else self.hello.generation,
+            stopping=self.hello.stopping,
+        )
+
+    def close_plan(self) -> None:
+        if self.hello.plan is not None:
+            os.close(self.hello.plan)
+
+    def close(self) -> None:
+        """Leaves it alone again."""
+        self.channel.close()
+        os.close(self.pidfd)
+        os.close(self.hello.segment)
+        self.close_plan()
+        for _, one in self.sockets:
+            one.close()
+
+
+def find(state_dir: Path) -> tuple[list[Found], list[int]]:
+    """All that answer, and the columns of those that do not; files of those that ended are
+    removed."""
+    end = time.monotonic() + ANSWER_S
+    found, silent = [], []
+    for column in worker_sockets.columns(state_dir):
+        one = worker_sockets.connect(state_dir, column, max(end - time.monotonic(), 0.1))
+        if one is None:
+            continue
+        answer = _listen_to(one, end)
+        if answer is None:
+            one.close()
+            silent.append(column)
+        else:
+            found.append(answer)
+    return found, silent
+
+
+def end_silent(segment: SharedSegment | None, columns: list[int]) -> None:
+    """Ends workers that do not answer: they cannot be told anything, and have listening sockets.
+
+    Raises StartError when it is not known which processes they are.
+    """
+    for column in columns:
+        pid = _pid_of(segment, column) if segment is not None else None
+        if pid is None:
+            raise StartError(errors.WORKERS_SILENT, seconds=f"{ANSWER_S:g}")
+        log.warn(errors.WORKER_SILENT.line(index=column, pid=pid, seconds=f"{ANSWER_S:g}"))
+        with suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                select.select([pidfd], [], [], KILLED_S)
+            finally:
+                os.close(pidfd)
+
+
+def _pid_of(segment: SharedSegment, column: int) -> int | None:
+    """As it has written into shared memory, if that is a worker still."""
+    if column >= segment.columns:
+        return None
+    pid = int(read_worker(segment.address(segment.counters[column]))["pid"])
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return pid if b"fastlb.worker_main" in words else None
+
+
+def _listen_to(one: socket.socket, end: float) -> Found | None:
+    """What a worker shows; None: it does not answer in time, or not as a worker does."""
+    try:
+        one.settimeout(max(end - time.monotonic(), 0.1))
+        hello = channel.receive_hello(one)
+    except OSError:
+        return None
+    if hello is None:
+        return None
+    try:
+        found = Found(hello, os.pidfd_open(hello.pid), one)
+    except ProcessLookupError:
+        os.close(hello.segment)
+        return None
+    with suppress(OSError):
+        while len(found.sockets) < hello.sockets:
+            some = channel.receive_held(one)
+            if not some:
+                break
+            found.sockets += some
+    if len(found.sockets) == hello.sockets:
+        return found
+    found.close()
+    return None
+
+
+def newest(found: Iterable[Found]) -> Manifest | None:
+    """What the control process wrote down last."""
+    read = [
+        one
+        for one in (manifest.read(each.hello.plan) for each in found if each.hello.plan is not None)
+        if one is not None
+    ]
+    return max(read, key=lambda one: one.generation, default=None)
+
+
+def drain_s(found: Iterable[Found]) -> float:
+    """The drain time of the configuration that they run by."""
+    wrote = newest(found)
+    return wrote.drain_ms / 1000 if wrote is not None else 0.0
+
+
+def resumed(found: list[Found], workers: int, scratch: Path) -> InForce | None:
+    """Everything as the workers have it; None: they are of a version with another memory."""
+    wrote = newest(found)
+    if wrote is None or wrote.layout != manifest.layout():
+        return None
+    try:
+        attached = Segment.attach(found[0].hello.segment)
+        segment = SharedSegment(workers, attached, wrote.epoch_ms)
+        force = InForce(workers, scratch, segment)
+        force.resume(wrote)
+    except (SharedMemoryError, ValueError, LookupError) as error:
+        log.warn(errors.NOT_RESUMED.line(reason=error))
+        return None
+    return force
+
+
+def sockets_of(
+    found: Iterable[Found], inherited: Iterable[tuple[int, int]]
+) -> list[tuple[int, socket.socket]]:
+    """All listening sockets, by their numbers; they are the caller's from now on."""
+    shown = [(entry.number, one) for each in found for entry, one in each.sockets]
+    return [*((number, socket.socket(fileno=fd)) for number, fd in inherited), *shown]
+
+
+def columns_beside(found: Iterable[Found], places: Iterable[int]) -> set[int]:
+    """Columns of workers that have no place: they leave."""
+    return {one.hello.column for one in found} - set(places)

@@ -1,0 +1,117 @@
+"""What one program hands over to the next, and what stops it before."""
+
+import asyncio
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from fastlb import control, upgrade
+from fastlb.columns import Columns
+from fastlb.control import Control
+from fastlb.errors import StartError
+from fastlb.upgrade import ENVIRONMENT, Inheritance, Rehearsed
+
+
+def said(arguments: str) -> list[str]:
+    return [sys.executable, "-c", arguments]
+
+
+def test_a_rehearsal_says_what_comes() -> None:
+    answer = {"version": "2", "layout": "x", "state_dir": "/s"}
+    new = upgrade.rehearse(said(f"print('noise'); print({json.dumps(json.dumps(answer))})"))
+    assert new == Rehearsed("2", "x", "/s")
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        (said("import sys; sys.exit('the reason')"), ("exit status 1", "it said: the reason")),
+        (said("print('{}')"), ("exit status 0",)),
+        (said("pass"), ("exit status 0",)),
+        (["/nonexistent/python"], ("/nonexistent/python: No such file",)),
+    ],
+)
+def test_a_rehearsal_that_fails_says_why(command: list[str], parts: tuple[str, ...]) -> None:
+    with pytest.raises(StartError) as caught:
+        upgrade.rehearse(command)
+    text = "\n".join(caught.value.lines)
+    assert "nothing has changed [FLB-S135]" in text
+    for part in parts:
+        assert part in text
+
+
+def test_a_rehearsal_that_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrade, "REHEARSAL_S", 0.2)
+    with pytest.raises(StartError, match="took over"):
+        upgrade.rehearse(said("import time; time.sleep(60)"))
+
+
+def test_the_secret_goes_through_memory() -> None:
+    assert upgrade.read_secret(upgrade.secret_file(b"x" * 32)) == b"x" * 32
+
+
+def test_only_this_process_inherits(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    for pid, found in ((os.getpid() + 1, False), (os.getpid(), True)):
+        kept = Inheritance(pid, "1", reader, reader, reader, [(0, writer)])
+        text = upgrade.msgspec.json.encode(kept).decode()
+        monkeypatch.setenv(ENVIRONMENT, text)
+        assert (upgrade.inheritance() == kept) is found
+        assert ENVIRONMENT not in os.environ
+    assert upgrade.inheritance() is None
+    os.close(reader)
+    os.close(writer)
+
+
+class Here(Control):
+    """As far as an upgrade needs it."""
+
+    def __init__(self, count: int, leaving: int) -> None:
+        self.ready, self.stopping = True, asyncio.Event()
+        self._reloading = asyncio.Lock()
+        columns = Columns()
+        columns.adopt(columns.chosen(count))
+        columns.leaving |= set(range(count, count + leaving))
+        self.in_force = SimpleNamespace(  # type: ignore[assignment]
+            columns=columns,
+            generation=1,
+            listeners=SimpleNamespace(open={}),
+            cfg=self,
+            tls=None,
+            monitors=SimpleNamespace(close=lambda: None, sync=lambda cfg, tls: None),
+        )
+        self.workers = SimpleNamespace(count=count)  # type: ignore[assignment]
+        self.cfg = SimpleNamespace(  # type: ignore[assignment]
+            proxy=SimpleNamespace(state_dir=control.Path("/"))
+        )
+        self.lock = SimpleNamespace(fd=0)  # type: ignore[assignment]
+        self.control_socket = SimpleNamespace(fileno=lambda: 0)  # type: ignore[assignment]
+        self.notify = control.Notify({})
+        self._secret = b"s"
+
+
+def test_too_many_workers_that_leave_are_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrade, "rehearse", lambda _: Rehearsed("2", "x", "/"))
+    with pytest.raises(StartError, match="FLB-S138"):
+        asyncio.run(Here(50, 70).prepare_upgrade())
+    assert asyncio.run(Here(50, 20).prepare_upgrade()).version == "2"
+
+
+def test_a_program_that_cannot_be_executed_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(upgrade, "program", lambda: ["/nonexistent/python"])
+
+    async def main() -> bool:
+        here = Here(1, 0)
+        await here._reloading.acquire()
+        here.execute(Rehearsed("2", control.manifest.layout(), "/"))
+        return here._reloading.locked()
+
+    before = len(os.listdir("/proc/self/fd"))
+    assert asyncio.run(main()) is False
+    assert "FLB-S137" in capsys.readouterr().err
+    assert len(os.listdir("/proc/self/fd")) == before
