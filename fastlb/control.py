@@ -23,6 +23,7 @@ from fastlb import (
     edits,
     errors,
     log,
+    manifest,
     reserve,
     rule_check,
     upgrade,
