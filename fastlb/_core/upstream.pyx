@@ -12,7 +12,7 @@ from fastlb._core.connection cimport (
     TIMER_NODE, ExchangeQueue, NodeConn, Stream, TlsStream, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
-from fastlb._core.limits cimport NODES_MAX, NODE_IDLE_MAX
+from fastlb._core.limits cimport NODES_MAX, NODE_IDLE_MAX, WORKERS_MAX
 from fastlb._core.node cimport NO_LIMIT, NodeSlot, node_admit, node_is_awaited, node_open
 from fastlb._core.node_tls cimport node_tls_keep
 from fastlb._core.plan cimport PlanPool
@@ -124,7 +124,8 @@ cdef bint _admit(Worker* w, uint32_t slot, uint32_t limit) noexcept nogil:
     if likely(limit == 0):
         node.open[w.index] += 1
         return True
-    while not node_admit(node, w.index, w.snapshot.plan.columns, limit):
+    # All columns: workers may begin that this one's plan does not know of yet.
+    while not node_admit(node, w.index, WORKERS_MAX, limit):
         if w.idle[slot] == NULL:
             w.connect_errno = 0
             return False

@@ -8,9 +8,12 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from tests.core.handshakes import certificate
 from tests.harness import Closed, CountingNode, changed, proxy, request, settings, sticky, until
 from tests.harness.operator import here, status_of
 from tests.harness.tcp import Peer, TcpNode
+from tests.harness.tls_client import TlsClient, TlsUser
+from tests.harness.tls_node import TlsNode
 
 BY_USER = {"type": "universal", "key": "header:X-User"}
 
@@ -425,6 +428,22 @@ def test_a_tcp_client_that_leaves_is_not_waited_for():
         gone.reset()
         waiting(p, 0)
         assert p.log(1)[0]["cause"] == "client-closed"
+
+
+def test_tls_connections_wait_too():
+    with TlsNode("a", certificate()) as node:
+        config = limited(node.address, server={"protocol": "tls"})
+        with proxy(config) as p, ExitStack() as stack:
+            first = stack.enter_context(TlsClient(p.address()))
+            assert first.ask("/1").status == 200
+            got = []
+            second = threading.Thread(target=lambda: got.append(TlsUser(p.address()).visit()))
+            second.start()
+            waiting(p, 1)
+            assert len(node.connections) == 1
+            first.close()
+            second.join(30)
+            assert got == ["a"]
 
 
 def test_what_a_reload_changes_is_seen_in_the_status():
