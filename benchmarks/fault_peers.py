@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastlb.control_socket import ask
+from fastlb.errors import StartError
 
 from . import proc
 from .peers.base import program, version_of
@@ -71,7 +72,6 @@ backend nodes
 """
 
 _NGINX = """\
-daemon off;
 user root;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log crit;
@@ -138,6 +138,10 @@ class FaultPeer(ABC):
     def reload(self) -> None:
         """Another text of the same meaning is put in force."""
 
+    @abstractmethod
+    def upgrade(self) -> None:
+        """The program is replaced by the one that is installed: here, by itself."""
+
     def worker(self) -> int:
         """The process that serves, or one of them."""
         return self.workers()[0]
@@ -145,6 +149,10 @@ class FaultPeer(ABC):
     def workers(self) -> list[int]:
         assert self.process is not None
         return _service(self.process)
+
+    def dead(self) -> bool:
+        """Whether all of it has ended."""
+        return self.process is not None and self.process.poll() is not None
 
     def write(self) -> Path:
         name, text = self.configuration()
@@ -161,7 +169,7 @@ class FaultPeer(ABC):
             )  # fmt: skip
         deadline = time.monotonic() + START_S
         while not answers(self.port):
-            if time.monotonic() > deadline or self.process.poll() is not None:
+            if time.monotonic() > deadline or self.dead():
                 raise RuntimeError(f"{self.name}: {(self.directory / 'log').read_text()}")
             time.sleep(0.05)
 
@@ -202,6 +210,18 @@ class Fastlb(FaultPeer):
         if not answer["ok"]:
             raise RuntimeError(f"fastlb: {answer}")
 
+    def upgrade(self) -> None:
+        state = self.directory / "state"
+        before = ask(state, "upgrade")
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            with contextlib.suppress(StartError):
+                found = ask(state, "about")
+                if found["instance"] != before["instance"] and found["ready"]:
+                    return
+        raise RuntimeError("fastlb did not upgrade")
+
     def workers(self) -> list[int]:
         status = ask(self.directory / "state", "status")["status"]
         return [worker["pid"] for worker in status["workers"]]
@@ -224,6 +244,9 @@ class HAProxy(FaultPeer):
             turn=self.turn,
         )  # fmt: skip
 
+    def upgrade(self) -> None:
+        self.reload()  # which executes the program anew
+
     def command(self, file: Path) -> list[str]:
         master = f"{self.directory}/master.sock"
         return [str(program("haproxy")), "-W", "-S", master, "-f", str(file)]
@@ -238,6 +261,8 @@ class HAProxy(FaultPeer):
 
 
 class Nginx(FaultPeer):
+    """As a daemon: it ignores the signal to upgrade while whoever started it is its parent."""
+
     name = "nginx"
 
     @classmethod
@@ -246,7 +271,7 @@ class Nginx(FaultPeer):
         return version_of([binary, "-v"], r"nginx/(\d[\w.]*)") if binary else None
 
     def configuration(self) -> tuple[str, str]:
-        servers = " ".join(f"server 127.0.0.1:{port};" for port in self.nodes)
+        servers = " ".join(f"server 127.0.0.1:{port} fail_timeout=1s;" for port in self.nodes)
         return "nginx.conf", _NGINX.format(
             workers=WORKERS, directory=self.directory, port=self.port, servers=servers,
             turn=self.turn,
@@ -255,23 +280,57 @@ class Nginx(FaultPeer):
     def command(self, file: Path) -> list[str]:
         return [str(program("nginx")), "-p", str(self.directory), "-c", str(file), "-e", "stderr"]
 
+    def _master(self) -> int | None:
+        with contextlib.suppress(OSError, ValueError):
+            return int((self.directory / "nginx.pid").read_text())
+        return None
+
+    def dead(self) -> bool:
+        return self.process is not None and self.process.poll() not in (None, 0)
+
+    def workers(self) -> list[int]:
+        master = self._master()
+        return proc.tree(master)[1:] if master else []
+
     def reload(self) -> None:
-        assert self.process is not None
         before = set(self.workers())
         self.write()
-        self.process.send_signal(signal.SIGHUP)
+        os.kill(self._known(), signal.SIGHUP)
         if not _new_within(self, before, START_S):
             raise RuntimeError("nginx did not reload")
+
+    def _known(self) -> int:
+        master = self._master()
+        assert master is not None
+        return master
+
+    def upgrade(self) -> None:
+        """A new master beside the old one, which then lets its workers finish and ends."""
+        before = self._known()
+        os.kill(before, signal.SIGUSR2)
+        deadline = time.monotonic() + START_S
+        while self._master() in (None, before):
+            if time.monotonic() > deadline:
+                raise RuntimeError("nginx did not upgrade")
+            time.sleep(0.02)
+        while not self.workers():
+            time.sleep(0.02)
+        time.sleep(0.2)
+        os.kill(before, signal.SIGQUIT)
+
+    def end(self) -> None:
+        master = self._master()
+        for pid in proc.tree(master) if master else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _new_within(peer: FaultPeer, before: set[int], limit_s: float) -> bool:
     """Waits until processes serve that were not there before."""
-    assert peer.process is not None
     deadline = time.monotonic() + limit_s
     while not set(peer.workers()) - before:
-        if peer.process.poll() is not None:
-            log = (peer.directory / "log").read_text()
-            raise RuntimeError(f"{peer.name} ended with {peer.process.returncode}: {log}")
+        if peer.dead():
+            raise RuntimeError(f"{peer.name} has ended: {(peer.directory / 'log').read_text()}")
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)

@@ -4,6 +4,7 @@ Each proxy has two workers (HAProxy: threads of one process), three nodes that a
 the clients of fault_load.py in front, which say what counts as failed. The cases:
 
   reloads   50 reloads, each of a changed file, with WebSockets held open through all of them
+  upgrade   the program replaces itself three times; old processes finish what they have
   node      a node is killed (SIGKILL) and started again two seconds later, five times
   worker    a process that serves is killed (SIGKILL), five times
   slow      2,000 clients send their head byte by byte, meanwhile the others are served
@@ -38,7 +39,7 @@ from .report import markdown_table
 
 SLOTS, WEBSOCKETS, NODES = 40, 20, 3
 DELAY_MS = 5
-RELOADS, KILLS = 50, 5
+RELOADS, UPGRADES, KILLS = 50, 3, 5
 SLOW_CLIENTS = 2000
 QUIET_S = 2.0
 PYTHON = (sys.executable, "-m")
@@ -161,6 +162,19 @@ def reloads(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -
             "p99 ms": part["ms"]["p99"], "longest gap ms": gap}  # fmt: skip
 
 
+def upgrade(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> Row:
+    load = Load(peer.port, 0)
+    time.sleep(QUIET_S)
+    load.mark("upgrades")
+    for _ in range(UPGRADES):
+        peer.upgrade()
+        time.sleep(QUIET_S)
+    part = load.end()["parts"]["upgrades"]
+    requests, failed = total(part)
+    gap = round(part["longest_gap_ms"])
+    return {"requests": requests, "failed": failed, "how": how(part), "longest gap ms": gap}
+
+
 def node(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> Row:
     load, victims = Load(peer.port, 0), random.Random(arguments.seed)
     in_flight = 0
@@ -196,11 +210,11 @@ def worker(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) ->
             with contextlib.suppress(Exception):
                 if set(peer.workers()) - before and answers(peer.port):
                     break
-            if peer.process is not None and peer.process.poll() is not None:
+            if peer.dead():
                 break
             time.sleep(0.002)
         slowest = max(slowest, time.monotonic() - begun)
-        if peer.process is not None and peer.process.poll() is not None:
+        if peer.dead():
             peer.start(answers)  # as its supervisor would
         time.sleep(QUIET_S)
     part = load.end()["parts"]["kills"]
@@ -245,7 +259,7 @@ def _drip(crowd: list[socket.socket], ended: threading.Event) -> None:
 
 
 CASES: dict[str, Callable[[FaultPeer, list[Node], argparse.Namespace], Row]] = {
-    "reloads": reloads, "node": node, "worker": worker, "slow": slow,
+    "reloads": reloads, "upgrade": upgrade, "node": node, "worker": worker, "slow": slow,
 }  # fmt: skip
 
 

@@ -236,8 +236,8 @@ class InForce:
             columns=self.columns.in_use,
             tls=self.tls,
             ticket_keys=self.ticket_keys.keys,
-            pages=self.pages,
             manifest=manifest.encode(self.manifest()),
+            pages=self.pages,
         )
         before, self._plan_fd = self._plan_fd, seal(blob, self.generation)
         listeners = tuple((self.slots.listeners.used[key], key) for key in listener_keys(self.cfg))
@@ -265,6 +265,10 @@ class InForce:
             ticket_keys=[bytes(key) for key in self.ticket_keys.keys] if has_tickets else [],
             ticket_age_s=self.ticket_keys.age_s,
             edits=self.edits,
+            hosts=[
+                (pool, str(one.host), str(address.ip))
+                for (pool, address), one in (self.cfg.hosts.items() if self.cfg else ())
+            ],
             drain_ms=self.cfg.timeouts.drain_ms if self.cfg else 0,
         )
 
@@ -287,6 +291,7 @@ class InForce:
         self.segment.remove_all_but(kept)
         self.reader.restore(found.counters)
         self.edits = list(found.edits)
+        self.monitors.know(self.slots.nodes.used)
         if found.ticket_keys:
             self.ticket_keys.restore(found.ticket_keys, found.ticket_age_s)
 

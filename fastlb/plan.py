@@ -33,9 +33,9 @@ def compile_plan(
     workers: int,
     tls: TlsFiles = NOTHING,
     ticket_keys: Sequence[bytearray] = (),
-    pages: Pages | None = None,
     columns: int = 0,
     manifest: bytes = b"",
+    pages: Pages | None = None,
 ) -> bytes:
     """The plan's blob; every name in `cfg` must have its slot in `place`.
 

@@ -144,6 +144,7 @@ def _worker(worker: Worker, counters: Counters, workers: Workers, now_ms: int) -
         "retries": counters["retries"],
         "log_lines_dropped": counters["log_lines_dropped"],
         "buffers_refused": counters["buffers_refused"],
+        "objects": counters["objects"],
     }
 
 

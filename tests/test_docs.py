@@ -112,3 +112,28 @@ def test_links_lead_somewhere(page: Path, link: str) -> None:
 def _anchor(title: str) -> str:
     """As GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+RELIABILITY = (ROOT / "docs/reliability.md").read_text()
+NAMED = re.findall(r'`(tests/[\w/]+\.py)(?: -k "?([\w ]+)"?)?`', RELIABILITY)
+EXHAUSTION = RELIABILITY.partition("\n## Exhaustion\n")[2].partition("\n## ")[0]
+SHORT = [
+    word
+    for row in EXHAUSTION.splitlines()
+    if row.startswith("| ") and "`" in row
+    for word in re.findall(r"`(\w+)`", row.split(" | ")[-1])
+]
+
+
+@pytest.mark.parametrize(("file", "words"), NAMED)
+def test_a_test_that_shows_a_promise_is_there(file: str, words: str) -> None:
+    text = (ROOT / file).read_text()
+    for word in words.split(" or ") if words else []:
+        assert re.search(rf"^def test_\w*{word}", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("word", SHORT)
+def test_a_test_of_exhaustion_is_there(word: str) -> None:
+    assert len(SHORT) > 10
+    texts = [path.read_text() for path in (ROOT / "tests/proxy").glob("test_15[12]_*.py")]
+    assert any(re.search(rf"^def test_\w*{word}", text, re.MULTILINE) for text in texts)
