@@ -4,10 +4,11 @@ be repeated."""
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
-from tests.harness import HttpNode, RawNode, proxy, reply, request, settings
+from tests.harness import HttpNode, RawNode, proxy, reply, request, settings, until
 
 
 def test_one_node_connection_serves_many_clients():
@@ -78,6 +79,7 @@ def test_bytes_that_lie_on_an_idle_connection_are_not_the_next_answer(method):
         assert client.ask("/first").body == b"true"
         (pid,) = p.worker_pids()
         os.kill(pid, signal.SIGSTOP)
+        until(lambda: " T " in Path(f"/proc/{pid}/stat").read_text(), "the worker stands still")
         try:
             client.send(request("/second", method=method, body=b"x"))
             go.set()
