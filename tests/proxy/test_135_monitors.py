@@ -320,7 +320,8 @@ def test_a_pool_with_proxy_protocol_is_introduced(version):
             try:
                 seen.append(connection.reader.exactly(len(header)))
             except (Closed, Truncated, OSError):
-                return  # a check that was under way when the proxy stopped
+                connection.finish("fin")  # a check that was under way when the proxy stopped
+                return
             super()._serve(connection)
 
     with Node(reply(200), "a") as a:
