@@ -297,7 +297,7 @@ def test_addresses_for_which_there_is_no_room_change_nothing(dns, abc):
     a = abc[0]
     many = [f"127.0.{72 + n // 250}.{n % 250 + 1}:9" for n in range(4090)]
     dns.say("app.test", a.host)
-    with proxy(named(dns, f"app.test:{a.port}", *many)) as p:
+    with proxy(named(dns, f"app.test:{a.port}", *many, make=sticky)) as p:
         dns.say("app.test", *(f"127.0.70.{n}" for n in range(1, 20)))
         until(lambda: "[FLB-S185]" in p.stderr(), "that they are not in force")
         assert len(states(p)) == 4091
