@@ -4,10 +4,11 @@ be repeated."""
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
-from tests.harness import HttpNode, RawNode, proxy, reply, request, settings
+from tests.harness import HttpNode, RawNode, proxy, reply, request, settings, until
 
 
 def test_one_node_connection_serves_many_clients():
@@ -59,6 +60,10 @@ def test_bytes_that_a_node_sends_later_on_an_idle_connection_discard_it():
         assert p.get("/2").body == b"clean"
 
 
+def process_state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_bytes_that_lie_on_an_idle_connection_are_not_the_next_answer(method):
     """The worker stands still while they come, and the next request: it sees both at once, the
@@ -79,6 +84,7 @@ def test_bytes_that_lie_on_an_idle_connection_are_not_the_next_answer(method):
         (pid,) = p.worker_pids()
         os.kill(pid, signal.SIGSTOP)
         try:
+            until(lambda: process_state(pid) == "T", "the worker to stand still")
             client.send(request("/second", method=method, body=b"x"))
             go.set()
             assert sent.wait(10)
