@@ -60,6 +60,10 @@ def test_bytes_that_a_node_sends_later_on_an_idle_connection_discard_it():
         assert p.get("/2").body == b"clean"
 
 
+def process_state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_bytes_that_lie_on_an_idle_connection_are_not_the_next_answer(method):
     """The worker stands still while they come, and the next request: it sees both at once, the
@@ -81,6 +85,7 @@ def test_bytes_that_lie_on_an_idle_connection_are_not_the_next_answer(method):
         os.kill(pid, signal.SIGSTOP)
         until(lambda: " T " in Path(f"/proc/{pid}/stat").read_text(), "the worker stands still")
         try:
+            until(lambda: process_state(pid) == "T", "the worker to stand still")
             client.send(request("/second", method=method, body=b"x"))
             go.set()
             assert sent.wait(10)
