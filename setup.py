@@ -3,7 +3,7 @@
 Environment switches, each off by default:
   FASTLB_DEBUG=1      assertions (BUG_ON), object counting, -O1 -g
   FASTLB_SANITIZE=1   AddressSanitizer and UBSan, implies FASTLB_DEBUG
-  FASTLB_FUZZ=1       calls of __sanitizer_cov_trace_pc (tests/fuzz/cover.c), implies FASTLB_SANITIZE
+  FASTLB_FUZZ=1       tells of each edge (tests/fuzz/cover.c), implies FASTLB_SANITIZE
   FASTLB_ANNOTATE=1   the annotated .html beside each generated .c
 
 Each variant has its own folder, build/<variant>; what is built there stays when another

@@ -66,7 +66,7 @@ def default_of(info: structs.FieldInfo) -> str:
     if info.default_factory is not NODEFAULT:
         forms = [extra for extra in unwrapped(info.type)[1] if hasattr(extra, "words")]
         return forms[0].words if forms else "absent"
-    if info.default is None or info.default in ((), {}, ""):
+    if info.default is None or info.default in ((), {}, "") or isinstance(info.default, Table):
         return "absent"
     forms = [extra for extra in unwrapped(info.type)[1] if hasattr(extra, "write")]
     return f"`{forms[0].write(info.default) if forms else written(info.default)}`"

@@ -269,7 +269,9 @@ class VirtualServer(Table, frozen=True, kw_only=True):
     """What nodes are told of the client: X-Forwarded-For, -Proto, -Host, Forwarded (RFC 7239),
     Via."""
     error_pages: dict[str, File] = field(default_factory=dict)
-    """Files that are sent instead of fastlb's own pages, by status, such as `503`."""
+    """Files that are sent instead of fastlb's own pages, by status: `{ "503" = "sorry.html" }`. Up
+    to 1 MiB each, read at start and reload; `.json`, `.txt` and `.xml` are sent as such, all others
+    as HTML."""
     retry_after_ms: Annotated[int, Duration("1s", "24h")] = 1000
     """Retry-After of a 503, in whole seconds."""
     tls: VirtualServerTls | None = None
@@ -319,10 +321,11 @@ class Passive(Table, frozen=True, kw_only=True):
     """What requests show of the health of a pool's nodes: one that fails is ejected for a while."""
 
     failures: Annotated[int, Meta(ge=0, le=10_000)] = 5
-    """Failures in a row (to connect, or a connection that ends before a byte of an answer) that
-    eject a node; 0: none do."""
+    """Failures in a row that eject a node: to connect (or no handshake, on TLS), a new connection
+    that ends before a byte of an answer, no byte of one for `timeouts.response`. 0: none do."""
     errors: Annotated[int, Meta(ge=0, le=100)] = 0
-    """Percent of answers with 5xx within `window` that eject a node; 0: none do."""
+    """Percent of answers with 5xx (but 501 and 505, which a client can have at will) within
+    `window` that eject a node; 0: none do."""
     errors_of: Annotated[int, Meta(ge=1, le=1_000_000)] = 20
     """Answers within `window`, at least, before `errors` says anything."""
     window_ms: Annotated[int, Duration("1s", "10m")] = 10_000
@@ -360,9 +363,13 @@ class Pool(Table, frozen=True, kw_only=True):
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
     """Version of the PROXY protocol that the nodes are sent."""
     retries: Annotated[int, Meta(ge=0, le=15)] = 2
-    """Other nodes tried for a request without a session, or whose session got a new node."""
+    """Other nodes tried for a request without a session, or whose session got a new node: when one
+    can't be connected to, or ends the connection before a byte of an answer (not of requests that
+    may not be repeated, such as a POST that was sent)."""
     retry_budget: Annotated[int, Meta(ge=1, le=100)] = 20
-    """Retries at most, in percent of the requests of the last seconds."""
+    """Retries at most, in percent of the requests of the last ten seconds; each worker counts its
+    own, and may retry 100 more, so that a small site may, and what was under way on a node that is
+    lost."""
     drain_last: Literal["serve", "refuse"] = "serve"
     """When every node drains: `"serve"` new sessions there all the same, or `"refuse"` (503)."""
     allow_named: Literal["listed", "any"] = "listed"

@@ -49,6 +49,7 @@ from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.sessions import SessionCommands
 from fastlb.slots import node_key
 from fastlb.status import status_of
+from fastlb.succession import HANDLED, Succession
 from fastlb.units import InetAddress
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
 
@@ -59,15 +60,6 @@ NAMES_AGAIN_S = 5.0  # what they lead to could not be put in force
 HELD_LOOK_S = 2.0  # between two looks for sessions at addresses that names lead to no more
 AFTER_DRAIN_S = 2.0  # for workers to end once the drain time is over
 FIXED = ("state_dir", "secret_file", "user")  # keys of [proxy]
-EXECUTE_S = 0.1  # for the answer to a command to be sent
-BLOCKED = {  # while this process becomes another program: they wait for its handlers
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-}
 STREAMS = ("stdout", "syslog", "off")  # access logs that are no file
 
 
@@ -104,7 +96,7 @@ class Control:
         self._silent: list[int] = []  # columns of such that do not answer
         self._resumed = False  # with their memory
         self._workers_stay = False  # should this process end now
-        self._reloading = asyncio.Lock()
+        self.reloading = asyncio.Lock()
         self._names_follow = False  # soon
         self._names_looked = 0.0
         self._names_problem = ""  # said last
@@ -121,10 +113,10 @@ class Control:
                 "status": self._status_command,
                 "reload": self._reload_command,
                 "stop": self._stop_command,
-                "upgrade": self._upgrade_command,
-                "about": self._about_command,
+                "upgrade": Succession(self).command,
+                "about": self.about,
                 "node": NodeCommands(self.in_force, self.words).run,
-                "edit": EditCommands(self.in_force, self.words, self._reloading).run,
+                "edit": EditCommands(self.in_force, self.words, self.reloading).run,
                 "sessions": SessionCommands(self.in_force).run,
             }
             inherited = self._inheritance.control if self._inheritance else None
@@ -232,6 +224,9 @@ class Control:
             adopt.sockets_of(found, self._inheritance.sockets if self._inheritance else ())
         )
         self.in_force.written, self.in_force.names = self.cfg, self.names
+        if wrote := adopt.newest(found):
+            self.names.remember(wrote.hosts)
+            self.in_force.monitors.know(manifest.nodes_of(wrote))
         cfg = edits.apply(expand(self.cfg, self.names.known), self.in_force.edits)
         self.prepared = self.in_force.prepare(cfg, renew_workers=self._is_upgrade())
 
@@ -249,7 +244,7 @@ class Control:
             secret = upgrade.read_secret(self._inheritance.secret)
         else:
             secret = load_secret(self.cfg.proxy.secret_file)
-        self._secret = secret
+        self.secret = secret
         self.keys = session_keys(secret)
         self.saved = SavedMaps(self.cfg.proxy.state_dir, secret_mark(secret))
 
@@ -278,10 +273,10 @@ class Control:
             (signal.SIGQUIT, lambda: self.stop(at_once=True)),
             (signal.SIGUSR1, self.reopen_log),
             (signal.SIGHUP, lambda: self._spawn(self._logged_reload())),
-            (signal.SIGUSR2, lambda: self._spawn(self._logged_upgrade())),
+            (signal.SIGUSR2, lambda: self._spawn(Succession(self).logged())),
         ):
             loop.add_signal_handler(number, handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -329,7 +324,7 @@ class Control:
                 reserve.hold()
                 self.in_force.states.look()
                 await self._release_names()
-                if not self._reloading.locked():
+                if not self.reloading.locked():
                     self.in_force.tidy()
                     self.in_force.rotate_ticket_keys()
 
@@ -346,7 +341,7 @@ class Control:
     async def _follow_names(self) -> None:
         """Puts the addresses in force that host names have now."""
         await asyncio.sleep(NAMES_S)
-        async with self._reloading:
+        async with self.reloading:
             self._names_follow = False
             written, before = self.in_force.written, self.in_force.cfg
             if written is None or before is None or self.stopping.is_set():
@@ -389,7 +384,7 @@ class Control:
 
     async def reload(self) -> Reloaded:
         """Reads the file again and puts it in force, as a whole or not at all."""
-        async with self._reloading:
+        async with self.reloading:
             reserve.give()
             checked = await asyncio.to_thread(check_file, self.file)  # imports rules, elsewhere
             if self.stopping.is_set():
@@ -472,68 +467,6 @@ class Control:
         log.info(kept if done.errors else f"reloaded: generation {self.in_force.generation}")
         return done
 
-    # --- upgrade ---
-
-    async def prepare_upgrade(self) -> upgrade.Rehearsed:
-        """Tries the new program; from then on nothing else changes. Raises StartError."""
-        await self._reloading.acquire()
-        try:
-            new = await asyncio.to_thread(upgrade.rehearse, upgrade.program())
-            if self.stopping.is_set() or not self.ready:
-                how = "is not needed: this one starts or stops just now"
-                raise StartError(errors.REHEARSAL_FAILED, how=how)
-            state_dir = self.cfg.proxy.state_dir
-            if new.state_dir != str(state_dir.resolve()):
-                how = f"has another state_dir, {new.state_dir}, and would not find the workers"
-                raise StartError(errors.REHEARSAL_FAILED, how=how)
-            try:
-                self.in_force.columns.chosen(self.workers.count, renewed=True)
-            except OverflowError as error:
-                raise StartError(errors.STILL_LEAVING, reason=error) from None
-            return new
-        except BaseException:
-            self._reloading.release()
-            raise
-
-    def execute(self, new: upgrade.Rehearsed) -> None:
-        """Becomes the new program; says so and goes on when that cannot be done."""
-        if self.stopping.is_set():
-            return
-        log.info(f"upgrading from {fastlb.__version__} to {new.version}")
-        if new.layout != manifest.layout():
-            self.saved.save(self.in_force.segment)  # it cannot read this memory
-        listeners = self.in_force.listeners.open.values()
-        sockets = upgrade.numbered([s.fileno() for s in one.sockets] for one in listeners)
-        secret = upgrade.secret_file(self._secret)
-        kept = upgrade.Inheritance(
-            pid=os.getpid(),
-            version=fastlb.__version__,
-            lock=self.lock.fd,
-            secret=secret,
-            control=self.control_socket.fileno(),
-            sockets=sockets,
-        )
-        self.in_force.monitors.close()  # and the process of their functions
-        self.notify.reloading(f"upgrading to {new.version}")
-        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
-        try:
-            upgrade.execute(upgrade.program(), kept)
-        except OSError as error:
-            os.close(secret)
-            assert self.in_force.cfg is not None
-            self.in_force.monitors.sync(self.in_force.cfg, self.in_force.tls)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
-            self.notify.ready(f"serving, generation {self.in_force.generation}")
-            log.error(errors.NOT_EXECUTED.line(reason=error.strerror or error))
-            self._reloading.release()
-
-    async def _logged_upgrade(self) -> None:
-        try:
-            self.execute(await self.prepare_upgrade())
-        except StartError as error:
-            for line in error.lines:
-                log.error(line)
-
     # --- stop ---
 
     def stop(self, at_once: bool = False) -> None:
@@ -582,15 +515,7 @@ class Control:
             "file": str(self.file),
         }
 
-    async def _upgrade_command(self, request: Answer) -> Answer:
-        try:
-            new = await self.prepare_upgrade()
-        except StartError as error:
-            return {"ok": False, "errors": error.lines}
-        asyncio.get_running_loop().call_later(EXECUTE_S, self.execute, new)
-        return await self._about_command(request)
-
-    async def _about_command(self, request: Answer) -> Answer:
+    async def about(self, request: Answer) -> Answer:
         """Which program this is, and whether it serves yet."""
         return {
             "ok": True,

@@ -20,6 +20,7 @@ from fastlb.columns import Columns
 from fastlb.config import Config, uses_tls
 from fastlb.counters import Reader
 from fastlb.edits import Edit
+from fastlb.error_pages import Pages, load_error_pages
 from fastlb.errors import StartError
 from fastlb.listeners import Address, Grown, Listeners, close_grown
 from fastlb.manifest import CacheEntry, Manifest
@@ -72,6 +73,7 @@ class Prepared:
     places: tuple[int, ...]  # columns of the workers
     passphrases: dict[str, list[Keys]]  # by class
     tls: TlsFiles
+    pages: Pages
 
 
 def _entry(store: Store) -> CacheEntry:
@@ -105,6 +107,7 @@ class InForce:
         self.passphrases = Passphrases()
         self.class_keys: dict[str, list[Keys]] = {}  # by class, of the passphrases in force
         self.tls = NOTHING  # certificates and keys in force
+        self.pages: Pages = {}
         self.ticket_keys = TicketKeys()
         self.reader = Reader(self.segment, self.slots)
         self.states = NodeStates(self.segment, self.slots, self.reader)
@@ -154,6 +157,10 @@ class InForce:
         except StartError as error:
             wrong.append(error)
         try:
+            pages = load_error_pages(cfg) if files else self.pages
+        except StartError as error:
+            wrong.append(error)
+        try:
             reserve.demand(PUT_DESCRIPTORS)
         except OSError as error:
             wrong.append(StartError(errors.COMMAND_FAILED, what="reload", reason=error.strerror))
@@ -168,7 +175,7 @@ class InForce:
             self.segment.discard(stores)
             self.slots.give_back(taken)
             raise StartError.of_all(wrong)
-        return Prepared(cfg, taken, stores, added, grown, places, class_keys, tls)
+        return Prepared(cfg, taken, stores, added, grown, places, class_keys, tls, pages)
 
     def discard(self, prepared: Prepared) -> None:
         """Gives back what was prepared and is not put in force after all."""
@@ -203,6 +210,7 @@ class InForce:
         self.cfg = prepared.cfg
         self.class_keys = prepared.passphrases
         self.tls = prepared.tls
+        self.pages = prepared.pages
         over = self.states.adopt(prepared.cfg, set(prepared.taken.nodes))
         self.monitors.sync(prepared.cfg, prepared.tls)
         return over
@@ -229,6 +237,7 @@ class InForce:
             tls=self.tls,
             ticket_keys=self.ticket_keys.keys,
             manifest=manifest.encode(self.manifest()),
+            pages=self.pages,
         )
         before, self._plan_fd = self._plan_fd, seal(blob, self.generation)
         listeners = tuple((self.slots.listeners.used[key], key) for key in listener_keys(self.cfg))
@@ -256,6 +265,10 @@ class InForce:
             ticket_keys=[bytes(key) for key in self.ticket_keys.keys] if has_tickets else [],
             ticket_age_s=self.ticket_keys.age_s,
             edits=self.edits,
+            hosts=[
+                (pool, str(one.host), str(address.ip))
+                for (pool, address), one in (self.cfg.hosts.items() if self.cfg else ())
+            ],
             drain_ms=self.cfg.timeouts.drain_ms if self.cfg else 0,
         )
 
@@ -278,6 +291,7 @@ class InForce:
         self.segment.remove_all_but(kept)
         self.reader.restore(found.counters)
         self.edits = list(found.edits)
+        self.monitors.know(self.slots.nodes.used)
         if found.ticket_keys:
             self.ticket_keys.restore(found.ticket_keys, found.ticket_age_s)
 

@@ -63,6 +63,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     ticket_age_s: float = 0.0
     drain_ms: int = 0
     edits: list[Edit] = []
+    hosts: list[tuple[str, str, str]] = []  # pool, host name with port, address it leads to
 
 
 def layout() -> str:
@@ -92,6 +93,12 @@ def numbered(slots: Slots) -> dict[str, NumberedEntry]:
     for kind in NAMED:
         written[kind] = _entry(getattr(slots, kind), lambda name: [name])
     return written
+
+
+def nodes_of(found: Manifest) -> list[NodeKey]:
+    """The nodes that there were."""
+    written = found.slots.get("nodes")
+    return [NodeKey(*key) for key, _ in written.used] if written is not None else []  # type: ignore[arg-type]
 
 
 def restore(slots: Slots, written: dict[str, NumberedEntry]) -> None:

@@ -76,8 +76,9 @@ class Functions:
             async with asyncio.timeout(limit + GRACE_S):
                 said = await process.ask(wanted)
         except TimeoutError:
-            process.end("does not answer")
-            raise NotDone("the process of the functions does not answer") from None
+            if process.end(how := "does not answer"):
+                self._ended(process, how)
+            raise NotDone(f"the process of the functions {how}") from None
         if "void" in said:
             raise NotDone(str(said["void"]))
         if not said.get("good"):

@@ -26,6 +26,7 @@ HELD_S = 2.0  # the longest that a function may hold the process
 LOOK_S = 0.1  # between two looks of the thread that sees to it
 HELD_SHARE = 4  # a time-out counts if the process was held for less than timeout / this
 LINE_BYTES_MAX = 64 << 10
+REASON_CHARS_MAX = 150
 
 
 class CheckedNode(NamedTuple):
@@ -140,7 +141,7 @@ def verdict(value: object) -> dict[str, Any]:
 
 def shown(error: BaseException) -> str:
     """An exception with the place where it was raised."""
-    text = " ".join(traceback.format_exception_only(error)[-1].split())
+    text = " ".join(traceback.format_exception_only(error)[-1].split())[:REASON_CHARS_MAX]
     frames = traceback.extract_tb(error.__traceback__)
     return text + place(frames, "")
 

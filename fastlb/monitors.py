@@ -8,7 +8,7 @@ that it had no descriptors for, is not done, and is done again. Time is monotoni
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -90,6 +90,10 @@ class Monitors:
         self._said = -SAY_AGAIN_S
 
     # --- which ---
+
+    def know(self, keys: Iterable[NodeKey]) -> None:
+        """These are no new nodes: workers have served with them under another control process."""
+        self._nodes |= set(keys)
 
     def sync(self, cfg: Config, tls: TlsFiles) -> None:
         """Another configuration: what is the same in it goes on as it was."""

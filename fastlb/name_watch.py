@@ -11,7 +11,7 @@ from fastlb import errors, log
 from fastlb.config import Config
 from fastlb.host_names import ADDRESSES_MAX, Known, names_of
 from fastlb.slots import NodeKey, node_key
-from fastlb.units import IP, HostAddress, InetAddress
+from fastlb.units import IP, HostAddress, InetAddress, read_ip
 
 if TYPE_CHECKING:
     from fastlb.resolver import Found, Resolver
@@ -91,6 +91,23 @@ class NameWatch:
         self.held = {place: held for place, held in self.held.items() if place in self._places}
         if wanted:
             self._use_servers(cfg)
+
+    def remember(self, hosts: Iterable[tuple[str, str, str]]) -> None:
+        """What another control process knew (pool, name with port, address): kept where nobody
+        answers now, else held."""
+        places = {(pool, str(host)): (pool, host) for pool, host in self._places}
+        known = [
+            (places[pool, host], read_ip(ip)) for pool, host, ip in hosts if (pool, host) in places
+        ]
+        unanswered = {name for name, one in self.names.items() if not one.addresses}
+        for place, ip in known:
+            one = self.names.get(place[1].name)
+            if one is None or ip is None or ip in one.addresses:
+                continue
+            if one.name in unanswered:
+                one.addresses = (*one.addresses, ip)
+            elif self._places[place]:
+                self.held.setdefault(place, {}).setdefault(ip, time.monotonic())
 
     def _use_servers(self, cfg: Config) -> None:
         if self._resolver is None or self._resolver.servers != cfg.proxy.resolvers:

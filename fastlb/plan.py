@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from fastlb._core.plan import PlanBuilder
 from fastlb.config import Config, Passive, VirtualServer
+from fastlb.error_pages import Page, Pages
 from fastlb.plan_class import Place, class_values
 from fastlb.slots import Slots, listener_keys, node_key
 from fastlb.ticket_keys import NAME_BYTES
@@ -34,6 +35,7 @@ def compile_plan(
     ticket_keys: Sequence[bytearray] = (),
     columns: int = 0,
     manifest: bytes = b"",
+    pages: Pages | None = None,
 ) -> bytes:
     """The plan's blob; every name in `cfg` must have its slot in `place`.
 
@@ -63,7 +65,8 @@ def compile_plan(
     told = told_of_certificates(cfg)
     rules = _rules(builder, cfg, place)
     for name, server in cfg.virtual_servers.items():
-        _virtual_server(builder, name, server, pools, place.slots, tls, told, rules)
+        own = (pages or {}).get(name, [])
+        _virtual_server(builder, name, server, pools, place.slots, tls, told, rules, own)
     for key in listener_keys(cfg):
         number = place.slots.listeners.used[key]
         builder.add_listener(id=number, virtual_server=servers[key.virtual_server])
@@ -235,6 +238,7 @@ def _virtual_server(
     tls: TlsFiles,
     told: set[str],
     rules: dict[str, int],
+    pages: list[Page],
 ) -> None:
     first = 0
     for index, route in enumerate(server.routes):
@@ -258,6 +262,7 @@ def _virtual_server(
         certificate=tls.first.get(name, 0),
         flags=server_flags(server, name in told),
         rules=[rules[rule] for rule in server.rules],
+        error_pages=pages,
         retry_after=-(-server.retry_after_ms // 1000),
     )
 

@@ -5,13 +5,13 @@ docs/operations.md explains each field; a test compares.
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fastlb
 from fastlb._core.node import read_slot
 from fastlb._core.rule_shared import Region
 from fastlb._core.session_walk import TallyRow
-from fastlb.config import CacheClass, Config, Node, VirtualServer
+from fastlb.config import CacheClass, Config, Node, Passive, VirtualServer
 from fastlb.counters import Counters
 from fastlb.edits import in_words
 from fastlb.errors import Refused
@@ -28,7 +28,11 @@ from fastlb.uses import rules_of
 from fastlb.worker_process import Worker
 from fastlb.workers import Workers
 
+if TYPE_CHECKING:
+    from fastlb._core.node import NodeReading
+
 CACHE_FIGURES = ("hits", "misses", "expiries", "evictions")
+HEALTH_FIGURES = ("resets", "errors", "ejections", "probes")
 STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -82,7 +86,7 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
         },
         "pools": {
             name: {
-                **_waits(reader.pool(reader.slots.pools.used[name])),
+                **_pool(reader.pool(reader.slots.pools.used[name])),
                 "nodes": _nodes(cfg, name, in_force, counted, now_ms),
                 "hosts": in_force.names.shown(name),
             }
@@ -109,8 +113,10 @@ def _read(cfg: Config, in_force: InForce, counted: dict[str, list[TallyRow]]) ->
     }
 
 
-def _waits(counters: Counters) -> dict[str, Any]:
+def _pool(counters: Counters) -> dict[str, Any]:
     return {
+        "retries": counters["retries"],
+        "retries_refused": counters["retries_refused"],
         "waiting": counters["waiting"],
         "waited": counters["waited"],
         "waited_seconds": counters["waited_us"] / 1_000_000,
@@ -191,10 +197,13 @@ def _node(
     asked = in_force.states.asked(key)
     found = removal(cfg, key.pool, asked, connections, idle_s, mine)
     host = host_of(cfg, key.pool, node)
+    health = _health(cfg.pools[key.pool].passive, reading, counters, now_ms)
+    ejected = health["ejected"] and reading["state"] in ("up", "draining")
     return {
         "address": str(node.address),
         "host": str(host) if host is not None else None,
-        "state": reading["state"],
+        "state": "down" if ejected else reading["state"],
+        "health": health,
         "asked": asked,
         "weight": node.weight,
         "backup": node.backup,
@@ -214,6 +223,20 @@ def _node(
         "max_connections": node.max_connections or None,
         "waiting": counters["waiting"],
         "monitors": in_force.monitors.shown(key),
+    }
+
+
+def _health(
+    passive: Passive, reading: "NodeReading", counters: Counters, now_ms: int
+) -> dict[str, Any]:
+    """What requests show; one that is ejected stays so until a probe is answered."""
+    watched = bool(passive.failures or passive.errors)
+    until_ms = reading["ejected_until_ms"] if watched else 0
+    return {
+        "ejected": until_ms != 0,
+        "ejected_ms": max(until_ms - now_ms, 0),
+        "failures": reading["failures"],
+        **{key: counters[key] for key in HEALTH_FIGURES},
     }
 
 

@@ -119,6 +119,7 @@ def _node_row(pool: str, node: dict[str, Any]) -> tuple[object, ...]:
 def _state(node: dict[str, Any]) -> str:
     """With what else is to be said of it."""
     more = [node["asked"]] if node["state"] == "down" and node["asked"] != "up" else []
+    more += ["ejected"] if node["health"]["ejected"] else []
     more += ["backup"] if node["backup"] else []
     return str(node["state"]) + "".join(f" ({one})" for one in more)
 

@@ -15,9 +15,11 @@ from fastlb.class_id import class_hex
 from fastlb.config import Config, CookieClass
 from fastlb.cookie_tail import EXPIRES_BYTES, cookie_tail, writes_expires
 from fastlb.decode import Report, directive_names
+from fastlb.error_pages import check_error_pages
 from fastlb.passphrases import read_passphrases, why
 from fastlb.units import (
     BYTES,
+    MILLISECONDS,
     TOKEN,
     HostAddress,
     InetAddress,
@@ -62,6 +64,8 @@ def validate(cfg: Config, document: dict[str, Any], report: Report) -> None:
     _cookie_prefixes(cfg, report)
     _cookie_lengths(cfg, report)
     _passphrases(cfg, report)
+    check_error_pages(cfg, report)
+    _passive(cfg, report)
     _limits(cfg, report)
     _counts(cfg, report)
     _user(cfg, report)
@@ -451,6 +455,18 @@ def _passphrases(cfg: Config, report: Report) -> None:
             continue
         for message, values in doubts:
             report(message, place, file=file, **values)
+
+
+def _passive(cfg: Config, report: Report) -> None:
+    for name, pool in cfg.pools.items():
+        passive = pool.passive
+        if passive.backoff_max_ms < passive.backoff_ms:
+            place = ("pools", name, "passive", "backoff_max")
+            most, least = (
+                written_quantity(one, MILLISECONDS)
+                for one in (passive.backoff_max_ms, passive.backoff_ms)
+            )
+            report(errors.BACKOFF_SHRINKS, place, found=f'"{most}"', least=f'"{least}"')
 
 
 def _length_in(cls: CookieClass) -> Callable[[str], int]:

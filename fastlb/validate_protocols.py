@@ -70,6 +70,8 @@ def _protocol_keys(server: VirtualServer, written: Tables, path: Path, report: R
     if protocol in ("tls", "tcp"):
         if server.decision_header:
             report(errors.ONLY_WITH_PROTOCOL, (*path, "decision_header"), expected=HTTP_WORDS)
+        if server.error_pages:
+            report(errors.ONLY_WITH_PROTOCOL, (*path, "error_pages"), expected=HTTP_WORDS)
         if server.trusted_proxies and not server.proxy_protocol:
             place = (*path, "trusted_proxies")
             report(errors.TRUST_WITHOUT_PROXY, place, protocol=protocol)

@@ -19,6 +19,7 @@ from benchmarks import (
     https,
     machine,
     methods,
+    monitors,
     passage,
     proc,
     report,
@@ -486,3 +487,10 @@ def test_rules_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert re.search(rf"^{line.proxy} +{line.name} +\d+\.\d\d ", shown, re.MULTILINE)
     assert re.search(r"^1,000 parked in a rule +\d+ +\d+ ", shown, re.MULTILINE)
     assert "| fastlb | request |" in page.read_text()
+
+
+def test_what_a_health_check_costs_can_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    monitors.single(10)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["tcp", "http", "http over TLS"]
+    assert all(0 < int(line.split()[-7]) < 1_000_000 for line in lines), lines

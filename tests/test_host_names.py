@@ -347,6 +347,30 @@ def test_a_configuration_that_is_not_used_after_all_forgets_nothing(story: Story
     asyncio.run(main())
 
 
+def test_what_another_control_process_knew_is_kept_or_held(story: Story) -> None:
+    async def main() -> None:
+        story.answers["app.test"] = Unresolved("gone")
+        await story.say("10.0.0.9", name="more.test")
+        await story.use(config('"app.test:80", "more.test:81"'))
+        story.watch.remember(
+            [
+                ("web", "app.test:80", "10.0.0.1"),
+                ("web", "app.test:80", "10.0.0.2"),
+                ("web", "more.test:81", "10.0.0.8"),
+                ("web", "more.test:81", "10.0.0.9"),
+                ("web", "other.test:80", "10.0.0.3"),
+                ("other", "app.test:80", "10.0.0.4"),
+                ("web", "app.test:80", "nonsense"),
+            ]
+        )
+        known = story.watch.known
+        assert known.addresses["app.test"] == ips("10.0.0.1", "10.0.0.2")
+        assert known.held == {("web", HostAddress("more.test", 81)): ips("10.0.0.8")}
+        story.watch.close()
+
+    asyncio.run(main())
+
+
 def test_too_many_addresses_are_said_once(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
     async def main() -> None:
         await story.say("10.0.0.1", more=7)

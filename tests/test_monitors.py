@@ -394,6 +394,17 @@ def test_what_another_control_process_found_holds_until_checks_say_otherwise(sto
     asyncio.run(main())
 
 
+def test_a_node_that_workers_serve_with_is_not_new_to_another_control_process(
+    story: Story,
+) -> None:
+    async def main() -> None:
+        story.force.monitors.know([A])
+        await story.put(config(f'{TCP}; start = "down"'))
+        assert (story.state(A), story.state(B)) == ("up", "down")
+
+    asyncio.run(main())
+
+
 def test_all_monitors_of_a_node_have_to_agree(story: Story) -> None:
     async def main() -> None:
         await story.put(config(f"{TCP}; failures = 1", f"{TCP}; failures = 1; port = 90"))

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from fastlb import control, upgrade
+from fastlb import control, manifest, upgrade
 from fastlb.columns import Columns
 from fastlb.control import Control
 from fastlb.errors import StartError
+from fastlb.succession import Succession
 from fastlb.upgrade import ENVIRONMENT, Inheritance, Rehearsed
 
 
@@ -71,7 +72,7 @@ class Here(Control):
 
     def __init__(self, count: int, leaving: int) -> None:
         self.ready, self.stopping = True, asyncio.Event()
-        self._reloading = asyncio.Lock()
+        self.reloading = asyncio.Lock()
         columns = Columns()
         columns.adopt(columns.chosen(count))
         columns.leaving |= set(range(count, count + leaving))
@@ -90,14 +91,14 @@ class Here(Control):
         self.lock = SimpleNamespace(fd=0)  # type: ignore[assignment]
         self.control_socket = SimpleNamespace(fileno=lambda: 0)  # type: ignore[assignment]
         self.notify = control.Notify({})
-        self._secret = b"s"
+        self.secret = b"s"
 
 
 def test_too_many_workers_that_leave_are_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upgrade, "rehearse", lambda _: Rehearsed("2", "x", "/"))
     with pytest.raises(StartError, match="FLB-S138"):
-        asyncio.run(Here(50, 70).prepare_upgrade())
-    assert asyncio.run(Here(50, 20).prepare_upgrade()).version == "2"
+        asyncio.run(Succession(Here(50, 70)).prepare())
+    assert asyncio.run(Succession(Here(50, 20)).prepare()).version == "2"
 
 
 def test_a_program_that_cannot_be_executed_changes_nothing(
@@ -107,9 +108,9 @@ def test_a_program_that_cannot_be_executed_changes_nothing(
 
     async def main() -> bool:
         here = Here(1, 0)
-        await here._reloading.acquire()
-        here.execute(Rehearsed("2", control.manifest.layout(), "/"))
-        return here._reloading.locked()
+        await here.reloading.acquire()
+        Succession(here).execute(Rehearsed("2", manifest.layout(), "/"))
+        return here.reloading.locked()
 
     before = len(os.listdir("/proc/self/fd"))
     assert asyncio.run(main()) is False

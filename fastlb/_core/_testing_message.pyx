@@ -16,7 +16,7 @@ from fastlb._core.head cimport (
     FIELD_HOST, FIELD_REFERER, FIELD_USER_AGENT, HeadLimits, head_reset, response_head_parse,
 )
 from fastlb._core.plan cimport plan_pool, plan_virtual_server
-from fastlb._core.reply cimport reply_reason, reply_redirect_loops, reply_write
+from fastlb._core.reply cimport reply_bytes, reply_reason, reply_redirect_loops, reply_write
 from fastlb._core.request cimport request_edit, request_reload
 from fastlb._core.response cimport response_edit, response_edit_interim
 from fastlb._core.slice cimport slice_of
@@ -192,14 +192,17 @@ cdef class Desk:
         joined = self._joined(max(vectors, 0))
         return "full" if vectors < 0 else joined
 
-    def reply(self, uint32_t room=16384):
-        """fastlb's own answer, or None when there is no room."""
+    def reply(self, bint configured=True):
+        """fastlb's own answer, or None when there is no room for its head."""
+        cdef uint32_t room = reply_bytes(self.w, self.x, configured)
+        if room == 0:
+            return None
         out = bytearray(b"#" * (room + GUARD_BYTES))
         cdef char* at = out
-        written = reply_write(self.w, self.x, at, room)
-        if out[room:] != b"#" * GUARD_BYTES:
+        written = reply_write(self.w, at)
+        if written != room or out[room:] != b"#" * GUARD_BYTES:
             raise AssertionError("written beyond the room")
-        return bytes(out[:written]) if written else None
+        return bytes(out[:written])
 
     def class_counts(self, uint32_t slot):
         return {

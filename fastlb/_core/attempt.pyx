@@ -16,12 +16,11 @@ from fastlb._core.connection cimport (
 from fastlb._core.debug cimport BUG_ON, likely, unlikely
 from fastlb._core.decide cimport decide_again, decide_waited, decision_reset
 from fastlb._core.decision cimport (
-    ACTION_FORWARD, ACTION_NO_NODE, DecideInput, decision_node,
+    ACTION_FORWARD, ACTION_NO_NODE, ACTION_WAIT, DecideInput, decision_node,
 )
 from fastlb._core.exchange_end cimport exchange_count_load, exchange_uncount_load
 from fastlb._core.health cimport TRY_PROBE, TRY_USUAL, health_answered, health_failed, health_try
 from fastlb._core.limits cimport NODE_SLOT_UNLISTED
-from fastlb._core.node cimport NodeSlot
 from fastlb._core.node_tls cimport (
     NODE_NAME_BYTES, node_tls_context, node_tls_name, node_tls_open, node_tls_shake,
 )
@@ -263,7 +262,7 @@ cdef int attempt_elsewhere(Worker* w, Exchange* x) noexcept nogil:
         request_reload(w, x)
     attempt_input(w, x, &ask)
     decide_again(&ask, &x.decision)
-    if x.decision.action == ACTION_FORWARD:
+    if x.decision.action == ACTION_FORWARD or x.decision.action == ACTION_WAIT:
         # The new node of a session is the failure mode's; only those after it are retries.
         x.retries += not established
         w.stats.retries += 1

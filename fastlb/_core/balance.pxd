@@ -1,8 +1,8 @@
 # Which node gets a new session: one function per algorithm, one predicate for all.
 #
 # Reads plan and node table, writes only the pool's round-robin position (never for a peek).
-# Primary nodes come first, then backup nodes, then, if the pool allows it, draining ones, and at the
-# very last those that are ejected for what requests showed (`health`).
+# Primary nodes come first, then backup nodes, then, if the pool allows it, draining ones, and at
+# the very last those that are ejected for what requests showed (`health`).
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 
 from fastlb._core.access_log cimport access_log_write
 from fastlb._core.body cimport body_expected, body_start
-from fastlb._core.buffer cimport buffer_borrow, buffer_borrow_bytes, buffer_return
+from fastlb._core.buffer cimport buffer_borrow_bytes, buffer_return
 from fastlb._core.connection cimport (
     ClientConn, DONE_CLOSE, DONE_CUT, DONE_KEEP, DONE_LINGER, DONE_RESET, Exchange, Flow, NodeConn,
     STAGE_RESPONSE, STREAM_ERROR, STREAM_HUP, Worker,
@@ -21,7 +21,7 @@ from fastlb._core.outcome cimport (
 from fastlb._core.plan cimport LOG_OFF, POOL_PROXY_V1, POOL_PROXY_V2, plan_class
 from fastlb._core.queue cimport queue_leave
 from fastlb._core.relay cimport FLOW_DONE, FLOW_WAIT_TARGET, flow_end, flow_flush, flow_pending
-from fastlb._core.reply cimport reply_rule_bytes, reply_rule_write, reply_write
+from fastlb._core.reply cimport reply_bytes, reply_rule_bytes, reply_rule_write, reply_write
 from fastlb._core.rule_call cimport RuleCall
 from fastlb._core.rule_state cimport rules_leave
 from fastlb._core.snapshot cimport snapshot_release
@@ -219,17 +219,16 @@ cdef void exchange_finish(Worker* w, Exchange* x) noexcept nogil:
         exchange_end(w, x, DONE_CLOSE if x.client_closes and x.up.body.done else DONE_LINGER)
 
 
-cdef bint _write_reply(Worker* w, Exchange* x, bint large) noexcept nogil:
-    # A long chain of cookies to be expired, and a long way back, may need a large buffer.
-    x.down.data = buffer_borrow(&w.buffers, large)
+cdef bint _write_reply(Worker* w, Exchange* x, bint configured) noexcept nogil:
+    cdef uint32_t room = reply_bytes(w, x, configured)
+    if room == 0:
+        return False
+    x.down.data = buffer_borrow_bytes(&w.buffers, room)
     if x.down.data == NULL:
         return False
-    x.down.run_bytes = reply_write(w, x, x.down.data.data, x.down.data.size)
-    if x.down.run_bytes:
-        return True
-    buffer_return(&w.buffers, x.down.data)
-    x.down.data = NULL
-    return False
+    x.down.run_bytes = reply_write(w, x.down.data.data)
+    BUG_ON(x.down.run_bytes != room)
+    return True
 
 
 # What is under way ends, so that an answer of our own can be sent; False: the exchange has ended.
@@ -255,7 +254,8 @@ cdef bint exchange_reply(Worker* w, Exchange* x, int status, int cause) noexcept
     # An answer of our own. Not alive after it, or still being sent.
     if not _begin_reply(w, x, status, cause):
         return False
-    if not _write_reply(w, x, False) and not _write_reply(w, x, True):
+    # A page of the configuration may be more than there is memory for.
+    if not _write_reply(w, x, True) and not _write_reply(w, x, False):
         exchange_abort(w, x, cause)
         return False
     return _send_reply(w, x)

@@ -18,12 +18,12 @@ from fastlb._core.address cimport (
 )
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.debug cimport likely, unlikely
-from fastlb._core.edit cimport EDIT_FULL, edit_cut, edit_insert
+from fastlb._core.edit cimport EDIT_FULL, edit_cut, edit_insert, edit_replace
 from fastlb._core.forwarded cimport forwarded_trusts
 from fastlb._core.head cimport (
-    FIELD_ALIAS, FIELD_FORWARDED, FIELD_HOP, FIELD_VIA, FIELD_X_FORWARDED_FOR,
-    FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, HEAD_HAS_ALIAS, Field, Head, field_alias_of,
-    head_next,
+    FIELD_ALIAS, FIELD_CONTENT_LENGTH, FIELD_FORWARDED, FIELD_HOP, FIELD_TRANSFER_ENCODING,
+    FIELD_VIA, FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO,
+    HEAD_HAS_ALIAS, Field, Head, field_alias_of, head_next,
 )
 from fastlb._core.plan cimport (
     PROTOCOL_HTTPS, SERVER_ADDS_FOR, SERVER_ADDS_FORWARDED, SERVER_ADDS_HOST, SERVER_ADDS_PROTO,
@@ -172,6 +172,23 @@ cdef int _insert_behind(Worker* w, const Field* field, const char* text) noexcep
     cdef uint32_t skip = 0 if field.value_bytes else 2
     return edit_insert(&w.edit, field.value + field.value_bytes, text + skip,
                        <uint32_t> (scratch_at(w) - text) - skip)
+
+cdef int _tidy(Worker* w, const Field* field, const char* buf) noexcept nogil:
+    cdef uint32_t colon = field.start + field.name_bytes
+    cdef uint32_t end = field.value + field.value_bytes
+    if edit_cut(&w.edit, end, field.end - 2) < 0:
+        return EDIT_FULL
+    if field.value == colon + 1 or (field.value == colon + 2 and buf[colon + 1] == c' '):
+        return 0
+    return edit_replace(&w.edit, colon + 1, field.value, " ", 1)
+
+
+cdef int forwarding_tidy(Worker* w, const Head* head, const char* buf) noexcept nogil:
+    cdef int length = head.first[FIELD_CONTENT_LENGTH]
+    cdef int coding = head.first[FIELD_TRANSFER_ENCODING]
+    if length >= 0 and _tidy(w, &head.fields[length], buf) < 0:
+        return EDIT_FULL
+    return _tidy(w, &head.fields[coding], buf) if coding >= 0 else 0
 
 # --- all together -------------------------------------------------------------------------
 

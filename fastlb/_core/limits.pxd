@@ -39,8 +39,7 @@ cdef enum:
     TRIES_MAX = 16                   # nodes tried for one request
     COOKIE_MEMORY_TICKS = 600        # for which it is known that a client was given a cookie
     RETRY_WINDOW_MS = 5000           # retries are counted over two of them
-    RETRIES_FLOOR = 100              # of a pool, by one worker, whatever its retry_budget: those
-                                     # of a small site, and of what was under way on a lost node
+    RETRIES_FLOOR = 100              # of a pool, by one worker, whatever its retry_budget
 
     # Rules
     RULES_MAX = 128                  # of all virtual servers, each counted once

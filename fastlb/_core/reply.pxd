@@ -6,11 +6,13 @@ from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.rule_call cimport RuleCall
 from fastlb._core.slice cimport Slice
 
-# Writes the whole response (head and, unless the method is HEAD, a page) for x.status into
-# `out`; returns its size, 0 when there is no room.
-cdef uint32_t reply_write(Worker* w, Exchange* x, char* out, uint32_t room) noexcept nogil
-# A rule's answer: bytes of the whole response, for x.status; and the same written into `out`,
-# which has room for them. Nothing may be put into the worker's scratch between the two.
+# Bytes of the whole response (head and, unless the method is HEAD, a page) for x.status, 0 when
+# there is no room for its head; and the same written into `out`, which has room for them. Nothing
+# may be put into the worker's scratch between the two. `configured`: with the virtual server's own
+# page, where it has one.
+cdef uint32_t reply_bytes(Worker* w, Exchange* x, bint configured) noexcept nogil
+cdef uint32_t reply_write(Worker* w, char* out) noexcept nogil
+# A rule's answer: bytes and writing, as above.
 cdef uint32_t reply_rule_bytes(Worker* w, Exchange* x, const RuleCall* call) noexcept nogil
 cdef uint32_t reply_rule_write(Worker* w, Exchange* x, const RuleCall* call,
                                char* out) noexcept nogil

@@ -10,7 +10,9 @@ from fastlb._core.arena cimport arena_slice
 from fastlb._core.connection cimport Exchange, Worker
 from fastlb._core.head cimport METHOD_HEAD
 from fastlb._core.http_date cimport HTTP_DATE_BYTES, http_date_write
-from fastlb._core.plan cimport PlanClass, plan_class, plan_text
+from fastlb._core.plan cimport (
+    Plan, PlanClass, PlanErrorPage, plan_class, plan_error_pages, plan_text,
+)
 from fastlb._core.request cimport request_head_at
 from fastlb._core.response cimport response_add_decision
 from fastlb._core.route cimport route_host
@@ -27,6 +29,8 @@ cdef const char* PAGE_HEAD = (
     "<!DOCTYPE html>\n<html><head><title>")
 cdef const char* PAGE_MIDDLE = "</title></head>\n<body><h1>"
 cdef const char* PAGE_TAIL = "</h1></body></html>\n"
+cdef const char* PAGE_TYPE = "text/html"
+cdef Slice _page                     # of the configuration, between reply_bytes and _write
 cdef uint32_t _rule_framing_at = 0   # in the scratch, between reply_rule_bytes and _write
 
 
@@ -204,15 +208,37 @@ cdef bint _add_location(Worker* w, Exchange* x) noexcept nogil:
     return scratch_add(w, url.at + run, url.bytes - run) and _add(w, "\r\n")
 
 
-cdef bint _add_head(Worker* w, Exchange* x, uint32_t page_bytes) noexcept nogil:
+# What the virtual server has for the status; NULL: nothing. A client whose virtual server went with
+# a reload is told nothing by another one.
+cdef const PlanErrorPage* _configured_page(const Exchange* x) noexcept nogil:
+    cdef const PlanErrorPage* page
+    cdef uint32_t i
+    if x.server == NULL or x.server.slot != x.client.virtual_server_slot:
+        return NULL
+    page = plan_error_pages(x.snapshot.plan) + x.server.error_pages
+    for i in range(x.server.error_page_count):
+        if page[i].status == x.status:
+            return page + i
+    return NULL
+
+
+cdef bint _add_retry_after(Worker* w, const Exchange* x) noexcept nogil:
+    if x.status != 503:
+        return True
+    return (_add(w, "Retry-After: ")
+            and scratch_add_number(w, x.server.retry_after if x.server != NULL else 1)
+            and _add(w, "\r\n"))
+
+
+cdef bint _add_head(Worker* w, Exchange* x, Slice type_, uint32_t page_bytes) noexcept nogil:
     w.scratch_used = 0
     if not (_add(w, "HTTP/1.1 ") and scratch_add_number(w, x.status) and _add(w, " ")
             and _add(w, reply_reason(x.status)) and _add(w, "\r\n")
             and _add(w, "Date: ") and _add_date(w) and _add(w, "\r\n")
-            and _add(w, "Content-Type: text/html\r\nCache-Control: no-store\r\nContent-Length: ")
-            and scratch_add_number(w, page_bytes) and _add(w, "\r\n")):
-        return False
-    if x.status == 503 and not _add(w, "Retry-After: 1\r\n"):
+            and _add(w, "Content-Type: ") and scratch_add(w, type_.at, type_.bytes)
+            and _add(w, "\r\nCache-Control: no-store\r\nContent-Length: ")
+            and scratch_add_number(w, page_bytes) and _add(w, "\r\n")
+            and _add_retry_after(w, x)):
         return False
     if not _add_location(w, x):
         return False
@@ -244,18 +270,31 @@ cdef bint _add_page(Worker* w, int status) noexcept nogil:
     return True
 
 
-cdef uint32_t reply_write(Worker* w, Exchange* x, char* out, uint32_t room) noexcept nogil:
+cdef uint32_t reply_bytes(Worker* w, Exchange* x, bint configured) noexcept nogil:
+    global _page
     cdef uint32_t reason = <uint32_t> strlen(reply_reason(x.status))
     cdef uint32_t page = <uint32_t> (strlen(PAGE_HEAD) + strlen(PAGE_MIDDLE) + strlen(PAGE_TAIL))
+    cdef const PlanErrorPage* own = _configured_page(x) if configured else NULL
+    cdef const Plan* plan = x.snapshot.plan
     page += 2 * (4 + reason)
-    if not _add_head(w, x, page):
+    _page = slice_of(NULL, 0)
+    if own != NULL:
+        if not _add_head(w, x, slice_of(plan_text(plan, own.type), own.type.bytes),
+                         own.body.bytes):
+            return 0
+        if x.method != METHOD_HEAD:
+            _page = slice_of(plan_text(plan, own.body), own.body.bytes)
+    elif not _add_head(w, x, slice_of(PAGE_TYPE, <uint32_t> strlen(PAGE_TYPE)), page) \
+            or (x.method != METHOD_HEAD and not _add_page(w, x.status)):
         return 0
-    if x.method != METHOD_HEAD and not _add_page(w, x.status):
-        return 0
-    if w.scratch_used > room:
-        return 0
+    return w.scratch_used + _page.bytes
+
+
+cdef uint32_t reply_write(Worker* w, char* out) noexcept nogil:
     memcpy(out, w.scratch, w.scratch_used)
-    return w.scratch_used
+    if _page.bytes:
+        memcpy(out + w.scratch_used, _page.at, _page.bytes)
+    return w.scratch_used + _page.bytes
 
 
 # --- answers that rules give --------------------------------------------------------------

@@ -1,6 +1,7 @@
 # Editing of request heads (RFC 9110 7.6, RFC 9112 3).
 #
 #   request line    HTTP/1.0 becomes HTTP/1.1: the version is ours, hop by hop
+#   Content-Length, Transfer-Encoding   without odd white space
 #   Host            that of an absolute-form target; put in where a 1.0 request has none
 #   hop-by-hop      cut; an upgrade's Connection is put in again
 #   Expect          cut where the client was told to go on already
@@ -21,7 +22,7 @@ from fastlb._core.decision cimport decision_node_name
 from fastlb._core.edit cimport (
     EDIT_FULL, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
 )
-from fastlb._core.forwarding cimport forwarding_add, forwarding_append
+from fastlb._core.forwarding cimport forwarding_add, forwarding_append, forwarding_tidy
 from fastlb._core.head cimport (
     FIELD_EXPECT, FIELD_HOP, FIELD_HOST, FIELD_REFERER, FIELD_UPGRADE, FIELD_USER_AGENT,
     HEAD_EXPECT_CONTINUE, HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field,
@@ -228,7 +229,7 @@ cdef int request_edit(Worker* w, Exchange* x) noexcept nogil:
     w.scratch_used = 0
     if _edit_request_line(w, &w.request) < 0 or _edit_host(w, x, buf) < 0:
         return EDIT_FULL
-    if forwarding_append(w, x, buf) < 0:
+    if forwarding_tidy(w, &w.request, buf) < 0 or forwarding_append(w, x, buf) < 0:
         return EDIT_FULL
     # From here on, what is put in stands together, before the empty line.
     tail = scratch_at(w)

@@ -2,6 +2,7 @@
 #
 #   status line     HTTP/1.0 becomes HTTP/1.1; the space that must follow the code
 #   hop-by-hop      cut; ours is put in: close, keep-alive (for HTTP/1.0 clients), Upgrade (101)
+#   Content-Length, Transfer-Encoding   without odd white space
 #   Transfer-Encoding   cut for HTTP/1.0 clients, for whom chunks are decoded
 #   Via             forwarding.pyx
 #   Set-Cookie, Cache-Control   set_cookie.pyx
@@ -17,7 +18,7 @@ from fastlb._core.decision cimport decision_node_name
 from fastlb._core.edit cimport (
     EDIT_FULL, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
 )
-from fastlb._core.forwarding cimport forwarding_answer
+from fastlb._core.forwarding cimport forwarding_answer, forwarding_tidy
 from fastlb._core.head cimport (
     FIELD_HOP, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HEAD_HAS_HOP, HEAD_NO_REASON_SPACE, Head,
 )
@@ -98,7 +99,8 @@ cdef int response_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil:
     cdef uint32_t tail
     edit_reset(&w.edit)
     w.scratch_used = 0
-    if _edit_status_line(w) < 0 or _cut_hop_by_hop(w, head.status == 101) < 0:
+    if _edit_status_line(w) < 0 or _cut_hop_by_hop(w, head.status == 101) < 0 \
+            or forwarding_tidy(w, head, buf) < 0:
         return EDIT_FULL
     if coding >= 0 and (x.down.decode or x.version_minor == 0):
         # Also of an answer without a body: a 1.0 client must not be told of chunks.

@@ -1,5 +1,7 @@
 # How many retries a pool may have: a share of its requests, so that when its nodes fail the rest
 # of them do not get a multiple of the load. Counted by each worker for itself, without a lock.
+# Below a floor they are free: a small site may retry, and so may all that was under way on a node
+# that is lost.
 
 from libc.stdint cimport uint32_t, uint64_t
 

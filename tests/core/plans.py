@@ -108,6 +108,8 @@ class Setting:
     rules_shared: tuple[int, int] = (0, 0)
     passive: dict[str, int] = field(default_factory=dict)  # empty: nothing ejects a node
     slow_start: int = 0
+    error_pages: list[tuple[int, str, bytes]] = field(default_factory=list)
+    retry_after: int = 1
 
     def index(self, name: str) -> int:
         return [one.name for one in self.classes].index(name)
@@ -198,6 +200,7 @@ class Setting:
             name="shop", slot=0, protocol=self.protocol, pool=0, routes=(0, len(self.routes)),
             trusted=builder.add_networks(self.trusted),
             decision=builder.add_networks(self.decision), rules=rules,
+            error_pages=self.error_pages, retry_after=self.retry_after,
             flags=self.forwarded_fields,
         )  # fmt: skip
         builder.add_listener(id=1, virtual_server=0)

@@ -234,6 +234,34 @@ def test_post_that_was_lost_is_not_sent_again() -> None:
         assert [message.method for message in a.requests] == [b"GET", b"POST"]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_bytes_that_were_there_before_the_request_are_not_its_answer(method: str) -> None:
+    """The request goes out on a pooled connection in the turn that tells of the bytes."""
+    go, gone = threading.Event(), threading.Event()
+
+    def script(exchange: Exchange) -> None:
+        exchange.read_body()
+        exchange.send(reply(200, exchange.request.target))
+        if exchange.request.target == b"/first":
+            exchange.wait(go)
+            exchange.send(reply(200, b"unasked"))
+            gone.set()
+
+    with RawNode(script) as a, worker(settings(a)) as w, w.client() as client:
+        assert client.ask("/first").body == b"/first"
+        w.wait_objects(exchanges=0)
+        with w.frozen():
+            client.send(request("/second", method=method, body=b"" if method == "GET" else b"pay"))
+            go.set()
+            assert gone.wait(10)
+        answer = client.response()
+        if method == "GET":
+            assert (answer.status, answer.body) == (200, b"/second")
+        else:
+            assert answer.status == 502
+            w.wait_objects(exchanges=0, node_connections=0)
+
+
 def test_failed_tries_leave_no_load() -> None:
     with RawNode() as a:
         config = settings(a)

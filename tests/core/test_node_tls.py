@@ -105,6 +105,17 @@ def test_a_name_that_the_client_chose_is_no_failure_of_the_node(
         w.wait_objects(clients=0, node_connections=0, tls_streams=0)
 
 
+def test_nor_is_it_left_out_for_any_number_of_them(authority: Authority, pem: bytes) -> None:
+    with Closing("a", pem) as a:
+        config = secured(authority, a)
+        config["pools"]["web"]["passive"] = {"failures": 1, "backoff": "1h", "backoff_max": "1h"}
+        with worker(config) as w:
+            for _ in range(3):
+                assert ask(w, "three.test").status == 502
+            assert w.node_stats()["ejections"] == 0
+            assert ask(w, "one.test").status == 200
+
+
 def test_a_pooled_connection_that_says_something_is_closed(
     authority: Authority, pem: bytes
 ) -> None:

@@ -71,12 +71,54 @@ def test_connection(desk: Desk, persists: bool, minor: int, connection: str | No
     assert parts(desk.reply())[1].get("Connection") == connection
 
 
-def test_no_room(desk: Desk) -> None:
-    desk.set(status=503)
-    size = len(desk.reply())
-    assert len(desk.reply(size)) == size
-    for room in (0, 1, size // 2, size - 1):
-        assert desk.reply(room) is None
+# ---- pages of the configuration ----
+
+PAGES = [(503, "text/plain", b"sorry"), (502, "text/html", b"x" * 300_000), (400, "a/b", b"")]
+
+
+@pytest.fixture
+def with_pages(segment: Segment) -> Desk:
+    desk = Desk(Setting(error_pages=PAGES, retry_after=120).world(segment))
+    desk.load(get())
+    return desk
+
+
+@pytest.mark.parametrize(("status", "type_", "page"), PAGES)
+def test_a_page_of_the_configuration_is_sent(
+    with_pages: Desk, status: int, type_: str, page: bytes
+) -> None:
+    with_pages.set(status=status)
+    first, fields, body = parts(with_pages.reply())
+    assert first == f"HTTP/1.1 {status} {reason(status)}"
+    assert (fields["Content-Type"], body) == (type_, page.decode())
+    assert fields["Content-Length"] == str(len(page))
+    assert fields["Cache-Control"] == "no-store"
+    assert fields.get("Retry-After") == ("120" if status == 503 else None)
+    with_pages.method(HEAD)
+    _, fields, body = parts(with_pages.reply())
+    assert (fields["Content-Length"], body) == (str(len(page)), "")
+
+
+def test_other_statuses_have_fastlbs_own(with_pages: Desk, desk: Desk) -> None:
+    for status in (504, 408):
+        with_pages.set(status=status)
+        desk.set(status=status)
+        pages = [parts(one.reply())[1:] for one in (with_pages, desk)]
+        for fields, _ in pages:
+            del fields["Date"]
+        assert pages[0] == pages[1]
+
+
+def test_for_want_of_memory_there_is_fastlbs_own(with_pages: Desk) -> None:
+    with_pages.set(status=502)
+    assert parts(with_pages.reply(configured=False))[2].count("502 Bad Gateway") == 2
+
+
+def test_a_client_without_a_virtual_server_is_not_told_of_another(with_pages: Desk) -> None:
+    with_pages.set(status=503, server=False, refused=1)
+    _, fields, body = parts(with_pages.reply())
+    assert body.count("503 Service Unavailable") == 2
+    assert fields["Retry-After"] == "1"
 
 
 def failed(

@@ -55,6 +55,16 @@ def test_a_head_that_does_not_begin_at_the_buffers_start(edited) -> None:
     assert edited(head, before=1000) == edited(head)
 
 
+def test_white_space_around_framing_goes(edited) -> None:
+    for line, out in (
+        ("Transfer-Encoding:  chunked\t", "Transfer-Encoding: chunked"),
+        ("Content-Length:\t5 \t", "Content-Length: 5"),
+    ):
+        assert edited(get(line, "A: \tb\t")) == (
+            f"GET / HTTP/1.1\r\nHost: www.example.com\r\n{out}\r\nA: \tb\t\r\n{OURS}\r\n"
+        )
+
+
 # ---- the version and the Host ----
 
 

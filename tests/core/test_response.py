@@ -74,6 +74,22 @@ def test_a_1_0_client_never_hears_of_a_coding(desk: Desk, method: str) -> None:
     assert desk.response(head) == raw(f"HTTP/1.1 {status}\nA: b\nConnection: close\n\n")
 
 
+@pytest.mark.parametrize(
+    ("line", "out"),
+    [
+        ("Transfer-Encoding: chunked \t", "Transfer-Encoding: chunked"),
+        ("Content-Length: \t5 ", "Content-Length: 5"),
+        ("content-length:\t5", "content-length: 5"),
+        ("content-length:5", "content-length:5"),
+        ("A: \tb\t", "A: \tb\t"),
+    ],
+)
+def test_white_space_around_framing_goes(desk: Desk, line: str, out: str) -> None:
+    """http.client and llhttp do not take "chunked" with a tab behind it for what it is."""
+    head = "HTTP/1.1 200 OK\n{}\nC: d\n\n"
+    assert desk.response(raw(head.format(line))) == raw(head.format(out))
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_the_space_that_some_nodes_leave_out(desk: Desk, version: str) -> None:
     assert desk.response(raw(f"HTTP/{version} 200\nA: b\n\n")) == raw("HTTP/1.1 200 \nA: b\n\n")

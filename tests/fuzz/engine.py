@@ -5,13 +5,14 @@
 
 An input that takes an edge, or goes over it so much more often, that none before did is kept and
 changed further. What it finds new goes into tests/fuzz/corpus/TARGET, cut down to what is needed
-for its edges; an input that breaks a promise into tests/fuzz/crashes/TARGET. One on which the
-process dies is the file `now` there. tests/fuzz/test_fuzz.py replays both folders.
+for its edges, one line of base64 each; an input that breaks a promise into
+tests/fuzz/crashes/TARGET. One on which the process dies is the only line of TARGET.now there.
+test_fuzz.py replays them all.
 """
 
 import argparse
+import base64
 import ctypes
-import hashlib
 import os
 import random
 import sys
@@ -117,35 +118,33 @@ class Engine:
         self.corpus: list[bytes] = []
         self.runs = 0
         self.crashes = 0
-        self.folder = HERE / "corpus" / name
+        self.file = HERE / "corpus" / name
         self.broken = HERE / "crashes" / name
 
     def run(self, data: bytes) -> int:
         """How much of what it did is new; a broken promise is written down."""
         self.runs += 1
         self.now.seek(0)
-        self.now.write(len(data).to_bytes(4, "little") + data)
+        self.now.write(base64.b64encode(data) + b"\n")
+        self.now.truncate()
         self.cover.cover_begin()
         try:
             self.target(data)
         except Exception:
             self.cover.cover_end()
-            self._write(self.broken, data)
+            write(self.broken, [*stored(self.broken), data])
             self.crashes += 1
             traceback.print_exc()
             return 0
         return int(self.cover.cover_end())
 
-    def _write(self, folder: Path, data: bytes) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
-
     def fuzz(self, seconds: float) -> None:
-        self.broken.mkdir(parents=True, exist_ok=True)
+        self.broken.parent.mkdir(exist_ok=True)
+        now = self.broken.with_suffix(".now")
         # A process that dies leaves its input behind.
-        with (self.broken / "now").open("w+b", buffering=0) as self.now:
+        with now.open("w+b", buffering=0) as self.now:
             self.cover.cover_forget()
-            first = seeds()[self.name] + stored(self.folder)
+            first = seeds()[self.name] + stored(self.file) + stored(self.broken)
             for data in sorted(first, key=len):
                 if self.run(data):
                     self.corpus.append(data)
@@ -158,12 +157,10 @@ class Engine:
                         self.corpus.append(data)
             edges = int(self.cover.cover_edges())
             self._keep()
-        (self.broken / "now").unlink()
-        if not any(self.broken.iterdir()):
-            self.broken.rmdir()
+        now.unlink()
         print(
             f"{self.name:14} {self.runs:>9} runs {edges:>6} edges (+{edges - known}) "
-            f"{len(stored(self.folder)):>5} kept of {len(self.corpus)} (began with {begun}) "
+            f"{len(stored(self.file)):>5} kept of {len(self.corpus)} (began with {begun}) "
             f"{self.crashes} crashes",
             flush=True,
         )
@@ -171,16 +168,22 @@ class Engine:
     def _keep(self) -> None:
         """Of the corpus what is needed for its edges, the shortest first, in place of what was."""
         self.cover.cover_forget()
-        kept = [data for data in sorted(set(self.corpus), key=len) if self.run(data)]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for file in self.folder.iterdir():
-            file.unlink()
-        for data in kept:
-            self._write(self.folder, data)
+        write(self.file, [one for one in sorted(set(self.corpus), key=by_length) if self.run(one)])
 
 
-def stored(folder: Path) -> list[bytes]:
-    return [file.read_bytes() for file in sorted(folder.glob("*"))] if folder.exists() else []
+def by_length(data: bytes) -> tuple[int, bytes]:
+    return len(data), data
+
+
+def write(file: Path, inputs: list[bytes]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"".join(base64.b64encode(one) + b"\n" for one in inputs))
+
+
+def stored(file: Path) -> list[bytes]:
+    if not file.exists():
+        return []
+    return [base64.b64decode(line, validate=True) for line in file.read_bytes().splitlines()]
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.harness import HttpNode, changed, proxy, settings, sticky, until
 from tests.harness.dns_server import DnsServer
+from tests.harness.lasting import lasting
 from tests.harness.operator import here, pool_of, status_of
 
 
@@ -303,3 +304,23 @@ def test_addresses_for_which_there_is_no_room_change_nothing(dns, abc):
         assert states(p)[a.address] == "up"
         dns.say("app.test", "127.0.70.1", "127.0.70.2")
         until(lambda: len(states(p)) == 4093, "those for which there is room")
+
+
+def test_another_control_process_goes_on_with_the_addresses_it_cannot_ask_for(dns, abc):
+    a, b, _ = abc
+    dns.say("app.test", a.host, b.host)
+    config = named(dns, f"app.test:{a.port}", make=sticky)
+    config["monitors"] = {"check": {"type": "http", "interval": "1h", "start": "down"}}
+    config["pools"]["web"]["monitors"] = ["check"]
+    with lasting(config) as p:
+        both = {a.address: "up", b.address: "up"}
+        wait_states(p, both)
+        user = p.user("alice")
+        user.get()
+        dns.mode = "failing"
+        for node in (a, b):
+            node.script = lambda exchange: exchange.wait_end()  # and no check succeeds
+        p.crash()
+        p.start()
+        assert states(p) == both
+        assert "FLB-S183" in p.stderr()

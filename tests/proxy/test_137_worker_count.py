@@ -69,7 +69,7 @@ def test_a_worker_that_leaves_finishes_what_it_has():
     go = threading.Event()
 
     def slow(exchange):
-        exchange.wait(go)
+        go.wait(120)
         exchange.send(reply(200, b"late"))
 
     with RawNode({"/slow": slow, "/echo": echo, "*": reply(200, b"quick")}) as node:
@@ -97,7 +97,7 @@ def test_a_worker_that_leaves_finishes_what_it_has():
 
 
 def test_idle_connections_of_a_worker_that_leaves_are_told_with_their_next_answer(ab):
-    config = settings(*ab, workers=2, timeouts={"drain": "20s"})
+    config = settings(*ab, workers=2, timeouts={"drain": "30s", "keep_alive": "90s"})
     with proxy(config) as p:
         clients = [p.client() for _ in range(12)]
         for client in clients:

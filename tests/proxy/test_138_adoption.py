@@ -53,11 +53,11 @@ def test_what_runs_goes_on_and_a_reload_reaches_it():
     go = threading.Event()
 
     def slow(exchange):
-        exchange.wait(go)
+        go.wait(120)
         exchange.send(reply(200, b"late"))
 
     with RawNode({"/slow": slow, "/echo": echo, "*": reply(200, b"quick")}) as node:
-        config = settings(node, workers=2)
+        config = settings(node, workers=2, timeouts={"response": "120s", "keep_alive": "120s"})
         with lasting(config) as p, Tunnel(p) as tunnel, p.client() as client, p.client() as idle:
             client.send(request("/slow"))
             node.wait_requests(2)

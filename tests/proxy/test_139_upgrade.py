@@ -81,11 +81,12 @@ def test_what_runs_is_finished_by_the_old_workers(tmp_path):
     go = threading.Event()
 
     def slow(exchange):
-        exchange.wait(go)
+        go.wait(120)
         exchange.send(reply(200, b"late"))
 
     with RawNode({"/slow": slow, "/echo": echo, "*": reply(200, b"quick")}) as node:
-        config = settings(node, workers=2, timeouts={"drain": "30s"})
+        patient = dict.fromkeys(("client_header", "keep_alive", "response"), "120s")
+        config = settings(node, workers=2, timeouts={"drain": "30s", **patient})
         with lasting(config) as p, p.client() as idle, p.client() as fresh:
             before = p.worker_pids()
             idle.ask()
