@@ -49,7 +49,7 @@ connect = "500ms"
 response = "2s"
 client_header = "2s"
 node_keep_alive = "2s"
-drain = "2s"
+drain = "8s"
 [virtual_servers.cookie]
 listen = ["127.0.0.1:{cookie}"]
 pool = "cookie"
@@ -89,6 +89,7 @@ class Report:
     errors: dict[str, int] = field(default_factory=dict)
     moves: dict[str, int] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
     left: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -97,6 +98,7 @@ class Report:
         lines.append(f"errors by cause: {_listed(self.errors)}")
         lines.append(f"sessions that had to move: {_listed(self.moves)}")
         lines += [f"at the end: {name}: {value}" for name, value in self.left.items()]
+        lines += self.events
         lines += [f"WRONG: {line}" for line in self.violations[:50]]
         lines.append(f"{len(self.violations)} violations")
         return "\n".join(lines)
@@ -183,7 +185,7 @@ class Soak:
     def _demand_clock(self, status: dict[str, Any]) -> None:
         for worker in status["workers"] if self.clock is not None else []:
             if "clock.so" not in Path(f"/proc/{worker['pid']}/maps").read_text():
-                self.world.violations.append("a worker does not have the clock of the soak")
+                self.world.wrong("a worker does not have the clock of the soak")
 
     def stderr(self) -> str:
         file = self.folder / "stderr"
@@ -255,20 +257,23 @@ class Soak:
         await self.command("node", verb="undrain", **where)
 
     async def worker_killed(self) -> None:
-        pids = [worker["pid"] for worker in (await self.status())["workers"]]
-        if len(pids) < self.workers:
-            return
-        self.world.proxy_hurt = time.monotonic()
-        with suppress(ProcessLookupError):
-            os.kill(self.random.choice(pids), signal.SIGKILL)
+        async with self.alone:
+            pids = [worker["pid"] for worker in (await self._ask("status"))["status"]["workers"]]
+            if len(pids) < self.workers:
+                return
+            self.world.proxy_hurt = time.monotonic()
+            self.world.note("worker killed: now")
+            with suppress(ProcessLookupError):
+                os.kill(self.random.choice(pids), signal.SIGKILL)
         await asyncio.sleep(0.5)
         self.world.proxy_hurt = time.monotonic()
 
     async def reload(self) -> None:
-        self._write()
-        done = await self.command("reload")
+        async with self.alone:  # a control process that starts would read the file too
+            self._write()
+            done = await self._ask("reload")
         if not done["ok"]:
-            self.world.violations.append(f"a reload was refused: {done['errors']}")
+            self.world.wrong(f"a reload was refused: {done['errors']}")
 
     async def worker_count(self) -> None:
         """Another number of workers; those that leave finish what they have."""
@@ -281,7 +286,7 @@ class Soak:
             before = await self._ask("upgrade")
             if not before["ok"]:
                 if "still" not in str(before):  # those of the last one leave yet
-                    self.world.violations.append(f"an upgrade was refused: {before}")
+                    self.world.wrong(f"an upgrade was refused: {before}")
                 return
             end = time.monotonic() + START_S
             while time.monotonic() < end:
@@ -290,12 +295,18 @@ class Soak:
                     found = await self._ask("about")
                     if found["instance"] != before["instance"] and found["ready"]:
                         return
-            self.world.violations.append(f"an upgrade came to nothing:\n{self.stderr()[-2000:]}")
+            self.world.wrong(f"an upgrade came to nothing:\n{self.stderr()[-2000:]}")
 
     async def control_killed(self) -> None:
-        """And started again, as a supervisor does: it takes the workers over."""
+        """And started again, as a supervisor does: it takes the workers over. Not while one of them
+        is dead: were all, nobody would have the listening sockets."""
         assert self.process is not None
         async with self.alone:
+            end = time.monotonic() + START_S
+            while len((await self._ask("status"))["status"]["workers"]) < self.workers:
+                await asyncio.sleep(0.05)
+                if time.monotonic() > end:
+                    self.world.wrong(f"a worker was not replaced in {START_S:g} s")
             self.process.kill()
             await asyncio.to_thread(self.process.wait)
             await asyncio.sleep(self.random.uniform(0.0, 1.0))
@@ -308,7 +319,7 @@ class Soak:
             "edit", verb="weight", node=f"{node.host}:{node.port}", weight=weight
         )
         if "error" in done:
-            self.world.violations.append(f"a weight was refused: {done['error']}")
+            self.world.wrong(f"a weight was refused: {done['error']}")
 
     async def node_added(self) -> None:
         """The fifth node, for a while: who has a session there is lost with it."""
@@ -374,6 +385,7 @@ class Soak:
         for node in self.nodes:
             await node.start()
         await self._start()
+        listening = asyncio.create_task(self._listen())
         self.users = [
             User(kind, number, self.ports[kind], self.world, self.random.randrange(1 << 30))
             for kind in KINDS
@@ -392,9 +404,11 @@ class Soak:
         await self._calm()
         self._compare(before, await self._inventory())
         await self._stop()
+        listening.cancel()
         world, report = self.world, self.report
         report.requests, report.errors = world.requests, dict(world.errors)
         report.moves, report.violations = dict(world.moves), world.violations
+        report.events = world.events if world.violations else []
 
     async def _faults(self) -> None:
         """At random until the time is over, several at once; returns when all is well again."""
@@ -404,7 +418,7 @@ class Soak:
         while time.monotonic() < end:
             name = self.random.choice(list(known))
             self.report.faults[name] += 1
-            running.add(asyncio.create_task(known[name]()))  # type: ignore[arg-type]
+            running.add(asyncio.create_task(self._one(name, known[name])))
             await asyncio.sleep(self.random.uniform(0.1, 1.0))
             for task in [one for one in running if one.done()]:
                 running.discard(task)
@@ -413,6 +427,22 @@ class Soak:
         self.workers = WORKERS
         await self.reload()
         await asyncio.sleep(4.0)  # ejected nodes are tried again
+
+    async def _listen(self) -> None:
+        """What the proxy says, among the events."""
+        heard = 0
+        while True:
+            lines = self.stderr().split("\n")[:-1]
+            for line in lines[heard:]:
+                if "by command" not in line:
+                    self.world.note(f"    {line}")
+            heard = len(lines)
+            await asyncio.sleep(0.05)
+
+    async def _one(self, name: str, fault: Callable[[], Awaitable[None]]) -> None:
+        self.world.note(name)
+        await fault()
+        self.world.note(f"{name}: over")
 
     async def _last_look(self) -> None:
         """Without a fault, every user reaches its node, whose map is there."""
@@ -429,7 +459,7 @@ class Soak:
             entries = status["persistence"][kind]["entries"]
             self.report.left[f"session maps of {kind}"] = entries
             if entries < USERS_OF_KIND:
-                self.world.violations.append(f"{entries} maps of {USERS_OF_KIND} users of {kind}")
+                self.world.wrong(f"{entries} maps of {USERS_OF_KIND} users of {kind}")
         lost = [u.name for u in self.users if u.name in homes and u.home != homes[u.name]]
         self.report.left["users whose session was lost"] = len(lost)
         self.report.left["the last look took"] = f"{time.monotonic() - begun:.1f} s"
@@ -452,7 +482,7 @@ class Soak:
             objects = [sum(worker["objects"].values()) for worker in status["workers"]]
             if len(objects) == self.workers and not any(objects):
                 return
-        self.world.violations.append(f"not idle after {CALM_S:g} s: {status['workers']}")
+        self.world.wrong(f"not idle after {CALM_S:g} s: {status['workers']}")
 
     async def _inventory(self) -> dict[str, dict[str, int]]:
         assert self.process is not None
@@ -470,9 +500,7 @@ class Soak:
         for name, figures in after.items():
             for what, value in figures.items():
                 if value > before[name][what] + allowed[what]:
-                    self.world.violations.append(
-                        f"{name} had {before[name][what]} {what} and has {value}"
-                    )
+                    self.world.wrong(f"{name} had {before[name][what]} {what} and has {value}")
 
     async def _stop(self) -> None:
         assert self.process is not None
@@ -480,15 +508,15 @@ class Soak:
         code = await asyncio.to_thread(self.process.wait, CALM_S)
         said = self.stderr()
         if code:
-            self.world.violations.append(f"exit status {code}")
+            self.world.wrong(f"exit status {code}")
         for word in ("Traceback", "BUG at", "AddressSanitizer", "runtime error", "SIGSEGV"):
             if word in said:
-                self.world.violations.append(f"{word} on standard error:\n{said[-3000:]}")
+                self.world.wrong(f"{word} on standard error:\n{said[-3000:]}")
         for line in said.splitlines():
             if line.startswith("fastlb: objects "):  # a debug build's
                 left = dict(pair.split("=") for pair in line.split()[2:])
                 if any(int(count) for count in left.values()):
-                    self.world.violations.append(line)
+                    self.world.wrong(line)
 
 
 def _process(pid: int) -> dict[str, int]:
@@ -523,6 +551,4 @@ def soak(seconds: float, seed: int) -> Report:
             if (folder / "stderr").exists():
                 error.add_note(f"stderr of the proxy:\n{one.stderr()[-4000:]}")
             raise
-        if report.violations:
-            report.left["standard error"] = "\n" + one.stderr()[-6000:]
         return report

@@ -25,8 +25,17 @@ class World:
     moves: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+    events: list[str] = field(default_factory=list)  # faults, and what is wrong, in their order
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     paused: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self, what: str) -> None:
+        self.events.append(f"{time.monotonic() - self.begun:8.2f} {what}")
+
+    def wrong(self, what: str) -> None:
+        self.violations.append(what)
+        self.note(f"WRONG {what}")
 
     def hurt(self, node: str) -> None:
         self.hurt_since.setdefault(node, time.monotonic())
@@ -97,7 +106,7 @@ class User:
             status, node = await asyncio.wait_for(self._exchange(method, target), TIMEOUT_S)
         except TimeoutError:
             await self.leave()
-            self.world.violations.append(f"{self.name}: {method} {target} had no answer at all")
+            self.world.wrong(f"{self.name}: {method} {target} had no answer at all")
             return
         except Ended as error:
             await self.leave()
@@ -112,14 +121,14 @@ class User:
     def _failed(self, how: str, begun: float, has_cause: bool) -> None:
         self.world.errors[how] += 1
         if not has_cause:
-            self.world.violations.append(f"{self.name}: {how} though nothing was wrong")
+            self.world.wrong(f"{self.name}: {how} though nothing was wrong")
 
     def _reached(self, node: str, begun: float) -> None:
         if self.home is not None and node != self.home:
             if self.world.was_hurt(self.home, self.last):
                 self.world.moves["node lost"] += 1
             else:
-                self.world.violations.append(f"{self.name}: {node}, not {self.home}")
+                self.world.wrong(f"{self.name}: {node}, not {self.home}")
         self.home, self.last = node, begun
 
     async def _exchange(self, method: str, target: str) -> tuple[int, str]:
