@@ -126,6 +126,8 @@ class ControlSocket:
                 await writer.drain()
         except (OSError, ValueError, TimeoutError):
             pass  # gone, silent, or a line without end
+        except asyncio.CancelledError:
+            pass  # the process ends; streams would print a traceback for it
         finally:
             writer.close()
 
