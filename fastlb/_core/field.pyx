@@ -185,10 +185,11 @@ cdef inline uint8_t _field_store(
     cdef uint8_t known = FIELD_OTHER
     field.flags = 0
     if known_names[wanted].bytes == name_bytes:
-        if likely(_name_is(&known_names[wanted], line, name_bytes)):
-            known = wanted
-        elif _alias_of(wanted, line, name_bytes) != FIELD_OTHER:
-            field.flags = FIELD_ALIAS
+        known = wanted
+        if unlikely(not _name_is(&known_names[wanted], line, name_bytes)):
+            known = FIELD_OTHER
+            if _alias_of(wanted, line, name_bytes) != FIELD_OTHER:
+                field.flags = FIELD_ALIAS
     field.start = <uint32_t>(line - buf)
     field.end = <uint32_t>(value_end - buf) + 2
     field.name_bytes = <uint16_t>name_bytes
@@ -219,11 +220,11 @@ cdef int field_lines_parse(
     cdef bint in_value = head.stage == STAGE_VALUE
     cdef uint8_t known
     cdef int result = 0
+    if unlikely(p - line > field_bytes):
+        return HEAD_ERR_FIELD_TOO_LONG        # a reload has lowered the limit meanwhile
     stops_begin(&stops, buf, p, end)
     while True:
         limit = end if end - line <= field_bytes else line + field_bytes
-        if unlikely(p > limit):
-            return HEAD_ERR_FIELD_TOO_LONG    # a reload has lowered the limit meanwhile
         if likely(not in_value):
             p = scan_name(buf, p, limit)
             if unlikely(p == limit):

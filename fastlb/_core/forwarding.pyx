@@ -176,7 +176,7 @@ cdef int _insert_behind(Worker* w, const Field* field, const char* text) noexcep
 cdef int _tidy(Worker* w, const Field* field, const char* buf) noexcept nogil:
     cdef uint32_t colon = field.start + field.name_bytes
     cdef uint32_t end = field.value + field.value_bytes
-    if edit_cut(&w.edit, end, field.end - 2) < 0:
+    if unlikely(end != field.end - 2) and edit_cut(&w.edit, end, field.end - 2) < 0:
         return EDIT_FULL
     if field.value == colon + 1 or (field.value == colon + 2 and buf[colon + 1] == c' '):
         return 0
