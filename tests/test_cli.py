@@ -236,6 +236,21 @@ def test_a_command_that_is_refused_is_answered(tmp_path: Path) -> None:
     assert asyncio.run(main()) == {"ok": False, "error": 'no pool "x" [FLB-S081]'}
 
 
+def test_a_command_that_the_system_refuses_is_answered(tmp_path: Path) -> None:
+    async def refuse(request: dict[str, object]) -> dict[str, object]:
+        raise OSError(24, "Too many open files")
+
+    async def main() -> dict[str, object]:
+        server = ControlSocket(tmp_path, {"refuse": refuse})
+        await server.open()
+        answer = await asyncio.to_thread(ask, tmp_path, "refuse")
+        server.close()
+        return answer
+
+    error = "refuse: the system refuses what it takes: Too many open files [FLB-S169]"
+    assert asyncio.run(main()) == {"ok": False, "error": error}
+
+
 def test_a_silent_server_is_one_line(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(socket_path(tmp_path)))

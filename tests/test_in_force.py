@@ -281,3 +281,19 @@ def test_ticket_keys_are_wiped_at_the_end(tmp_path: Path) -> None:
     keys = list(one.ticket_keys.keys)
     one.close()
     assert not any(any(key) for key in keys)
+
+
+def test_without_descriptors_nothing_is_put_in_force(
+    force: InForce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(count: int) -> None:
+        raise OSError(24, "Too many open files")
+
+    put(force, config())
+    before = force.generation
+    monkeypatch.setattr("fastlb.reserve.demand", none_left)
+    with pytest.raises(StartError) as caught:
+        force.prepare(config('"10.0.0.9:80"'))
+    assert "Too many open files" in caught.value.lines[0]
+    assert force.generation == before
+    assert NodeKey("web", "10.0.0.9", 80) not in force.slots.nodes.used

@@ -4,9 +4,12 @@
 import contextlib
 import os
 import resource
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+from fastlb.control_socket import socket_path
 from tests.harness import (
     TIMEOUT,
     HttpNode,
@@ -72,22 +75,18 @@ def test_a_control_process_without_descriptors_does_what_it_is_told():
         control = p.process.pid
         top = max(open_descriptors(control)) + 1
         resource.prlimit(control, resource.RLIMIT_NOFILE, (top, 20_000))
-        assert status_of(p)["workers"]
-        until(lambda: "FLB-S168" in p.stderr(), "a word about it")
-        assert here("reload", "-c", str(p.file)).returncode == 0
+        with contextlib.ExitStack() as stack:  # there may be gaps among those that are open
+            while "FLB-S168" not in p.stderr():
+                one = stack.enter_context(socket.socket(socket.AF_UNIX))
+                one.connect(str(socket_path(Path(p.config["proxy"]["state_dir"]))))
+                assert status_of(p)["workers"]
         (pid,) = p.wait_worker_replaced(p.kill_worker(0))
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (20_000, 20_000))  # it was born with less
-        assert here("reload", "-c", str(p.file)).returncode == 0
+        done = here("reload", "-c", str(p.file))  # which takes what it may have
+        assert done.returncode == 0, done.stderr
         assert p.get().status == 200
         place = p.config["virtual_servers"]["shop"]["listen"]
         more = [f"127.0.0.1:{free_port()}" for _ in range(20)]
-        done = p.reload(changed(p.config, "virtual_servers.shop.listen", place + more))
-        assert done.returncode == 1
-        assert "Too many open files" in done.stderr
-        assert "FLB-S013" in done.stderr or "FLB-S169" in done.stderr
-        assert len(status_of(p)["virtual_servers"]["shop"]["listen"]) == 1
-        assert p.get().status == 200
-        resource.prlimit(control, resource.RLIMIT_NOFILE, (20_000, 20_000))
         done = p.reload(changed(p.config, "virtual_servers.shop.listen", place + more))
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in p.stderr()
