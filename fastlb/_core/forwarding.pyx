@@ -176,6 +176,8 @@ cdef int _insert_behind(Worker* w, const Field* field, const char* text) noexcep
 cdef int _tidy(Worker* w, const Field* field, const char* buf) noexcept nogil:
     cdef uint32_t colon = field.start + field.name_bytes
     cdef uint32_t end = field.value + field.value_bytes
+    if field.flags & FIELD_HOP:
+        return 0                     # an insertion would stay where the field was
     if unlikely(end != field.end - 2) and edit_cut(&w.edit, end, field.end - 2) < 0:
         return EDIT_FULL
     if field.value == colon + 1 or (field.value == colon + 2 and buf[colon + 1] == c' '):
@@ -183,12 +185,13 @@ cdef int _tidy(Worker* w, const Field* field, const char* buf) noexcept nogil:
     return edit_replace(&w.edit, colon + 1, field.value, " ", 1)
 
 
-cdef int forwarding_tidy(Worker* w, const Head* head, const char* buf) noexcept nogil:
+cdef int forwarding_tidy(Worker* w, const Head* head, const char* buf,
+                         bint coded) noexcept nogil:
     cdef int length = head.first[FIELD_CONTENT_LENGTH]
     cdef int coding = head.first[FIELD_TRANSFER_ENCODING]
     if length >= 0 and _tidy(w, &head.fields[length], buf) < 0:
         return EDIT_FULL
-    return _tidy(w, &head.fields[coding], buf) if coding >= 0 else 0
+    return _tidy(w, &head.fields[coding], buf) if coding >= 0 and coded else 0
 
 # --- all together -------------------------------------------------------------------------
 

@@ -229,7 +229,7 @@ cdef int request_edit(Worker* w, Exchange* x) noexcept nogil:
     w.scratch_used = 0
     if _edit_request_line(w, &w.request) < 0 or _edit_host(w, x, buf) < 0:
         return EDIT_FULL
-    if forwarding_tidy(w, &w.request, buf) < 0 or forwarding_append(w, x, buf) < 0:
+    if forwarding_tidy(w, &w.request, buf, True) < 0 or forwarding_append(w, x, buf) < 0:
         return EDIT_FULL
     # From here on, what is put in stands together, before the empty line.
     tail = scratch_at(w)

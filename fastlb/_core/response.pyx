@@ -95,14 +95,15 @@ cdef bint response_add_decision(Worker* w, Exchange* x) noexcept nogil:
 cdef int response_edit(Worker* w, Exchange* x, const char* buf) noexcept nogil:
     cdef const Head* head = &w.response
     cdef int coding = head.first[FIELD_TRANSFER_ENCODING]
+    cdef bint decoded = x.down.decode or x.version_minor == 0
     cdef int appended
     cdef uint32_t tail
     edit_reset(&w.edit)
     w.scratch_used = 0
     if _edit_status_line(w) < 0 or _cut_hop_by_hop(w, head.status == 101) < 0 \
-            or forwarding_tidy(w, head, buf) < 0:
+            or forwarding_tidy(w, head, buf, not decoded) < 0:
         return EDIT_FULL
-    if coding >= 0 and (x.down.decode or x.version_minor == 0):
+    if coding >= 0 and decoded:
         # Also of an answer without a body: a 1.0 client must not be told of chunks.
         if edit_cut(&w.edit, head.fields[coding].start, head.fields[coding].end) < 0:
             return EDIT_FULL

@@ -90,6 +90,18 @@ def test_white_space_around_framing_goes(desk: Desk, line: str, out: str) -> Non
     assert desk.response(raw(head.format(line))) == raw(head.format(out))
 
 
+@pytest.mark.parametrize("line", ["Transfer-Encoding:\tchunked\t", "Content-Length: \t5 "])
+def test_nothing_is_left_of_framing_that_goes(desk: Desk, line: str) -> None:
+    """A space in its place would fold the next line."""
+    head = raw(f"HTTP/1.1 204 No Content\nA: b\n{line}\nC: d\n\n")
+    assert desk.response(head) == raw("HTTP/1.1 204 No Content\nA: b\nC: d\n\n")
+    desk.set(decode=1, version_minor=0, client_persists=False)
+    if line.startswith("T"):
+        assert desk.response(head.replace(b"204 No Content", b"200 OK")) == raw(
+            "HTTP/1.1 200 OK\nA: b\nC: d\nConnection: close\n\n"
+        )
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_the_space_that_some_nodes_leave_out(desk: Desk, version: str) -> None:
     assert desk.response(raw(f"HTTP/{version} 200\nA: b\n\n")) == raw("HTTP/1.1 200 \nA: b\n\n")
