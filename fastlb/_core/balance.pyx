@@ -4,7 +4,7 @@
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
-from fastlb._core.debug cimport unlikely
+from fastlb._core.debug cimport likely, unlikely
 from fastlb._core.health cimport health_is_out, health_share, health_state
 from fastlb._core.node cimport (
     NODE_DRAINING, NODE_UP, NO_LIMIT, NodeSlot, fastlb_fetch_add, node_is_awaited, node_load,
@@ -53,28 +53,42 @@ cdef inline bint _may_serve(const BalanceInput* ask, const PlanNode* node,
     return slot.state == NODE_UP and node.weight != 0
 
 
+# Whether the node is of the tier, whichever that is.
+cdef bint _is_in(const BalanceInput* ask, const PlanNode* node, const NodeSlot* slot,
+                 uint32_t tier) noexcept nogil:
+    if health_is_out(ask.pool, slot, ask.now_ms) != (tier == TIER_EJECTED):
+        return False
+    if tier == TIER_EJECTED:
+        return _may_serve(ask, node, slot)
+    if tier == TIER_DRAINING:
+        return slot.state == NODE_DRAINING
+    return (slot.state == NODE_UP and node.weight != 0
+            and (node.flags & NODE_IS_BACKUP != 0) == (tier == TIER_BACKUP))
+
+
+cdef inline bint _was_tried(const BalanceInput* ask, int32_t index) noexcept nogil:
+    cdef uint32_t i
+    for i in range(ask.tried_count):
+        if ask.tried[i] == index:
+            return True
+    return False
+
+
 cdef inline bint _usable(const BalanceInput* ask, const PlanNode* node, int32_t index,
                          uint32_t tier) noexcept nogil:
     cdef const NodeSlot* slot = &ask.table.slots[node.slot]
-    cdef uint32_t i, limit
-    cdef bint backup = node.flags & NODE_IS_BACKUP != 0
-    if health_is_out(ask.pool, slot, ask.now_ms) != (tier == TIER_EJECTED):
-        return False
-    if tier == TIER_DRAINING:
-        if slot.state != NODE_DRAINING:
+    cdef uint32_t limit
+    # One that is up and not ejected, in the first tier: nearly every node of nearly every pick.
+    if likely(tier == TIER_PRIMARY and slot.state == NODE_UP and slot.ejected_until_ms == 0):
+        if node.weight == 0 or node.flags & NODE_IS_BACKUP:
             return False
-    elif tier == TIER_EJECTED:
-        if not _may_serve(ask, node, slot):
-            return False
-    elif slot.state != NODE_UP or node.weight == 0 or backup != (tier == TIER_BACKUP):
+    elif not _is_in(ask, node, slot, tier):
         return False
     limit = _limit(ask, node)
     if unlikely(limit != 0) and _is_full(ask, node, limit):
         return False
-    for i in range(ask.tried_count):
-        if ask.tried[i] == index:
-            return False
-    return ask.draw == 0 or health_share(ask.pool, slot, ask.now_ms) >= ask.draw
+    return not _was_tried(ask, index) and (
+        likely(ask.draw == 0) or health_share(ask.pool, slot, ask.now_ms) >= ask.draw)
 
 
 # The pool's next turn; one that only looks sees the turn `ahead` and leaves all as they are.
@@ -314,16 +328,10 @@ cdef bint _some_only_full(const BalanceInput* ask) noexcept nogil:
     # A node that is well but at its max_connections: the draining ones are not the last, and no
     # ejected one is needed.
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
-    cdef uint32_t i, j
-    cdef bint tried
-    for i in range(ask.pool.node_count):
-        if health_state(ask.pool, &ask.table.slots[nodes[i].slot], ask.now_ms) != NODE_UP \
-                or nodes[i].weight == 0:
-            continue
-        tried = False
-        for j in range(ask.tried_count):
-            tried |= ask.tried[j] == <int32_t> i
-        if not tried:
+    cdef int32_t i
+    for i in range(<int32_t> ask.pool.node_count):
+        if nodes[i].weight != 0 and not _was_tried(ask, i) and health_state(
+                ask.pool, &ask.table.slots[nodes[i].slot], ask.now_ms) == NODE_UP:
             return True
     return False
 
@@ -337,16 +345,10 @@ cdef inline bint _comes_too_early(const BalanceInput* ask) noexcept nogil:
 
 cdef bint balance_waits(const BalanceInput* ask) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
-    cdef uint32_t i, j
-    cdef bint tried
-    for i in range(ask.pool.node_count):
-        if _limit(ask, &nodes[i]) == 0 or not _may_serve(
+    cdef int32_t i
+    for i in range(<int32_t> ask.pool.node_count):
+        if _limit(ask, &nodes[i]) != 0 and not _was_tried(ask, i) and _may_serve(
                 ask, &nodes[i], &ask.table.slots[nodes[i].slot]):
-            continue
-        tried = False
-        for j in range(ask.tried_count):
-            tried |= ask.tried[j] == <int32_t> i
-        if not tried:
             return True
     return False
 

@@ -110,8 +110,8 @@ cdef void decide_answered(const DecideInput* ask, Decision* d, bint answered) no
 
 # --- choosing -----------------------------------------------------------------------------
 
-cdef void _balance_input(const DecideInput* ask, const Decision* d,
-                         BalanceInput* balance) noexcept nogil:
+cdef inline void _balance_input(const DecideInput* ask, const Decision* d,
+                                BalanceInput* balance) noexcept nogil:
     cdef uint32_t i
     balance.plan = ask.request.plan
     balance.pool = ask.pool
