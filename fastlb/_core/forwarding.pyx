@@ -173,7 +173,7 @@ cdef int _insert_behind(Worker* w, const Field* field, const char* text) noexcep
     return edit_insert(&w.edit, field.value + field.value_bytes, text + skip,
                        <uint32_t> (scratch_at(w) - text) - skip)
 
-cdef int _tidy(Worker* w, const Field* field, const char* buf) noexcept nogil:
+cdef inline int _tidy(Worker* w, const Field* field, const char* buf) noexcept nogil:
     cdef uint32_t colon = field.start + field.name_bytes
     cdef uint32_t end = field.value + field.value_bytes
     if field.flags & FIELD_HOP:
