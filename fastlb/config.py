@@ -377,7 +377,7 @@ class Pool(Table, frozen=True, kw_only=True):
     allow_named_networks: tuple[Cidr, ...] = ()
     """Networks of the nodes that `allow_named = "any"` permits."""
     slow_start_ms: Annotated[int, Duration("1s", "1h", zero="at once")] = 0
-    """Time in which a node that returns gets its full share of new sessions."""
+    """Time in which a node that returns, or is added, gets its full share of new sessions."""
     queue: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     """Requests that may wait while every node that may serve them has its `max_connections`, of all
     workers together; sessions wait for their node and are served first. 0: none waits."""

@@ -438,8 +438,8 @@ WORKERS_SILENT = _start(
 )
 NOT_RESUMED = _running(
     133,
-    "what the workers have in memory cannot be gone on with ({reason}): session maps begin anew "
-    "with those saved last",
+    "the workers' memory cannot be taken over ({reason}): session maps begin anew, with those "
+    "saved last",
 )
 
 NEW_WORKERS_FAIL = _start(
@@ -471,6 +471,9 @@ TICKETS_NOT_SHARED = _running(
     "worker makes a full handshake",
 )
 
+NODE_EJECTED = _running(
+    186, "{node} is left out: requests to it failed; the next one tries it in {seconds:g} s"
+)
 NODE_DOWN = _running(180, '{node} is down: monitor "{name}": {reason} ({count})')
 CHECK_NOT_DONE = _running(
     181, '{node}: a check by monitor "{name}" says nothing of the node and is done again: {why}'

@@ -11,8 +11,15 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from fastlb import errors
-from fastlb._core.node import get_state, open_slot, read_slot, set_returned, set_state
+from fastlb import errors, log
+from fastlb._core.node import (
+    ejected_until,
+    get_state,
+    open_slot,
+    read_slot,
+    set_returned,
+    set_state,
+)
 from fastlb.config import Config
 from fastlb.counters import Reader
 from fastlb.segment import SharedSegment, boot_ms
@@ -63,6 +70,7 @@ class Watch:
     seen_ms: int  # in use since, or last seen with something in progress
     left_ms: int | None = None  # gets no new sessions since; None: it does
     requests: int = 0  # that it had been given by then
+    ejected: bool = False  # by what requests showed
 
 
 class Change(NamedTuple):
@@ -108,6 +116,8 @@ class NodeStates:
             slot = self.slots.nodes.used[key]
             if key in taken:
                 open_slot(table, slot, self.wanted(key))
+                if before:
+                    set_returned(table, slot, now)  # as cold as one that returns
             elif not before and get_state(table, slot) == "down":
                 self.down.add(key)  # as another control process has found
             if key in taken or key not in before:
@@ -179,13 +189,27 @@ class NodeStates:
             watch.left_ms, watch.requests = boot_ms(), self.reader.node(slot)["requests"]
 
     def look(self) -> None:
-        """Notes which of the nodes that leave are busy; to be called every second or so."""
+        """Notes which of the nodes that leave are busy, and says which are left out by requests or
+        are back; to be called every second or so."""
         table, now = self.segment.address(self.segment.node_table), boot_ms()
         for key, watch in self.watches.items():
-            if watch.left_ms is not None:
-                slot = self.slots.nodes.used[key]
-                if read_slot(table, slot, self.segment.columns)["connections"]:
-                    watch.seen_ms = now
+            slot = self.slots.nodes.used[key]
+            until = ejected_until(table, slot)
+            if (until != 0) != watch.ejected:
+                watch.ejected = until != 0
+                _say_ejected(key, until - now if until else None)
+            if watch.left_ms is None:
+                continue
+            if read_slot(table, slot, self.segment.columns)["connections"]:
+                watch.seen_ms = now
+
+
+def _say_ejected(key: NodeKey, for_ms: int | None) -> None:
+    if for_ms is None:
+        log.info(f"{written(key)} is back: it has answered")
+    else:
+        seconds = max(for_ms, 0) / 1000
+        log.warn(errors.NODE_EJECTED.line(node=written(key), seconds=seconds))
 
 
 def configured(cfg: Config) -> dict[NodeKey, bool]:

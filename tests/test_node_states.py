@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlb._core.node import get_state
+from fastlb._core.node import get_state, read_slot
 from fastlb._core.session_walk import TallyRow
 from fastlb.check import check_text
 from fastlb.config import Config
@@ -21,6 +21,7 @@ from fastlb.node_commands import NodeCommands, find_nodes, surprises
 from fastlb.node_states import VERBS, NodeStates, Word, address_of, state_of
 from fastlb.node_words import FILE_BYTES_MAX, NAME, NodeWords
 from fastlb.removal import QUIET_S, Maps, maps_of_nodes, quiet_needed, removal
+from fastlb.segment import boot_ms
 from fastlb.slots import NodeKey
 from fastlb.units import read_ip_port
 from tests.in_the_way import IN_THE_WAY
@@ -134,6 +135,42 @@ def test_a_node_taken_out_and_put_back_before_its_slot_is_free(force: InForce) -
     assert "not configured any more [FLB-S094]" in line
     assert put(force, config()) == []
     assert written_state(force, B) == "up"
+
+
+def test_what_requests_show_is_said_once(
+    force: InForce, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(force, config())
+    until = {"until": 0}
+    slot = force.slots.nodes.used[B]
+    monkeypatch.setattr(
+        "fastlb.node_states.ejected_until", lambda _, one: until["until"] if one == slot else 0
+    )
+    force.states.look()
+    assert capfd.readouterr().err == ""
+    until["until"] = boot_ms() + 60_000
+    force.states.look()
+    force.states.look()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "10.0.0.2:80 of [pools.web] is left out" in line
+    assert "FLB-S186" in line
+    until["until"] = 0
+    force.states.look()
+    force.states.look()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "10.0.0.2:80 of [pools.web] is back" in line
+
+
+def test_a_node_that_is_added_starts_slowly_and_those_of_the_start_do_not(force: InForce) -> None:
+    def returned(key: NodeKey) -> int:
+        table = force.segment.address(force.segment.node_table)
+        return int(read_slot(table, force.slots.nodes.used[key], 1)["returned_at_ms"])
+
+    put(force, config())
+    assert returned(A) == returned(B) == 0
+    put(force, config('"10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"'))
+    assert returned(A) == returned(B) == 0
+    assert returned(NodeKey("web", "10.0.0.3", 80)) > 0
 
 
 def test_a_busy_node_that_leaves_is_noted(force: InForce, monkeypatch: pytest.MonkeyPatch) -> None:

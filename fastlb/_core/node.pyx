@@ -38,6 +38,11 @@ def set_state(size_t table, int slot, str state):
     _slot(table, slot).state = STATES[state]
 
 
+def ejected_until(size_t table, int slot) -> int:
+    """Until when requests keep away from the node, ms of CLOCK_BOOTTIME; 0: they do not."""
+    return _slot(table, slot).ejected_until_ms
+
+
 def get_state(size_t table, int slot) -> str:
     """The state's name; "free" for a slot that no node has."""
     return STATE_NAMES[_slot(table, slot).state]

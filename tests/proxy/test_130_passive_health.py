@@ -189,6 +189,17 @@ def test_it_is_back_as_soon_as_it_answers_its_probe() -> None:
             assert [p.get().node for _ in range(6)].count("b") == 3
 
 
+def test_the_operator_is_told() -> None:
+    slow = {"failures": 3, "backoff": "3s", "backoff_max": "3s"}  # longer than between two looks
+    with HttpNode("a") as a, HttpNode("b") as b:
+        b.stop()
+        with proxy(settings(a, b, pool={"passive": slow})) as p:
+            until(lambda: p.get() and f"{b.address} of [pools.web] is left out" in p.stderr(), "it")
+            assert "FLB-S186" in p.stderr()
+            b.start()
+            until(lambda: p.get() and f"{b.address} of [pools.web] is back" in p.stderr(), "that")
+
+
 def test_one_request_probes_at_a_time() -> None:
     """The probe hangs: no other request follows it there."""
     hold = threading.Event()
