@@ -30,6 +30,7 @@ RULES_END_S = 0.5  # of them, for rules that were cancelled
 SWITCH_S = 0.001  # how long one thread keeps the GIL when the other one wants it
 NICER = 10  # than the worker's own thread, which serves all those without such rules
 RESTART_S = 0.05  # before a loop that fails at once is tried again
+CALLS_PER_TURN = 64  # so that many at once are not taken for a rule that holds the loop
 
 
 class Run(Protocol):
@@ -243,20 +244,26 @@ class RuleLoop:
         self._tasks.clear()
         self._loop = self._new_loop()
 
-    def _on_calls(self) -> None:
+    def _on_calls(self, most: int = CALLS_PER_TURN) -> None:
         runs = self._take()
-        while runs:
-            run = runs[0]
-            call = self._calls.get(run)
-            if call is None:
-                call = self._calls[run] = _Call(run, self._forget)
-            else:
-                run.told()
-            if call.task is None:
-                call.start(self._loop)
-            if run.ended_early:
-                call.cancel()
-            del runs[0]
+        try:
+            for _ in range(min(len(runs), most)):
+                self._hear(runs[0])
+                del runs[0]
+        finally:
+            if runs:
+                self._loop.call_soon(self._on_calls)
+
+    def _hear(self, run: Run) -> None:
+        call = self._calls.get(run)
+        if call is None:
+            call = self._calls[run] = _Call(run, self._forget)
+        else:
+            run.told()
+        if call.task is None:
+            call.start(self._loop)
+        if run.ended_early:
+            call.cancel()
 
     def _forget(self, run: Run) -> None:
         self._calls.pop(run, None)
@@ -265,7 +272,7 @@ class RuleLoop:
 
     def _begin_end(self) -> None:
         self._loop.remove_reader(self._fd)
-        self._on_calls()
+        self._on_calls(sys.maxsize)
         for call in list(self._calls.values()):
             call.cancel()
         asyncio.Task(self._wait_for_tasks(), loop=self._loop)

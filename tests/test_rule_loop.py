@@ -4,7 +4,9 @@ Calls are made by hand here: a queue of Python's, and runs that note what was do
 """
 
 import asyncio
+import contextlib
 import contextvars
+import itertools
 import os
 import queue
 import threading
@@ -16,6 +18,7 @@ import pytest
 
 from fastlb import rule_log, rule_loop
 from fastlb.rule_loop import RuleLoop
+from fastlb.rule_watch import RuleOverdue
 
 WAIT_S = 30  # for what happens at once
 LONG_S = 3600
@@ -27,6 +30,7 @@ class Calls:
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.queue: queue.SimpleQueue[CallRun] = queue.SimpleQueue()
+        self.came: list[CallRun] = []
 
     def put(self, run: "CallRun") -> "CallRun":
         self.queue.put(run)
@@ -34,14 +38,11 @@ class Calls:
         return run
 
     def take(self) -> list["CallRun"]:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fd)
-        except BlockingIOError:
-            return []
-        runs = []
         while not self.queue.empty():
-            runs.append(self.queue.get())
-        return runs
+            self.came.append(self.queue.get())
+        return self.came
 
 
 class CallRun:
@@ -200,6 +201,46 @@ def test_ten_thousand_parked(loop: RuleLoop, calls: Calls) -> None:
     for run in parked:
         assert run.wait() == ["begin 0", "cancelled 0", "finish"]
     assert loop._calls == {}
+
+
+def test_many_that_come_at_once_do_not_hold_the_loop(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the watchdog, what runs between two waits is one rule that holds it."""
+    parked = [calls.put(CallRun(forever)) for _ in range(300)]
+    begun = [0]
+    monkeypatch.setattr(
+        rule_loop.rule_watchdog,
+        "loop_idle",
+        lambda: begun.append(sum(bool(r.notes) for r in parked)),
+    )
+    made = RuleLoop(calls.take, calls.fd)
+    made.start()
+    for run in parked:
+        run.wait_begun()
+    assert made.stop(WAIT_S)
+    steps = [after - before for before, after in itertools.pairwise(begun)]
+    assert 0 < max(steps) <= rule_loop.CALLS_PER_TURN
+    assert sum(steps) == 300
+
+
+def test_an_exception_among_many_that_come_loses_none(loop: RuleLoop, calls: Calls) -> None:
+    """As that which is to end a rule, and is late."""
+    runs = [CallRun(fine) for _ in range(3)]
+    once = iter((RuleOverdue(), None))
+
+    class Late(dict[Any, Any]):
+        def get(self, run: Any, default: Any = None) -> Any:
+            if run is runs[1] and (error := next(once, None)) is not None:
+                raise error
+            return super().get(run, default)
+
+    loop._calls = Late()
+    for run in runs:
+        calls.queue.put(run)
+    os.eventfd_write(calls.fd, 1)
+    for run in runs:
+        assert run.wait()[-1] == "finish"
 
 
 def test_cancelled_before_it_has_begun(loop: RuleLoop, calls: Calls) -> None:

@@ -122,8 +122,8 @@ stalled.last = -1
 
 
 def test_a_slow_node_stops_the_client_and_not_the_proxys_memory():
-    total = 64 * MIB  # the sockets on the way may hold 20 MiB
-    body = pattern(MIB) * 64
+    total = 128 * MIB  # the sockets on the way may hold 40 MiB
+    body = pattern(MIB) * 128
     go = threading.Event()
 
     def answer(exchange):

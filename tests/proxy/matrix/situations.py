@@ -61,7 +61,7 @@ def other_worker(slot: Slot) -> None:
 
 def many_users(slot: Slot) -> None:
     """A CDN's connection: each request is decided by its own user."""
-    users = [slot.visitor(shared=True) for _ in range(8)]
+    users = [slot.visitor(shared=True) for _ in range(14)]
     with slot.connection() as cdn:
         homes = [user.visit(connection=cdn).node for user in users]
         assert len(set(homes)) > 1
@@ -72,7 +72,7 @@ def many_users(slot: Slot) -> None:
 
 
 def pipelined(slot: Slot) -> None:
-    users = [slot.visitor(shared=True) for _ in range(6)]
+    users = [slot.visitor(shared=True) for _ in range(14)]
     newcomer = slot.visitor(shared=True)
     with slot.connection() as cdn:
         cdn.send(b"".join(user.request() for user in users))
