@@ -1,14 +1,12 @@
 """The event loop of async rules: what rules do in it, to it, and against it.
 
-Calls are made by hand here: a queue of Python's, and runs that note what was done with them.
+Calls are made by hand here (`rule_calls`).
 """
 
 import asyncio
-import contextlib
 import contextvars
 import itertools
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,84 +17,7 @@ import pytest
 from fastlb import rule_log, rule_loop
 from fastlb.rule_loop import RuleLoop
 from fastlb.rule_watch import RuleOverdue
-
-WAIT_S = 30  # for what happens at once
-LONG_S = 3600
-
-
-class Calls:
-    """The worker's side of the queue."""
-
-    def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.queue: queue.SimpleQueue[CallRun] = queue.SimpleQueue()
-        self.came: list[CallRun] = []
-
-    def put(self, run: "CallRun") -> "CallRun":
-        self.queue.put(run)
-        os.eventfd_write(self.fd, 1)
-        return run
-
-    def take(self) -> list["CallRun"]:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.fd)
-        while not self.queue.empty():
-            self.came.append(self.queue.get())
-        return self.came
-
-
-class CallRun:
-    """As rule_run's RuleRun, of which it notes each step."""
-
-    def __init__(self, *rules: Callable[..., Any], timeout: float = LONG_S) -> None:
-        self.steps = [(rule, rule.__name__) for rule in rules]
-        self.timeout = timeout
-        self.ended_early = False
-        self.notes: list[str] = []
-        self.errors: list[BaseException] = []
-        self.goes_on = True  # on_error = "continue"
-        self.over = threading.Event()
-        self.body: asyncio.Future[bytes] | None = None
-
-    def arguments(self, i: int) -> tuple[Any, ...]:
-        return (self,)
-
-    def begin(self, i: int) -> None:
-        self.notes.append(f"begin {i}")
-
-    def ended(self, i: int, result: object = None) -> bool:
-        self.notes.append(f"ended {i}")
-        return result is None
-
-    def failed(self, i: int, exception: BaseException, timed_out: bool = False) -> bool:
-        self.notes.append(f"{'late' if timed_out else 'failed'} {i}")
-        self.errors.append(exception)
-        return self.goes_on
-
-    def cancelled(self, i: int) -> None:
-        self.notes.append(f"cancelled {i}")
-
-    def told(self) -> None:
-        if self.body is not None and not self.body.done():
-            self.body.set_result(b"all of it")
-
-    def finish(self) -> None:
-        self.notes.append("finish")
-        self.over.set()
-
-    def wait(self) -> list[str]:
-        assert self.over.wait(WAIT_S)
-        return self.notes
-
-    def wait_begun(self) -> None:
-        until(lambda: bool(self.notes))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
+from tests.rule_calls import LONG_S, WAIT_S, CallRun, Calls, until
 
 
 @pytest.fixture
@@ -203,44 +124,36 @@ def test_ten_thousand_parked(loop: RuleLoop, calls: Calls) -> None:
     assert loop._calls == {}
 
 
-def test_many_that_come_at_once_do_not_hold_the_loop(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_that_come_at_once_are_no_hold(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the watchdog, what runs between two waits is one rule that holds it."""
     parked = [calls.put(CallRun(forever)) for _ in range(300)]
     begun = [0]
-    monkeypatch.setattr(
-        rule_loop.rule_watchdog,
-        "loop_idle",
-        lambda: begun.append(sum(bool(r.notes) for r in parked)),
-    )
+    note = lambda: begun.append(sum(bool(run.notes) for run in parked))  # noqa: E731
+    monkeypatch.setattr(rule_loop.rule_watchdog, "loop_idle", note)
     made = RuleLoop(calls.take, calls.fd)
     made.start()
-    for run in parked:
-        run.wait_begun()
+    parked[-1].wait_begun()
     assert made.stop(WAIT_S)
-    steps = [after - before for before, after in itertools.pairwise(begun)]
-    assert 0 < max(steps) <= rule_loop.CALLS_PER_TURN
-    assert sum(steps) == 300
+    assert (
+        0
+        < max(after - before for before, after in itertools.pairwise(begun))
+        <= rule_loop.CALLS_PER_TURN
+    )
 
 
 def test_an_exception_among_many_that_come_loses_none(loop: RuleLoop, calls: Calls) -> None:
     """As that which is to end a rule, and is late."""
-    runs = [CallRun(fine) for _ in range(3)]
-    once = iter((RuleOverdue(), None))
+    runs, hear, late = [CallRun(fine) for _ in range(3)], loop._hear, [RuleOverdue()]
 
-    class Late(dict[Any, Any]):
-        def get(self, run: Any, default: Any = None) -> Any:
-            if run is runs[1] and (error := next(once, None)) is not None:
-                raise error
-            return super().get(run, default)
+    def disturbed(run: Any) -> None:
+        if run is runs[1] and late:
+            raise late.pop()
+        hear(run)
 
-    loop._calls = Late()
+    loop._hear = disturbed  # type: ignore[method-assign]
     for run in runs:
-        calls.queue.put(run)
-    os.eventfd_write(calls.fd, 1)
-    for run in runs:
-        assert run.wait()[-1] == "finish"
+        calls.put(run)
+    assert [run.wait()[-1] for run in runs] == ["finish"] * 3
 
 
 def test_cancelled_before_it_has_begun(loop: RuleLoop, calls: Calls) -> None:

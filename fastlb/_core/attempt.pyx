@@ -21,6 +21,7 @@ from fastlb._core.decision cimport (
 from fastlb._core.exchange_end cimport exchange_count_load, exchange_uncount_load
 from fastlb._core.health cimport TRY_PROBE, TRY_USUAL, health_answered, health_failed, health_try
 from fastlb._core.limits cimport NODE_SLOT_UNLISTED
+from fastlb._core.message cimport method_idempotent
 from fastlb._core.node_tls cimport (
     NODE_NAME_BYTES, node_tls_context, node_tls_name, node_tls_open, node_tls_shake,
 )
@@ -40,7 +41,7 @@ from fastlb._core.rule_state cimport rules_input
 from fastlb._core.slice cimport slice_of
 from fastlb._core.timer cimport timer_set
 from fastlb._core.upstream cimport (
-    upstream_borrow, upstream_close, upstream_connect, upstream_connected,
+    upstream_borrow, upstream_close, upstream_connect, upstream_connected, upstream_quiet,
 )
 
 
@@ -151,8 +152,19 @@ cdef int _shaken(Worker* w, Exchange* x) noexcept nogil:
     return ATTEMPT_READY if result > 0 else ATTEMPT_FAILED
 
 
-# One that rests, and is what this exchange needs.
+# One that rests, and is what this exchange needs. One that the node closes just now must not get
+# a request that could not be sent again.
 cdef NodeConn* _borrow(Worker* w, Exchange* x, const PlanNode* node) noexcept nogil:
+    cdef NodeConn* n = _resting(w, x, node)
+    if likely(method_idempotent(x.method)):
+        return n
+    while n != NULL and not upstream_quiet(n):
+        upstream_close(w, n, False)
+        n = _resting(w, x, node)
+    return n
+
+
+cdef NodeConn* _resting(Worker* w, Exchange* x, const PlanNode* node) noexcept nogil:
     cdef char[NODE_NAME_BYTES] room
     if x.pool.flags & (POOL_PROXY_V1 | POOL_PROXY_V2):
         return NULL

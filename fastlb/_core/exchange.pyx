@@ -30,10 +30,10 @@ from fastlb._core.decision cimport (
 from fastlb._core.exchange_end cimport exchange_abort, exchange_reply, exchange_uncount_load
 from fastlb._core.forwarded cimport forwarded_client
 from fastlb._core.head cimport (
-    BODY_NONE, METHOD_CONNECT, METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT,
-    METHOD_TRACE, Head, head_persists,
+    BODY_NONE, METHOD_CONNECT, Head, head_persists,
 )
 from fastlb._core.health cimport health_is_out
+from fastlb._core.message cimport method_idempotent
 from fastlb._core.outcome cimport (
     CAUSE_BAD_REQUEST, CAUSE_BAD_REQUEST_BODY, CAUSE_BAD_RESPONSE, CAUSE_BODY_TIMEOUT,
     CAUSE_BODY_TOO_LARGE, CAUSE_CLIENT_CLOSED, CAUSE_CLIENT_STALLED, CAUSE_CONNECT_FAILED,
@@ -330,8 +330,7 @@ cdef bint _repeatable(const Exchange* x) noexcept nogil:
         return False
     if x.up.bytes == x.sent_before:
         return True
-    return x.method in (METHOD_GET, METHOD_HEAD, METHOD_PUT, METHOD_DELETE, METHOD_OPTIONS,
-                        METHOD_TRACE)
+    return method_idempotent(x.method)
 
 
 cdef bint _pump_down(Worker* w, Exchange* x) noexcept nogil:

@@ -19,6 +19,11 @@ cdef enum Method:
     METHOD_TRACE
     METHOD_PATCH
 
+# RFC 9110 9.2.2: asked twice is asked once. Those that we do not know may be anything.
+cdef inline bint method_idempotent(unsigned int method) noexcept nogil:
+    return method in (METHOD_GET, METHOD_HEAD, METHOD_PUT, METHOD_DELETE, METHOD_OPTIONS,
+                      METHOD_TRACE)
+
 # RFC 9112 3.2
 cdef enum TargetForm:
     TARGET_NONE = 0

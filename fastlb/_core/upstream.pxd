@@ -15,6 +15,9 @@ from fastlb._core.timer cimport Timer
 # An idle connection to the node, or NULL. The caller sets exchange and on_events.
 cdef NodeConn* upstream_borrow(Worker* w, uint32_t slot, const Address* node,
                                const void* context, Slice name) noexcept nogil
+# Whether nothing has come from the node of which the event loop does not know yet: a look at the
+# socket itself, for requests that could not be sent again.
+cdef bint upstream_quiet(NodeConn* n) noexcept nogil
 # A new one, NODE_CONN_BUSY if it is connected already, else NODE_CONN_CONNECTING; NULL when
 # the kernel refuses at once (no route, no descriptor), or when the node has `limit` connections
 # (0: it may have any number), of all workers: then w.connect_errno is 0. `speaks`: something will

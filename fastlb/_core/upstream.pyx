@@ -95,6 +95,11 @@ cdef NodeConn* upstream_borrow(Worker* w, uint32_t slot, const Address* node,
     return n
 
 
+cdef bint upstream_quiet(NodeConn* n) noexcept nogil:
+    stream_note(&n.stream, system.EPOLLIN)
+    return stream_is_quiet(&n.stream)
+
+
 cdef bint _drop_one_idle(Worker* w) noexcept nogil:
     cdef uint32_t slot
     for slot in range(<uint32_t> NODES_MAX):
