@@ -6,6 +6,7 @@ import pwd
 import resource
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fastlb import errors
@@ -65,12 +66,14 @@ class StateLock:
             pid = os.pread(self.fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self.fd)
             raise StartError(errors.ALREADY_RUNNING, path=directory, pid=pid) from None
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk; the pid is only for who looks
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Empties the file and gives the lock up; the file stays, to be locked again."""
-        os.ftruncate(self.fd, 0)
+        with suppress(OSError):
+            os.ftruncate(self.fd, 0)
         os.close(self.fd)
 
 

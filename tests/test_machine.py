@@ -98,6 +98,19 @@ def test_what_is_no_lock_file_is_one_line(
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_lock_file_that_cannot_be_written_locks_all_the_same(tmp_path: Path) -> None:
+    """As on a full disk, after a stop has emptied it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        lock = StateLock(tmp_path)
+        with pytest.raises(StartError, match="FLB-S005"):
+            StateLock(tmp_path)
+        lock.release()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("precious")
