@@ -121,6 +121,31 @@ def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     assert other.read_text() == "precious"
 
 
+def test_of_a_directory_only_what_is_nowhere_else_is_given_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns it may have put other people's files into it, or in its place."""
+    given: set[int] = set()
+    user = User(pwd.getpwuid(os.geteuid()).pw_name)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda fd, *_: given.add(os.fstat(fd).st_ino))
+    mine, theirs, elsewhere = (tmp_path / name for name in ("mine", "theirs", "elsewhere"))
+    mine.mkdir()
+    theirs.touch()
+    (mine / "a.maps").touch()
+    (mine / "linked").hardlink_to(theirs)
+    (mine / "link").symlink_to(theirs)
+    (mine / "directory").mkdir()
+    os.mkfifo(mine / "pipe")
+    user.give_directory(mine)
+    assert given == {mine.stat().st_ino, (mine / "a.maps").stat().st_ino}
+    given.clear()
+    elsewhere.symlink_to(mine)
+    user.give_directory(elsewhere)
+    user.give_directory(tmp_path / "none")
+    assert given == set()
+
+
 def test_what_a_link_leads_to_is_not_given_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
