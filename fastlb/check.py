@@ -4,6 +4,8 @@ Three steps: look for what this version does not serve, decode (each value on it
 validate (how the values fit together). All three run, whatever the one before found.
 """
 
+import errno
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -22,6 +24,10 @@ from fastlb.toml_lines import Path, TomlLines
 from fastlb.uses import rules_of
 from fastlb.validate import unused, validate
 
+FILE_BYTES_MAX = 16 << 20
+DEPTH_MAX = 32  # tables and lists in each other
+INTEGER_BITS = 63  # without the sign
+TOO_DEEP = "its tables and lists are nested too deep"
 NAMED_TABLES = ("virtual_servers", "pools", "monitors", "persistence")
 
 
@@ -107,7 +113,7 @@ def check_file(path: FilePath | str) -> Checked:
     file = FilePath(path)
     problems = Problems(file)
     try:
-        text = file.read_bytes().decode()
+        text = read_file(file).decode()
     except OSError as error:
         problems.add_at_line(errors.FILE_UNREADABLE, None, reason=error.strerror or error)
         return problems.checked(None)
@@ -118,6 +124,23 @@ def check_file(path: FilePath | str) -> Checked:
     return _checked(text, problems, with_rules=True)
 
 
+def read_file(file: FilePath) -> bytes:
+    """What the file holds. Raises OSError.
+
+    A pipe that nobody writes to does not hold up a reload, nor is a device read without end.
+    """
+    with open(file, "rb", opener=_open_at_once) as one:
+        os.set_blocking(one.fileno(), True)
+        data = one.read(FILE_BYTES_MAX + 1)
+    if len(data) > FILE_BYTES_MAX:
+        raise OSError(errno.EFBIG, f"larger than {FILE_BYTES_MAX >> 20} MiB")
+    return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def check_text(text: str, file: FilePath) -> Checked:
     """Checks a configuration that was read from `file`; the modules of its rules are not
     looked at."""
@@ -126,10 +149,13 @@ def check_text(text: str, file: FilePath) -> Checked:
 
 def _checked(text: str, problems: Problems, with_rules: bool) -> Checked:
     try:
-        problems.document = document = tomllib.loads(text)
+        problems.document = document = _parsed(text)
     except tomllib.TOMLDecodeError as error:
         reason, line = _syntax_place(str(error), text)
         problems.add_at_line(errors.FILE_SYNTAX, line, reason=reason)
+        return problems.checked(None)
+    except ValueError as error:
+        problems.add_at_line(errors.FILE_SYNTAX, None, reason=error)
         return problems.checked(None)
     problems.lines = TomlLines(text, document)
     for path, what in unavailable(document):
@@ -147,6 +173,25 @@ def _checked(text: str, problems: Problems, with_rules: bool) -> Checked:
     if not problems.errors():
         unused(config, problems.add)
     return problems.checked(config)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The document. Raises ValueError, also for what no other TOML reader would have to take."""
+    try:
+        document = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    level: list[Any] = [document]
+    for _ in range(DEPTH_MAX):
+        values = [
+            value for one in level for value in (one.values() if isinstance(one, dict) else one)
+        ]
+        if any(isinstance(value, int) and value.bit_length() > INTEGER_BITS for value in values):
+            raise ValueError("a whole number has more than 64 bits")
+        level = [value for value in values if isinstance(value, dict | list)]
+    if level:
+        raise ValueError(TOO_DEEP)
+    return document
 
 
 def _check_tls(config: Config, report: Report) -> None:

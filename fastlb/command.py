@@ -53,16 +53,16 @@ def state_dir(arguments: Arguments) -> Path:
 
     The file may be wrong in many ways, which the proxy itself will say; only this key counts.
     """
-    from fastlb.check import find_config
+    from fastlb.check import find_config, read_file
     from fastlb.config import default_state_dir
 
     try:
         file = find_config(arguments.config)
-        written: Any = tomllib.loads(file.read_text())["proxy"]["state_dir"]
+        written: Any = tomllib.loads(read_file(file).decode())["proxy"]["state_dir"]
         return Path(file.absolute().parent, written)
     except (ConfigNotFound, KeyError, TypeError):
         return default_state_dir()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigNotFound(f"{arguments.config or file}: {error}") from None
 
 

@@ -253,16 +253,14 @@ class Control:
         if self.user is None:
             return
         proxy = self.cfg.proxy
-        saved = self.saved.directory
         paths: list[Path | int] = [proxy.state_dir.resolve(), self.lock.fd, control_socket]
         if proxy.secret_file.parent == proxy.state_dir:  # elsewhere it is the operator's
             paths.append(proxy.secret_file)
-        if saved.is_dir() and not saved.is_symlink():
-            paths += [saved, *saved.iterdir()]
         paths.append(worker_sockets.directory(proxy.state_dir))
         paths += [self.words.path] if self.words.path.exists() else []
         paths += [self.access_log.fd] if proxy.access_log not in STREAMS else []
         self.user.give(paths)
+        self.user.give_directory(self.saved.directory)
         self.user.become()
 
     def _handle_signals(self) -> None:

@@ -21,6 +21,7 @@ from fastlb.units import UNIX_PATH_BYTES_MAX
 NAME = "control.sock"
 REQUEST_BYTES_MAX = 65536
 REQUEST_S = 10.0  # for a client to send its line
+ANSWER_S = 30.0  # and to take the answer
 BACKLOG = 100
 RETRY_S = 0.2  # without descriptors
 
@@ -123,29 +124,31 @@ class ControlSocket:
             while line := await asyncio.wait_for(reader.readline(), REQUEST_S):
                 answer = await self._answer(line)
                 writer.write(json.dumps(answer).encode() + b"\n")
-                await writer.drain()
+                await asyncio.wait_for(writer.drain(), ANSWER_S)
         except (OSError, ValueError, TimeoutError):
-            pass  # gone, silent, or a line without end
+            pass  # gone, silent, without a use for the answer, or a line without end
         except asyncio.CancelledError:
             pass  # the process ends; streams would print a traceback for it
         finally:
             writer.close()
+            asyncio.get_running_loop().call_later(ANSWER_S, writer.transport.abort)
 
     async def _answer(self, line: bytes) -> Answer:
         try:
             request = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {"ok": False, "error": "not JSON"}
-        if not isinstance(request, dict) or request.get("command") not in self.commands:
+        name = request.get("command") if isinstance(request, dict) else None
+        if not isinstance(name, str) or name not in self.commands:
             known = ", ".join(self.commands)
             return {"ok": False, "error": f"no such command; expected one of {known}"}
         try:
-            return await self.commands[request["command"]](request)
+            return await self.commands[name](request)
         except Refused as error:
             return {"ok": False, "error": str(error)}
         except OSError as error:
             reason = error.strerror or error
-            refused = Refused(errors.COMMAND_FAILED, what=request["command"], reason=reason)
+            refused = Refused(errors.COMMAND_FAILED, what=name, reason=reason)
             return {"ok": False, "error": str(refused)}
 
 

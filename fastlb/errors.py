@@ -426,6 +426,11 @@ SOCKET_LEFT = _running(79, "{path} could not be removed: {reason}")
 LEAVING_DIED = _running(
     131, "worker {index} (pid {pid}), which was leaving, {how}; others have its place already"
 )
+NOT_TO_BE_FOUND = _running(
+    142,
+    "worker {index} has no socket in {path}/workers ({reason}): it serves, but leaves if this "
+    "control process ends",
+)
 WORKER_SILENT = _running(
     132,
     "worker {index} (pid {pid}), of a control process before this one, has not answered within "

@@ -5,7 +5,8 @@ import os
 import pwd
 import resource
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fastlb import errors
@@ -65,12 +66,14 @@ class StateLock:
             pid = os.pread(self.fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self.fd)
             raise StartError(errors.ALREADY_RUNNING, path=directory, pid=pid) from None
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk; the pid is only for who looks
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Empties the file and gives the lock up; the file stays, to be locked again."""
-        os.ftruncate(self.fd, 0)
+        with suppress(OSError):
+            os.ftruncate(self.fd, 0)
         os.close(self.fd)
 
 
@@ -101,6 +104,16 @@ def raise_descriptor_limit(cfg: Config, workers: int) -> str | None:
     return errors.FEW_DESCRIPTORS.line(found=hard, connections=connections, needed=wanted)
 
 
+@contextmanager
+def _opened(path: Path | str, flags: int, directory: int | None = None) -> Iterator[int]:
+    """A descriptor of what stands there, but of no link."""
+    fd = os.open(path, flags | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 class User:
     """The user to become once the sockets are bound."""
 
@@ -122,6 +135,21 @@ class User:
                     os.fchown(path, self.uid, self.gid)
                 else:
                     os.lchown(path, self.uid, self.gid)
+
+    def give_directory(self, path: Path) -> None:
+        """Makes a directory theirs, with the files that are nowhere else; nothing, where none is.
+
+        They may put a link in its place at any time: what was opened is given, and no path.
+        """
+        if os.geteuid() != 0:
+            return
+        with suppress(OSError), _opened(path, os.O_DIRECTORY) as directory:
+            os.fchown(directory, self.uid, self.gid)
+            for name in os.listdir(directory):
+                with suppress(OSError), _opened(name, os.O_NONBLOCK, directory) as file:
+                    status = os.fstat(file)
+                    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                        os.fchown(file, self.uid, self.gid)
 
     def become(self) -> None:
         """For good: neither the user nor the groups of before can be had back."""

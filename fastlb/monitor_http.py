@@ -1,11 +1,13 @@
 """Type "http": one request and what is read of its answer (RFC 9112), all of it bounded."""
 
+import asyncio
 import re
 
 from fastlb.monitor_link import Failed, Link, Target, open_link
 
 HEAD_BYTES_MAX = 16 << 10  # interim answers included
 BODY_BYTES_MAX = 64 << 10
+CHUNKED_BYTES_MAX = 2 * BODY_BYTES_MAX  # with its chunks' sizes
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?")
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
 SHOWN = 60  # bytes of an answer that is none
@@ -61,33 +63,51 @@ class Reader:
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        self.data = b""
+        self._data = bytearray()
+        self._at = 0  # what is before it has been taken
 
     async def more(self) -> bool:
+        # A node that always has more to say must not keep other checks from their turn.
+        await asyncio.sleep(0)
         new = await self.link.receive()
-        self.data += new
+        del self._data[: self._at]
+        self._at = 0
+        self._data += new
         return bool(new)
 
-    async def until(self, mark: bytes, most: int, what: str) -> bytes:
-        """Up to the mark, which is taken off."""
-        while (at := self.data.find(mark)) < 0 or at > most:
-            if len(self.data) > most:
-                raise Failed(f"{what} is longer than {most} bytes")
+    async def until(self, mark: bytes, most: int, what: str, said: int | None = None) -> bytes:
+        """Up to the mark, which is taken off; `said`: the bound of all of it, for the message."""
+        while (at := self._data.find(mark, self._at)) < 0 or at - self._at > most:
+            if self._pending > most:
+                raise Failed(f"{what} is longer than {said or most} bytes")
             if not await self.more():
                 raise Failed(self._ended(what))
-        found, self.data = self.data[:at], self.data[at + len(mark) :]
-        return found
+        return self._taken(at - self._at, len(mark))
 
     async def take(self, count: int) -> bytes:
         """So many bytes."""
-        while len(self.data) < count:
+        while self._pending < count:
             if not await self.more():
                 raise Failed(self._ended("the body"))
-        found, self.data = self.data[:count], self.data[count:]
+        return self._taken(count)
+
+    async def rest(self, most: int) -> bytes:
+        """All up to the end, or so many bytes."""
+        while self._pending < most and await self.more():
+            pass
+        return self._taken(min(most, self._pending))
+
+    @property
+    def _pending(self) -> int:
+        return len(self._data) - self._at
+
+    def _taken(self, count: int, mark: int = 0) -> bytes:
+        found = bytes(self._data[self._at : self._at + count])
+        self._at += count + mark
         return found
 
     def _ended(self, what: str) -> str:
-        if what == "the head" and not self.data:
+        if what == "the head" and not self._pending:
             return "the connection ended without an answer"
         return f"the connection ended within {what}"
 
@@ -96,7 +116,7 @@ async def read_head(reader: Reader) -> tuple[int, dict[bytes, bytes]]:
     """Status and fields of the final answer."""
     left = HEAD_BYTES_MAX
     while True:
-        head = await reader.until(b"\r\n\r\n", left, "the head")
+        head = await reader.until(b"\r\n\r\n", left, "the head", HEAD_BYTES_MAX)
         left -= len(head)
         first, *lines = head.split(b"\r\n")
         match = STATUS_LINE.fullmatch(first)
@@ -124,23 +144,23 @@ async def read_body(reader: Reader, status: int, fields: dict[bytes, bytes]) -> 
         raise Failed("the body's framing is not understood")
     if length is not None:
         return await reader.take(min(int(length), BODY_BYTES_MAX))
-    while len(reader.data) < BODY_BYTES_MAX and await reader.more():
-        pass
-    return reader.data[:BODY_BYTES_MAX]
+    return await reader.rest(BODY_BYTES_MAX)
 
 
 async def _chunked(reader: Reader) -> bytes:
-    body = b""
-    while len(body) < BODY_BYTES_MAX:
+    body = bytearray()
+    read = 0
+    while len(body) < BODY_BYTES_MAX and read < CHUNKED_BYTES_MAX:
         line = await reader.until(b"\r\n", HEAD_BYTES_MAX, "a chunk's size")
         match = CHUNK.fullmatch(line)
         if match is None:
             raise Failed("the body's chunks are not understood")
         size = int(match[1], 16)
         if size == 0:
-            return body
+            break
         part = await reader.take(min(size, BODY_BYTES_MAX - len(body)))
         body += part
+        read += len(line) + size + 4
         if len(part) == size and await reader.take(2) != b"\r\n":
             raise Failed("the body's chunks are not understood")
-    return body
+    return bytes(body)

@@ -5,10 +5,11 @@ it goes along. What is done by the new one is in control.py.
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fastlb
-from fastlb import errors, log, manifest, upgrade
+from fastlb import errors, log, manifest, upgrade, worker_sockets
 from fastlb.control_socket import Answer
 from fastlb.errors import StartError
 
@@ -45,6 +46,7 @@ class Succession:
             if new.state_dir != str(state_dir.resolve()):
                 how = f"has another state_dir, {new.state_dir}, and would not find the workers"
                 raise StartError(errors.REHEARSAL_FAILED, how=how)
+            self._demand_found(state_dir)
             try:
                 control.in_force.columns.chosen(control.workers.count, renewed=True)
             except OverflowError as error:
@@ -53,6 +55,17 @@ class Succession:
         except BaseException:
             control.reloading.release()
             raise
+
+    def _demand_found(self, state_dir: Path) -> None:
+        """Raises StartError where a worker has no socket at which the new program would find it:
+        with the last one their memory would be gone."""
+        there = worker_sockets.columns(state_dir)
+        running = sorted(self.control.workers.running.items())
+        lost = [one for column, one in running if not one.findable or column not in there]
+        if lost:
+            pids = ", ".join(str(one.pid) for one in lost)
+            how = f"would not find workers {pids}, whose sockets are not in {state_dir}/workers"
+            raise StartError(errors.REHEARSAL_FAILED, how=how)
 
     def execute(self, new: upgrade.Rehearsed) -> None:
         """Becomes the new program; says so and goes on when that cannot be done."""

@@ -30,6 +30,7 @@ class Worker:
     refused: int = 0  # generation that it cannot use
     released: int = 0  # oldest generation that its requests may still use
     stopping: bool = False
+    findable: bool = True  # by the next control process: it has a socket for that
     heard: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.monotonic)
 

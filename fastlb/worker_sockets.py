@@ -29,6 +29,7 @@ def make_directory(state_dir: Path) -> Path:
 
 def listen(state_dir: Path, column: int) -> socket.socket:
     """For a worker to inherit; a file of a worker before is removed. Raises OSError."""
+    make_directory(state_dir)
     remove(state_dir, column)
     one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     before = os.umask(0o177)
@@ -46,8 +47,8 @@ def listen(state_dir: Path, column: int) -> socket.socket:
 
 
 def remove(state_dir: Path, column: int) -> None:
-    """Of a worker that has ended."""
-    with suppress(FileNotFoundError):
+    """Of a worker that has ended; whom a file that stays leads to nobody answers."""
+    with suppress(OSError):
         os.unlink(directory(state_dir) / f"{column}{SUFFIX}")
 
 

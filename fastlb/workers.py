@@ -259,15 +259,22 @@ class Workers:
 
     def _started(self, column: int) -> Worker:
         """The process. Raises OSError."""
-        with worker_sockets.listen(self.state_dir, column) as adoption:
+        try:
+            adoption = worker_sockets.listen(self.state_dir, column)
+        except OSError as error:
+            if reserve.is_short(error):
+                raise
+            reason = error.strerror or error
+            log.warn(errors.NOT_TO_BE_FOUND.line(index=column, path=self.state_dir, reason=reason))
+            return self._spawned(column, -1)
+        with adoption:
             return self._spawned(column, adoption.fileno())
 
     def _spawned(self, column: int, adoption: int) -> Worker:
         ours, theirs = channel.socket_pair()
         pidfd = -1
-        fds = [self.segment.fd, theirs.fileno(), adoption]
-        if self.access_log.fd >= 0:
-            fds.append(self.access_log.fd)
+        fds = [self.segment.fd, theirs.fileno()]
+        fds += [fd for fd in (adoption, self.access_log.fd) if fd >= 0]
         log_of_it = (self.access_log.fd, int(self.access_log.is_syslog))
         arguments = (column, *fds[:2], *log_of_it, adoption)
         try:
@@ -288,7 +295,7 @@ class Workers:
             theirs.close()
             if pidfd < 0:
                 ours.close()
-        return Worker(column, process.pid, pidfd, ours, process)
+        return Worker(column, process.pid, pidfd, ours, process, findable=adoption >= 0)
 
     def _watch(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()

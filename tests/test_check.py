@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import fastlb
 from fastlb import errors, features, rule_problems, tls_files
-from fastlb.check import check_file, check_text, find_config
+from fastlb.check import FILE_BYTES_MAX, check_file, check_text, find_config
 from fastlb.config import COOKIE_NAMES_MAX, LISTENERS_MAX, NODES_MAX
 from fastlb.errors import ConfigNotFound, Message, Problem
 
@@ -95,6 +95,36 @@ def test_file_that_is_not_text(tmp_path: Path) -> None:
     file.write_bytes(b"[proxy]\nuser = 'caf\xe9'\n")
     problem = check_file(file).errors[0]
     assert (problem.code, problem.line) == ("FLB-C003", 2)
+
+
+def test_a_file_without_an_end_is_not_waited_for(tmp_path: Path) -> None:
+    """Whoever reloads would wait for ever, and so would the stop after it."""
+    pipe, device, large = (tmp_path / name for name in ("pipe", "device", "large"))
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    large.write_bytes(b"#" * FILE_BYTES_MAX + b"\n")
+    assert [one.code for one in check_file(pipe).errors] == ["FLB-C004"]
+    for file in (device, large):
+        (wrong,) = check_file(file).errors
+        assert (wrong.code, "larger than 16 MiB" in str(wrong)) == ("FLB-C001", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x = " + "[" * 50_000, "nested too deep"),
+        ("[" + "a." * 2000 + "b]\n", "nested too deep"),
+        ("a." * 2000 + "b = 1\n", "nested too deep"),
+        ("[pools.web]\nretries = " + "9" * 5000, "4300 digits"),
+        ("[pools.web]\nretries = 0x" + "f" * 5000, "more than 64 bits"),
+        ("[pools.web]\nretries = 9223372036854775808", "more than 64 bits"),
+    ],
+    ids=["lists", "table", "keys", "digits", "hex", "65 bits"],
+)
+def test_toml_that_python_cannot_take(text: str, reason: str) -> None:
+    (wrong,) = check_text(text, Path("x")).errors
+    assert wrong.code == "FLB-C002"
+    assert reason in str(wrong)
 
 
 def test_too_many_nodes() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastlb as package
-from fastlb import cli, command, errors
+from fastlb import cli, command, control_socket, errors
 from fastlb.control_socket import ControlSocket, ask, socket_path
 from fastlb.errors import Refused, StartError
 from tests.control.running import fastlb
@@ -220,6 +221,41 @@ def test_requests_are_lines_of_json(tmp_path: Path) -> None:
     assert not_json == {"ok": False, "error": "not JSON"}
     assert unknown == no_object == {"ok": False, "error": "no such command; expected one of echo"}
     assert not socket_path(tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"command": ["echo"]}', b'{"command": {}}', b'{"command": null}', b"[" * 50_000],
+    ids=["list", "object", "null", "nested"],
+)
+def test_a_line_that_is_no_command_is_answered(tmp_path: Path, line: bytes) -> None:
+    bad, good = run_socket(tmp_path, [line + b"\n", b'{"command": "echo"}\n'])
+    assert bad["ok"] is False
+    assert good["ok"] is True
+
+
+def test_who_does_not_read_its_answer_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def long(request: dict[str, object]) -> dict[str, object]:
+        return {"ok": True, "text": "x" * 2_000_000}
+
+    async def main(lines: bytes) -> None:
+        server = ControlSocket(tmp_path, {"long": long})
+        await server.open()
+        with socket.socket(socket.AF_UNIX) as one:
+            one.connect(str(socket_path(tmp_path)))
+            one.sendall(lines)
+            # Nothing is read: only the server's end of it ends this.
+            looks = select.poll()
+            looks.register(one, 0)
+            assert await asyncio.to_thread(looks.poll, 20_000), "it is kept for ever"
+        server.close()
+
+    monkeypatch.setattr(control_socket, "REQUEST_S", 0.1)
+    monkeypatch.setattr(control_socket, "ANSWER_S", 0.1)
+    asyncio.run(main(b'{"command": "long"}\n'))
+    asyncio.run(main(b'{"command": "long"}\n' * 3))
 
 
 def test_a_command_that_is_refused_is_answered(tmp_path: Path) -> None:

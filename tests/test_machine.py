@@ -98,6 +98,19 @@ def test_what_is_no_lock_file_is_one_line(
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_lock_file_that_cannot_be_written_locks_all_the_same(tmp_path: Path) -> None:
+    """As on a full disk, after a stop has emptied it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        lock = StateLock(tmp_path)
+        with pytest.raises(StartError, match="FLB-S005"):
+            StateLock(tmp_path)
+        lock.release()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("precious")
@@ -106,6 +119,31 @@ def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
         StateLock(tmp_path)
     assert "lock: not a regular file" in line_of(caught)
     assert other.read_text() == "precious"
+
+
+def test_of_a_directory_only_what_is_nowhere_else_is_given_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns it may have put other people's files into it, or in its place."""
+    given: set[int] = set()
+    user = User(pwd.getpwuid(os.geteuid()).pw_name)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda fd, *_: given.add(os.fstat(fd).st_ino))
+    mine, theirs, elsewhere = (tmp_path / name for name in ("mine", "theirs", "elsewhere"))
+    mine.mkdir()
+    theirs.touch()
+    (mine / "a.maps").touch()
+    (mine / "linked").hardlink_to(theirs)
+    (mine / "link").symlink_to(theirs)
+    (mine / "directory").mkdir()
+    os.mkfifo(mine / "pipe")
+    user.give_directory(mine)
+    assert given == {mine.stat().st_ino, (mine / "a.maps").stat().st_ino}
+    given.clear()
+    elsewhere.symlink_to(mine)
+    user.give_directory(elsewhere)
+    user.give_directory(tmp_path / "none")
+    assert given == set()
 
 
 def test_what_a_link_leads_to_is_not_given_away(

@@ -18,7 +18,15 @@ from fastlb.check import check_text
 from fastlb.config import Config, Monitor
 from fastlb.in_force import InForce
 from fastlb.monitor_health import Health, Pulse
-from fastlb.monitor_http import BODY_BYTES_MAX, Reader, is_good, read_body, read_head, request
+from fastlb.monitor_http import (
+    BODY_BYTES_MAX,
+    CHUNKED_BYTES_MAX,
+    Reader,
+    is_good,
+    read_body,
+    read_head,
+    request,
+)
 from fastlb.monitor_link import Failed, NotDone, Target, reason_of
 from fastlb.monitor_worker import shown, verdict
 from fastlb.monitors import HELD_SHARE, Check, Monitors, pause
@@ -159,6 +167,38 @@ def test_no_more_than_64_kib_of_a_body_are_read() -> None:
         assert read(head, *[piece] * 7, b"y" * 10_000) == (200, b"x" * BODY_BYTES_MAX)
     chunks = [b"10000000\r\n", *[piece] * 7]
     assert read(CHUNKED, *chunks) == (200, b"x" * BODY_BYTES_MAX)
+
+
+def test_a_node_that_never_ends_keeps_nobody_from_their_turn() -> None:
+    """It always has bytes ready: nothing that reads them would ever wait."""
+    turns = [0]
+    sent = [0]
+
+    class Endless(Pieces):
+        async def receive(self) -> bytes:
+            assert turns[0] >= sent[0] // 16_380, "others had no turn meanwhile"
+            sent[0] += 16_380
+            return b"1\r\nx\r\n" * 2730
+
+    async def others() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    async def main() -> bytes:
+        task = asyncio.create_task(others())
+        body = await read_body(Reader(Endless()), 200, {b"transfer-encoding": b"chunked"})
+        task.cancel()
+        return body
+
+    body = asyncio.run(main())
+    assert set(body) == {ord("x")}
+    assert sent[0] <= CHUNKED_BYTES_MAX + 16_380, "chunks of nothing but their sizes have no end"
+
+
+def test_the_bound_of_a_head_is_that_of_all_answers_before() -> None:
+    with pytest.raises(Failed, match="the head is longer than 16384 bytes"):
+        read(b"HTTP/1.1 100 Go on\r\n\r\n" * 1000)
 
 
 @given(st.binary(max_size=200))

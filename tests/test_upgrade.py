@@ -84,7 +84,7 @@ class Here(Control):
             tls=None,
             monitors=SimpleNamespace(close=lambda: None, sync=lambda cfg, tls: None),
         )
-        self.workers = SimpleNamespace(count=count)  # type: ignore[assignment]
+        self.workers = SimpleNamespace(count=count, running={})  # type: ignore[assignment]
         self.cfg = SimpleNamespace(  # type: ignore[assignment]
             proxy=SimpleNamespace(state_dir=control.Path("/"))
         )

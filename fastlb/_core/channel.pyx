@@ -1,7 +1,8 @@
 # The worker's end of the channel (contract in channel.pxd).
 #
 # When the control process is gone the channel ends; the worker then goes on with the plan it
-# has, until another control process asks for it, or a signal ends it.
+# has, until another control process asks for it, or a signal ends it. One that cannot be asked, for
+# lack of a socket, leaves.
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -263,5 +264,9 @@ cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
             return
         if got <= 0:
             _lose(w)
+            if w.adoption.fd < 0:
+                # Nobody would find it: it must not serve on beside those of the next one.
+                channel_begin_stop(
+                    w, w.snapshot.plan.timeouts.drain if w.snapshot != NULL else 0, False)
             return
         _dispatch(w, message, got, fds, system.message_descriptors(&about, fds, MESSAGE_FDS_MAX))

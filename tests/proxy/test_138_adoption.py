@@ -283,3 +283,30 @@ def test_crashes_leave_no_descriptor_behind(ab):
 
 def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def test_a_worker_is_replaced_though_nothing_can_be_written(ab):
+    with lasting(settings(*ab, persistence={"type": "ip"}, workers=2)) as p:
+        sockets, aside = p.folder / "state/workers", p.folder / "aside"
+        sockets.rename(aside)
+        sockets.touch()
+        dead = p.kill_worker(0)
+        first, second = p.wait_worker_replaced(dead)
+        assert {p.get().status for _ in range(20)} == {200}
+        assert "FLB-S142" in p.stderr()
+        done = p.command("upgrade")
+        assert done.returncode == 1
+        assert f"would not find workers {first}, {second}" in done.stderr
+        sockets.unlink()
+        aside.rename(sockets)
+        done = p.command("upgrade")
+        assert f"would not find workers {first}" in done.stderr
+        assert str(second) not in done.stderr
+        assert p.worker_pids() == [first, second]
+        p.crash()
+        until(lambda: gone(first), "the end of the worker that nobody would find")
+        assert {p.get().status for _ in range(20)} == {200}
+        p.start()
+        assert second in p.worker_pids()
+        assert len(p.worker_pids()) == 2
+        assert {p.get().status for _ in range(20)} == {200}
