@@ -137,6 +137,8 @@ class Account:
         status = await self.system.status()
         self._maps(status["persistence"])
         self._nodes(status["pools"])
+        waited = {name: pool["waited"] for name, pool in status["pools"].items() if pool["waited"]}
+        self.report.left["requests that waited for a node"] = _listed(waited)
         lost = [u.name for u in self.users if u.name in homes and u.home != homes[u.name]]
         self.report.left["users whose session was lost"] = len(lost)
         self.report.left["the last look took"] = f"{time.monotonic() - begun:.1f} s"
