@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -48,7 +47,7 @@ from .fault_peers import FaultPeer
 BATCH = 500
 SETTLE_S = 2.0  # for a line in a log that comes after its answer
 READERS = ("h11", "llhttp", "nginx")
-EXAMPLES = 3
+EXAMPLES = 2
 Row = dict[str, Any]
 
 
@@ -60,6 +59,7 @@ class Findings:
         self.forwarded = self.crashed = 0
         self.differently = self.smuggled = 0
         self.refused_by: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
         self.examples: list[str] = []
         self.at_node: Counter[tuple[bytes, bytes]] = Counter()
 
@@ -73,8 +73,12 @@ class Findings:
             self.answers[names.get(got[9:10], "good")] += 1
 
     def example(self, what: str, seen: Any, data: bytes) -> None:
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(f"{what} {seen!r:.300} of {data!r:.300}")
+        """A few of each kind; what asks for an upgrade is a kind by itself."""
+        if b"\r\nupgrade:" in data.lower():
+            what += " (of one with Upgrade)"
+        self.kinds[what] += 1
+        if self.kinds[what] <= EXAMPLES:
+            self.examples.append(f"{what}: {seen!r:.300} of {data!r:.300}")
 
     def row(self, count: int) -> Row:
         by = ", ".join(f"{who} {self.refused_by[who]}" for who in ("the node", *READERS))
@@ -113,7 +117,8 @@ def mutated(
             before = now
             _read(node, nginx, found)
         _account(peer, found)
-    return found.row(count), found.examples
+    kinds = [f"{count} times {what}" for what, count in found.kinds.items()]
+    return found.row(count), [*kinds, *found.examples]
 
 
 class _Node(Recorder):
@@ -174,7 +179,7 @@ def _judge(message: Message, data: bytes, by_nginx: list[Any], found: Findings) 
         verdicts.add(verdict)
         found.refused_by[who] += verdict == "refused"
         if verdict in ("different", "smuggled"):
-            found.example(f"{verdict}: {who} reads", reading, data)
+            found.example(f"{verdict} by {who}", reading, data)
     found.smuggled += "smuggled" in verdicts
     found.differently += "different" in verdicts and "smuggled" not in verdicts
 
@@ -202,5 +207,3 @@ def _account(peer: FaultPeer, found: Findings) -> None:
     found.smuggled += sum(excess.values())
     for one, count in excess.items():
         found.example("at the node and not in the log", one, b"%d times" % count)
-    print(f"{peer.name}: {sum(seen.values())} logged, {sum(found.at_node.values())} at the node",
-          file=sys.stderr)  # fmt: skip

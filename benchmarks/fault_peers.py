@@ -286,10 +286,11 @@ class HAProxy(FaultPeer):
 
     def seen(self) -> list[Seen]:
         """Quotes, number signs and what cannot be printed stand there as #XX."""
-        return [
-            (method, re.sub(rb"#([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), target))
-            for method, target in super().seen()
-        ]
+
+        def plain(text: bytes) -> bytes:
+            return re.sub(rb"#([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), text)
+
+        return [(plain(method), plain(target)) for method, target in super().seen()]
 
     def upgrade(self) -> None:
         self.reload()  # which executes the program anew

@@ -18,7 +18,8 @@ from .world import World
 
 CALM_S = 60.0  # for everything to end at the end
 GROWTH_KIB = 6 << 10  # of a process's own memory, over what it had when it was warm
-ALLOWED = {"descriptors": 8, "KiB": GROWTH_KIB}
+# The sockets of a worker more than at the beginning are kept, with an address of each kind.
+ALLOWED = {"descriptors": len(KINDS) + 5, "KiB": GROWTH_KIB}
 TROUBLE = ("Traceback", "BUG at", "AddressSanitizer", "runtime error", "SIGSEGV")
 LOG_QUIET_S = 0.5  # for which nobody may have written to a log that was moved away
 LOG_S = 10.0

@@ -55,6 +55,9 @@ class Connection(asyncio.Protocol):
             if len(self.buffer) < end + 4 + length:
                 return
             self.buffer = self.buffer[end + 4 + length :]
+            if head.count(b" ") < 2:  # through a relay comes whatever clients send
+                self.transport.close()
+                return
             if field(head, b"upgrade"):
                 self.switch(field(head, b"sec-websocket-key"))
                 return
