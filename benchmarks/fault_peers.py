@@ -118,7 +118,8 @@ _HAPROXY_LOGGING = """\
     log-format "seen %s %HM %HU"
     retries 0"""
 _NGINX_LOGGING = """\
-log_format seen escape=none 'seen $upstream_addr $request_method $request_uri';
+map $upstream_addr $given {{ default node; "" ""; }}
+    log_format seen escape=none 'seen $given $request_method $request_uri';
     access_log {directory}/seen.log seen;
     proxy_ignore_client_abort on;"""
 Seen = tuple[bytes, bytes]  # method and target of a request that was given to a node

@@ -33,6 +33,7 @@ class Faults:
         self.system, self.world, self.account = system, world, account
         self.users, self.random = users, pick
         self.busy: set[str] = set()  # nodes that a fault has now
+        self.killed: set[int] = set()  # workers
 
     def every(self) -> dict[str, Fault]:
         every = (
@@ -135,8 +136,10 @@ class Faults:
                 return
             self.world.proxy_hurt = time.monotonic()
             self.world.note("worker killed: now")
+            victim = self.random.choice(pids)
             with suppress(ProcessLookupError):
-                os.kill(self.random.choice(pids), signal.SIGKILL)
+                os.kill(victim, signal.SIGKILL)
+            self.killed.add(victim)
             self.account.workers_killed += 1
         await asyncio.sleep(0.5)
         self.world.proxy_hurt = time.monotonic()
@@ -184,8 +187,9 @@ class Faults:
             end = time.monotonic() + START_S
             while True:
                 status = (await self.system.ask("status"))["status"]
-                if len(status["workers"]) >= self.system.workers:
-                    break
+                pids = {worker["pid"] for worker in status["workers"]}
+                if len(pids) >= self.system.workers and not pids & self.killed:
+                    break  # its death may not be known yet
                 await asyncio.sleep(0.05)
                 if time.monotonic() > end:
                     self.world.wrong(f"a worker was not replaced in {START_S:g} s")

@@ -97,7 +97,8 @@ class User:
             return False
         except Ended as error:
             await self.leave()
-            self._failed(f"{method} {error}", self._cut_explained(begun))
+            refused = isinstance(error.__cause__, ConnectionRefusedError)
+            self._failed(f"{method} {error}", not refused and self._cut_explained(begun))
             return False
         if status >= 400:
             self._failed(f"{method} {status}", self.world.any_hurt(begun - HURT_GRACE_S))
@@ -106,7 +107,8 @@ class User:
         return True
 
     def _cut_explained(self, begun: float) -> bool:
-        """Of a relayed connection the node's end, too, is the client's."""
+        """Of a relayed connection the node's end, too, is the client's. (Nothing explains that one is
+        refused: the listening sockets are there all the time.)"""
         world = self.world
         relayed = self.kind.protocol == "tcp" and (
             world.any_hurt(begun - HURT_GRACE_S) or world.had_to_leave(self.opened)
@@ -154,7 +156,7 @@ class User:
                 ssl=self.context, server_hostname=HOST if self.context else None,
             )  # fmt: skip
         except OSError as error:
-            raise Ended(f"connect: {error.strerror or type(error).__name__}") from None
+            raise Ended(f"connect: {type(error).__name__}") from error
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, str]:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
