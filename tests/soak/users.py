@@ -107,8 +107,8 @@ class User:
         return True
 
     def _cut_explained(self, begun: float) -> bool:
-        """Of a relayed connection the node's end, too, is the client's. (Nothing explains that one is
-        refused: the listening sockets are there all the time.)"""
+        """Of a relayed connection the node's end, too, is the client's. That one is refused has no
+        explanation: the listening sockets are there all the time."""
         world = self.world
         relayed = self.kind.protocol == "tcp" and (
             world.any_hurt(begun - HURT_GRACE_S) or world.had_to_leave(self.opened)
