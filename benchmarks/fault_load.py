@@ -1,4 +1,4 @@
-"""Clients that count what fails: `python -m benchmarks.fault_load PORT SLOTS WEBSOCKETS`.
+"""Clients that count what fails: `python -m benchmarks.fault_load PORT SLOTS WEBSOCKETS FILE`.
 
 Each slot sends one request after another, every fifth a POST; three quarters of them over a
 connection that is kept, the others over a new one each time. It runs until its standard input is
@@ -10,15 +10,20 @@ idle, and is opened again. All else is: a connection that is refused or does not
 ends or is reset after a byte of the request was sent and before the whole answer (`reset`, and
 `reset-kept` where it was a kept one without a byte of an answer), an answer of 5xx, a time-out.
 WebSockets send something every 50 ms and have it echoed; one that ends is lost.
+
+FILE says at any moment which slots wait for an answer: for each the local port of its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import mmap
+import struct
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 REQUEST = {
@@ -34,6 +39,24 @@ TIMEOUT_S = 10.0
 PAUSE_S = 0.02  # of a slot between two requests
 RETRY_S = 0.01  # after a failure
 ECHO_S = 0.05
+
+
+class Waiting:
+    """Ports of the connections on which an answer is awaited, for another process to read."""
+
+    def __init__(self, path: Path, slots: int = 0) -> None:
+        """`slots`: the file is made anew, for as many."""
+        if slots:
+            path.write_bytes(bytes(8 * slots))
+        with path.open("r+b") as file:
+            self.memory = mmap.mmap(file.fileno(), 0)
+
+    def set(self, slot: int, port: int) -> None:
+        """0: it does not wait any more."""
+        struct.pack_into("<q", self.memory, 8 * slot, port)
+
+    def ports(self) -> set[int]:
+        return {port for (port,) in struct.iter_unpack("<q", self.memory[:]) if port}
 
 
 class Counts:
@@ -114,7 +137,9 @@ async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
         raise Failed(f"connect: {error.strerror}") from None
 
 
-async def slot(number: int, port: int, counts: Counts, ended: asyncio.Event) -> None:
+async def slot(
+    number: int, port: int, counts: Counts, waiting: Waiting, ended: asyncio.Event
+) -> None:
     keeps = bool(number % 4)
     streams = None
     turn = number
@@ -125,19 +150,20 @@ async def slot(number: int, port: int, counts: Counts, ended: asyncio.Event) -> 
         if streams is not None and (streams[0].at_eof() or streams[1].is_closing()):
             streams[1].close()  # while it was idle
             streams = None
-        kept, begun = streams is not None, time.monotonic()
+        kept, begun, good = streams is not None, time.monotonic(), True
         try:
             streams = streams or await connected(port)
+            waiting.set(number, streams[1].get_extra_info("sockname")[1])
             stays = await one(streams, data, kept)
             counts.done(method, time.monotonic() - begun)
         except Failed as failure:
             counts.failed(method, str(failure))
-            stays = False
-            await asyncio.sleep(RETRY_S)
+            good = stays = False
+        waiting.set(number, 0)
         if streams is not None and not (stays and keeps):
             streams[1].close()
             streams = None
-        await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(PAUSE_S if good else PAUSE_S + RETRY_S)
     if streams is not None:
         streams[1].close()
 
@@ -159,8 +185,8 @@ async def websocket(port: int, lost: list[str], opened: list[int], ended: asynci
         lost.append(f"{type(error).__name__} {error}")
 
 
-async def main(port: int, slots: int, websockets: int) -> None:
-    counts, ended = Counts(), asyncio.Event()
+async def main(port: int, slots: int, websockets: int, file: Path) -> None:
+    counts, waiting, ended = Counts(), Waiting(file, slots), asyncio.Event()
     lost: list[str] = []
     opened: list[int] = []
     tunnels = [asyncio.create_task(websocket(port, lost, opened, ended)) for _ in range(websockets)]
@@ -168,7 +194,9 @@ async def main(port: int, slots: int, websockets: int) -> None:
         await asyncio.sleep(0.01)
     if lost:
         raise SystemExit(f"no WebSocket: {lost[0]}")
-    work = [asyncio.create_task(slot(number, port, counts, ended)) for number in range(slots)]
+    work = [
+        asyncio.create_task(slot(number, port, counts, waiting, ended)) for number in range(slots)
+    ]
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
@@ -184,4 +212,4 @@ async def main(port: int, slots: int, websockets: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*map(int, sys.argv[1:4])))
+    asyncio.run(main(*map(int, sys.argv[1:4]), Path(sys.argv[4])))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -27,7 +28,7 @@ _FASTLB = """\
 [proxy]
 workers = {workers}
 state_dir = "{directory}/state"
-access_log = "off"
+access_log = "{log}"
 [timeouts]
 connect = "1s"
 keep_alive = "5m"
@@ -60,6 +61,7 @@ defaults
     retries 2
     retry-on conn-failure empty-response
     http-reuse always
+{logging}
 frontend bench
     bind 127.0.0.1:{port}
     http-request disable-l7-retry if METH_POST
@@ -79,7 +81,7 @@ worker_processes {workers};
 worker_rlimit_nofile 65536;
 events {{ worker_connections 20000; }}
 http {{
-    access_log off;
+    {logging}
     keepalive_timeout 300s;
     keepalive_requests 1000000000;
     client_header_timeout 10s;
@@ -109,6 +111,20 @@ http {{
 """
 
 
+# Each request that was given to a node has a line; and nothing is repeated, nor given up because
+# the client has sent all that it will.
+_HAPROXY_LOGGING = """\
+    log stdout format raw local0
+    log-format "seen %s %HM %HU"
+    retries 0"""
+_NGINX_LOGGING = """\
+map $upstream_addr $given {{ default node; "" ""; }}
+    log_format seen escape=none 'seen $given $request_method $request_uri';
+    access_log {directory}/seen.log seen;
+    proxy_ignore_client_abort on;"""
+Seen = tuple[bytes, bytes]  # method and target of a request that was given to a node
+
+
 def _service(process: subprocess.Popen[bytes]) -> list[int]:
     return proc.tree(process.pid)[1:]
 
@@ -118,8 +134,9 @@ class FaultPeer(ABC):
 
     name: str
 
-    def __init__(self, directory: Path, port: int, nodes: list[int]) -> None:
+    def __init__(self, directory: Path, port: int, nodes: list[int], logs: bool = False) -> None:
         self.directory, self.port, self.nodes = directory, port, nodes
+        self.logs = logs
         self.turn = 0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -141,6 +158,18 @@ class FaultPeer(ABC):
     @abstractmethod
     def upgrade(self) -> None:
         """The program is replaced by the one that is installed: here, by itself."""
+
+    def seen(self) -> list[Seen]:
+        """Of a peer that `logs`: what it says it has given to nodes."""
+        lines = [line.split(b" ", 3) for line in self._log().read_bytes().splitlines()]
+        return [
+            (line[2], line[3])
+            for line in lines
+            if len(line) == 4 and line[0] == b"seen" and line[1] not in (b"", b"<NOSRV>")
+        ]
+
+    def _log(self) -> Path:
+        return self.directory / "seen.log"
 
     def worker(self) -> int:
         """The process that serves, or one of them."""
@@ -198,8 +227,17 @@ class Fastlb(FaultPeer):
     def configuration(self) -> tuple[str, str]:
         nodes = json.dumps([f"127.0.0.1:{port}" for port in self.nodes])
         return "fastlb.toml", _FASTLB.format(
-            workers=WORKERS, directory=self.directory, port=self.port, nodes=nodes, turn=self.turn
-        )
+            workers=WORKERS, directory=self.directory, port=self.port, nodes=nodes, turn=self.turn,
+            log=self._log() if self.logs else "off",
+        )  # fmt: skip
+
+    def seen(self) -> list[Seen]:
+        lines = map(json.loads, self._log().read_bytes().splitlines())
+        return [
+            (line["method"].encode("latin-1"), line["target"].encode("latin-1"))
+            for line in lines
+            if line.get("node")
+        ]
 
     def command(self, file: Path) -> list[str]:
         return command("run", file)
@@ -241,8 +279,19 @@ class HAProxy(FaultPeer):
         )
         return "haproxy.cfg", _HAPROXY.format(
             workers=WORKERS, directory=self.directory, port=self.port, servers=servers,
-            turn=self.turn,
+            turn=self.turn, logging=_HAPROXY_LOGGING if self.logs else "",
         )  # fmt: skip
+
+    def _log(self) -> Path:
+        return self.directory / "log"
+
+    def seen(self) -> list[Seen]:
+        """Quotes, number signs and what cannot be printed stand there as #XX."""
+
+        def plain(text: bytes) -> bytes:
+            return re.sub(rb"#([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), text)
+
+        return [(plain(method), plain(target)) for method, target in super().seen()]
 
     def upgrade(self) -> None:
         self.reload()  # which executes the program anew
@@ -272,9 +321,12 @@ class Nginx(FaultPeer):
 
     def configuration(self) -> tuple[str, str]:
         servers = " ".join(f"server 127.0.0.1:{port} fail_timeout=1s;" for port in self.nodes)
+        logging = "access_log off;"
+        if self.logs:
+            logging = _NGINX_LOGGING.format(directory=self.directory)
         return "nginx.conf", _NGINX.format(
             workers=WORKERS, directory=self.directory, port=self.port, servers=servers,
-            turn=self.turn,
+            turn=self.turn, logging=logging,
         )  # fmt: skip
 
     def command(self, file: Path) -> list[str]:

@@ -8,9 +8,13 @@ the clients of fault_load.py in front, which say what counts as failed. The case
   node      a node is killed (SIGKILL) and started again two seconds later, five times
   worker    a process that serves is killed (SIGKILL), five times
   slow      2,000 clients send their head byte by byte, meanwhile the others are served
+  mutated   100,000 requests, valid and nearly valid, to one node that records (fault_mutants.py)
 
 What was in flight on a killed node is read from memory that it shares with this program, and from
-its sockets just before: what came between the two is not in it.
+its sockets just before: what came between the two is not in it. What was in flight in a killed
+worker are the connections that it had accepted and whose clients waited for an answer: it was
+stopped for the moment in which they were counted. An answer that was on its way counts too, so
+that these may be more than fail.
 """
 
 from __future__ import annotations
@@ -33,13 +37,15 @@ from pathlib import Path
 from typing import Any
 
 from . import machine
+from .fault_load import Waiting
+from .fault_mutants import mutated
 from .fault_node import KINDS, InFlight
 from .fault_peers import PEERS, FaultPeer
 from .report import markdown_table
 
 SLOTS, WEBSOCKETS, NODES = 40, 20, 3
 DELAY_MS = 5
-RELOADS, UPGRADES, KILLS = 50, 3, 5
+RELOADS, UPGRADES, KILLS, MUTANTS = 50, 3, 5, 100_000
 SLOW_CLIENTS = 2000
 QUIET_S = 2.0
 PYTHON = (sys.executable, "-m")
@@ -80,23 +86,39 @@ class Node:
         return sum(InFlight(self.file, create=False).read().values()) + unread
 
 
+def _connections(port: int) -> list[list[str]]:
+    """The kernel's rows of the open connections to this port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"]
+
+
 def _unread(port: int) -> int:
     """Connections to this port with bytes that nobody has read."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    mine = [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"]
-    return sum(int(row[4].split(":")[1], 16) > 0 for row in mine)
+    return sum(int(row[4].split(":")[1], 16) > 0 for row in _connections(port))
+
+
+def accepted(pid: int, port: int) -> set[int]:
+    """The clients' ports of the connections to this port that a process has."""
+    inodes = set()
+    for file in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(f"/proc/{pid}/fd/{file}"))
+    mine = [row for row in _connections(port) if f"socket:[{row[9]}]" in inodes]
+    return {int(row[2].split(":")[1], 16) for row in mine}
 
 
 class Load:
     """The clients, in a process of their own."""
 
-    def __init__(self, port: int, websockets: int = WEBSOCKETS) -> None:
-        words = ["benchmarks.fault_load", str(port), str(SLOTS), str(websockets)]
+    def __init__(self, peer: FaultPeer, websockets: int = WEBSOCKETS) -> None:
+        file = peer.directory / "waiting"
+        words = ["benchmarks.fault_load", *map(str, (peer.port, SLOTS, websockets, file))]
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "--", *PYTHON, *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
         self._say(None, "ready")
+        self.waiting = Waiting(file)
 
     def mark(self, name: str) -> None:
         self._say(f"mark {name}", "marked")
@@ -145,7 +167,7 @@ Row = dict[str, Any]
 
 
 def reloads(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> Row:
-    load = Load(peer.port)
+    load = Load(peer)
     time.sleep(QUIET_S)
     load.mark("reloads")
     for _ in range(arguments.reloads):
@@ -163,7 +185,7 @@ def reloads(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -
 
 
 def upgrade(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> Row:
-    load = Load(peer.port, 0)
+    load = Load(peer, 0)
     time.sleep(QUIET_S)
     load.mark("upgrades")
     for _ in range(UPGRADES):
@@ -176,7 +198,7 @@ def upgrade(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -
 
 
 def node(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> Row:
-    load, victims = Load(peer.port, 0), random.Random(arguments.seed)
+    load, victims = Load(peer, 0), random.Random(arguments.seed)
     in_flight = 0
     time.sleep(QUIET_S)
     load.mark("kills")
@@ -197,13 +219,15 @@ def node(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> R
 
 
 def worker(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> Row:
-    load = Load(peer.port, 0)
+    load = Load(peer, 0)
     time.sleep(QUIET_S)
     load.mark("kills")
-    slowest = 0.0
+    slowest, in_flight = 0.0, 0
     for _ in range(KILLS):
         before = set(peer.workers())
         victim = peer.worker()
+        os.kill(victim, signal.SIGSTOP)
+        in_flight += len(accepted(victim, peer.port) & load.waiting.ports())
         begun = time.monotonic()
         os.kill(victim, signal.SIGKILL)
         while time.monotonic() < begun + 5:
@@ -220,12 +244,12 @@ def worker(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) ->
     part = load.end()["parts"]["kills"]
     requests, failed = total(part)
     gap = round(part["longest_gap_ms"])
-    return {"requests": requests, "failed": failed, "how": how(part),
+    return {"requests": requests, "in flight": in_flight, "failed": failed, "how": how(part),
             "replaced after ms": round(1000 * slowest), "longest gap ms": gap}  # fmt: skip
 
 
 def slow(peer: FaultPeer, nodes: list[Node], arguments: argparse.Namespace) -> Row:
-    load = Load(peer.port, 0)
+    load = Load(peer, 0)
     time.sleep(QUIET_S)
     load.mark("before")
     time.sleep(5)
@@ -258,9 +282,19 @@ def _drip(crowd: list[socket.socket], ended: threading.Event) -> None:
                 one.send(b"x", socket.MSG_DONTWAIT)
 
 
-CASES: dict[str, Callable[[FaultPeer, list[Node], argparse.Namespace], Row]] = {
+UNDER_LOAD: dict[str, Callable[[FaultPeer, list[Node], argparse.Namespace], Row]] = {
     "reloads": reloads, "upgrade": upgrade, "node": node, "worker": worker, "slow": slow,
 }  # fmt: skip
+CASES = (*UNDER_LOAD, "mutated")
+
+
+def measured(case: str, kind: type[FaultPeer], arguments: argparse.Namespace) -> Row:
+    if case == "mutated":
+        row, examples = mutated(kind, arguments.mutants, arguments.seed, answers)
+        print("\n".join(f"{kind.name}: {one}" for one in examples), file=sys.stderr)
+        return row
+    with running(kind) as (peer, nodes):
+        return UNDER_LOAD[case](peer, nodes, arguments)
 
 
 def main() -> int:
@@ -274,7 +308,8 @@ def main() -> int:
     parser.add_argument("--peers", default=",".join(names), help=", ".join(names))
     parser.add_argument("--reloads", type=int, default=RELOADS)
     parser.add_argument("--slow-clients", type=int, default=SLOW_CLIENTS)
-    parser.add_argument("--seed", type=int, default=1, help="which nodes are killed")
+    parser.add_argument("--mutants", type=int, default=MUTANTS)
+    parser.add_argument("--seed", type=int, default=1, help="of mutants; which nodes are killed")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, Linux {platform.release()}")
@@ -287,8 +322,7 @@ def main() -> int:
                 if version is None:
                     print(f"{kind.name}: not installed, left out", file=sys.stderr)
                     continue
-                with running(kind) as (peer, nodes):
-                    rows[f"{kind.name} {version}"] = CASES[case](peer, nodes, arguments)
+                rows[f"{kind.name} {version}"] = measured(case, kind, arguments)
         head = ["proxy", *next(iter(rows.values()), {})]
         lines = [[name, *map(str, row.values())] for name, row in rows.items()]
         print("\n".join(["", case, "", *markdown_table([head, *lines])]), flush=True)

@@ -1,10 +1,13 @@
 """A node as a process of its own, so that it can be killed and stopped.
 
 python node.py NAME HOST PORT: it says in each answer who it is; SIGUSR1 makes it reset every
-connection that it has. `/slow` takes half a second, `/large` has a body of 1 MB.
+connection that it has. `/slow` takes half a second, `/large` has a body of 1 MB. An upgrade to
+WebSocket is a tunnel that sends back what it gets.
 """
 
 import asyncio
+import base64
+import hashlib
 import signal
 import socket
 import struct
@@ -12,6 +15,18 @@ import sys
 from typing import ClassVar
 
 LARGE = b"x" * 1_000_000
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+ANSWER = b"HTTP/1.1 200 OK\r\nX-Node: %b\r\nContent-Length: %d\r\n\r\n%b"
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nX-Node: %b\r\nConnection: upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+)
+
+
+def field(head: bytes, name: bytes) -> bytes:
+    """The value of a field; none: empty."""
+    at = head.lower().find(b"\r\n" + name + b":")
+    return head[at + len(name) + 3 :].split(b"\r\n")[0].strip() if at >= 0 else b""
 
 
 class Connection(asyncio.Protocol):
@@ -19,6 +34,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, name: bytes) -> None:
         self.name, self.buffer = name, b""
+        self.tunnel = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -29,21 +45,33 @@ class Connection(asyncio.Protocol):
         self.open.discard(self)
 
     def data_received(self, data: bytes) -> None:
+        if self.tunnel:
+            self.transport.write(data)
+            return
         self.buffer += data
         while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
             head = self.buffer[:end]
-            length = 0
-            if (at := head.lower().find(b"content-length:")) >= 0:
-                length = int(head[at + 15 :].split(b"\r\n")[0])
+            length = int(field(head, b"content-length") or 0)
             if len(self.buffer) < end + 4 + length:
                 return
             self.buffer = self.buffer[end + 4 + length :]
-            target = head.split(b" ")[1]
-            body = LARGE if target == b"/large" else b"ok"
-            answer = b"HTTP/1.1 200 OK\r\nX-Node: %b\r\nContent-Length: %d\r\n\r\n%b"
-            delay = 0.5 if target == b"/slow" else 0.001
-            text = answer % (self.name, len(body), body)
-            asyncio.get_running_loop().call_later(delay, self.send, text)
+            if head.count(b" ") < 2:  # through a relay comes whatever clients send
+                self.transport.close()
+                return
+            if field(head, b"upgrade"):
+                self.switch(field(head, b"sec-websocket-key"))
+                return
+            self.answer(head.split(b" ")[1])
+
+    def answer(self, target: bytes) -> None:
+        body = LARGE if target == b"/large" else b"ok"
+        text = ANSWER % (self.name, len(body), body)
+        delay = 0.5 if target == b"/slow" else 0.001
+        asyncio.get_running_loop().call_later(delay, self.send, text)
+
+    def switch(self, key: bytes) -> None:
+        self.tunnel = True
+        self.send(SWITCH % (self.name, base64.b64encode(hashlib.sha1(key + GUID).digest())))
 
     def send(self, text: bytes) -> None:
         if not self.transport.is_closing():

@@ -1,55 +1,25 @@
-"""Users who have sessions, and who notice when a request of theirs reaches another node."""
+"""Users who have sessions, and who notice when a request of theirs reaches another node; and
+clients who are none."""
 
 import asyncio
 import contextlib
 import random
 import socket
+import ssl
 import struct
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from .configuration import HOST, KINDS, Kind
+from .world import HURT_GRACE_S, World
 
 TIMEOUT_S = 20.0
-HURT_GRACE_S = 3.0  # for which a node may count as down after it is well again
-
-
-@dataclass
-class World:
-    """What is known of the faults, and what was seen."""
-
-    hurt_since: dict[str, float] = field(default_factory=dict)  # nodes that are
-    well_since: dict[str, float] = field(default_factory=dict)  # nodes that were
-    proxy_hurt: float = -1e9  # a worker was killed, or the control process
-    requests: int = 0
-    moves: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    violations: list[str] = field(default_factory=list)
-    begun: float = field(default_factory=time.monotonic)
-    events: list[str] = field(default_factory=list)  # faults, and what is wrong, in their order
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    paused: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def note(self, what: str) -> None:
-        self.events.append(f"{time.monotonic() - self.begun:8.2f} {what}")
-
-    def wrong(self, what: str) -> None:
-        self.violations.append(what)
-        self.note(f"WRONG {what}")
-
-    def hurt(self, node: str) -> None:
-        self.hurt_since.setdefault(node, time.monotonic())
-
-    def well(self, node: str) -> None:
-        if self.hurt_since.pop(node, None) is not None:
-            self.well_since[node] = time.monotonic()
-
-    def was_hurt(self, node: str, since: float) -> bool:
-        well = self.well_since.get(node, -1e9)
-        return node in self.hurt_since or well + HURT_GRACE_S >= since
-
-    def any_hurt(self, since: float) -> bool:
-        return any(self.was_hurt(node, since) for node in {*self.hurt_since, *self.well_since})
+ECHO_S = 0.2  # between two words over a WebSocket, at most
+HOLD_S = 8.0  # for which one is held, in the mean
+HOLD_MAX_S = 40.0
+UPGRADE = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+UPGRADE += ["Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg=="]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Ended(Exception):
@@ -57,17 +27,27 @@ class Ended(Exception):
 
 
 class User:
-    """One user: of a cookie class, or known by a field, or by the address."""
+    """One user: known by a cookie, by a field, or by the address."""
 
-    def __init__(self, kind: str, number: int, port: int, world: World, seed: int) -> None:
-        self.kind, self.name, self.port, self.world = kind, f"{kind}-{number}", port, world
-        self.source = f"127.1.{ {'cookie': 1, 'key': 2, 'ip': 3}[kind] }.{number + 1}"
+    def __init__(
+        self,
+        kind: Kind,
+        number: int,
+        port: int,
+        world: World,
+        seed: int,
+        context: ssl.SSLContext | None = None,
+    ):
+        self.kind, self.name, self.port, self.world = kind, f"{kind.name}-{number}", port, world
+        self.source = f"127.1.{1 + list(KINDS).index(kind.name)}.{number + 1}"
         self.random = random.Random(seed)
+        self.context = context if kind.protocol == "https" else None
         self.cookies: dict[str, str] = {}
         self.home: str | None = None
         self.last = time.monotonic()  # when the last good answer was asked for
+        self.opened = 0.0
         self.asks = self.loses = False
-        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.streams: Streams | None = None
 
     async def live(self) -> None:
         while not self.world.ended.is_set():
@@ -85,40 +65,57 @@ class User:
 
     def lose_cookies(self) -> None:
         """Before the next request."""
-        self.loses = self.kind == "cookie"
+        self.loses = not self.kind.has_maps
 
     async def ask(self) -> None:
         self.asks = True
         try:
+            if self.loses:
+                self.cookies.clear()
+                self.home, self.loses = None, False  # to fastlb it is a new user
             await self._ask()
         finally:
             self.asks = False
 
     async def _ask(self) -> None:
-        if self.loses:
-            self.cookies.clear()
-            self.home, self.loses = None, False  # to fastlb it is a new user
         method = "POST" if self.random.random() < 0.2 else "GET"
         target = self.random.choices(["/", "/slow", "/large"], [20, 1, 1])[0]
+        fresh = self.streams is None or self.streams[0].at_eof() or self.random.random() < 0.2
+        if await self._answered(method, target, fresh) and self.kind.protocol != "tcp":
+            self.world.logged += 1
+
+    async def _answered(self, method: str, target: str, fresh: bool) -> bool:
+        """Whether there was a good answer; a bad one has had a cause, or is wrong."""
         begun = time.monotonic()
         self.world.requests += 1
         try:
-            status, node = await asyncio.wait_for(self._exchange(method, target), TIMEOUT_S)
+            exchange = self._exchange(method, target, fresh)
+            status, node = await asyncio.wait_for(exchange, TIMEOUT_S)
         except TimeoutError:
             await self.leave()
             self.world.wrong(f"{self.name}: {method} {target} had no answer at all")
-            return
+            return False
         except Ended as error:
             await self.leave()
-            self._failed(f"{method} {error}", begun, self.world.proxy_hurt + 1 >= begun)
-            return
+            refused = isinstance(error.__cause__, ConnectionRefusedError)
+            self._failed(f"{method} {error}", not refused and self._cut_explained(begun))
+            return False
         if status >= 400:
-            fault = self.world.any_hurt(begun - HURT_GRACE_S)
-            self._failed(f"{method} {status}", begun, fault)
-            return
+            self._failed(f"{method} {status}", self.world.any_hurt(begun - HURT_GRACE_S))
+            return False
         self._reached(node, begun)
+        return True
 
-    def _failed(self, how: str, begun: float, has_cause: bool) -> None:
+    def _cut_explained(self, begun: float) -> bool:
+        """Of a relayed connection the node's end, too, is the client's. That one is refused has no
+        explanation: the listening sockets are there all the time."""
+        world = self.world
+        relayed = self.kind.protocol == "tcp" and (
+            world.any_hurt(begun - HURT_GRACE_S) or world.had_to_leave(self.opened)
+        )
+        return relayed or world.worker_killed(begun)
+
+    def _failed(self, how: str, has_cause: bool) -> None:
         self.world.errors[how] += 1
         if not has_cause:
             self.world.wrong(f"{self.name}: {how} though nothing was wrong")
@@ -131,21 +128,14 @@ class User:
                 self.world.wrong(f"{self.name}: {node}, not {self.home}")
         self.home, self.last = node, begun
 
-    async def _exchange(self, method: str, target: str) -> tuple[int, str]:
-        fresh = self.streams is None or self.streams[0].at_eof()
-        if fresh or self.random.random() < 0.2:
+    async def _exchange(self, method: str, target: str, fresh: bool) -> tuple[int, str]:
+        if fresh:
             await self.leave()
-            try:
-                self.streams = await asyncio.open_connection(
-                    "127.0.0.1", self.port, local_addr=(self.source, 0)
-                )
-            except OSError as error:
-                raise Ended(f"connect: {error.strerror}") from None
+            self.streams = await self._connected()
         assert self.streams is not None
         reader, writer = self.streams
-        lines = [f"{method} {target} HTTP/1.1", "Host: shop", f"User-Agent: {self.name}"]
-        if self.kind == "key":
-            lines.append(f"X-User: {self.name}")
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {HOST}", f"User-Agent: {self.name}"]
+        lines += [f"X-User: {self.name}", *(UPGRADE if target == "/socket" else [])]
         if self.cookies:
             lines.append("Cookie: " + "; ".join(f"{k}={v}" for k, v in self.cookies.items()))
         body = b"x" * 2000 if method == "POST" else b""
@@ -157,6 +147,16 @@ class User:
             raise Ended("cut" if error.partial else "closed") from None
         except OSError:
             raise Ended("reset") from None
+
+    async def _connected(self) -> Streams:
+        self.opened = time.monotonic()
+        try:
+            return await asyncio.open_connection(
+                "127.0.0.1", self.port, local_addr=(self.source, 0),
+                ssl=self.context, server_hostname=HOST if self.context else None,
+            )  # fmt: skip
+        except OSError as error:
+            raise Ended(f"connect: {type(error).__name__}") from error
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, str]:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -177,6 +177,44 @@ class User:
         if closing:
             await self.leave()
         return status, node
+
+
+class Holder(User):
+    """A user who holds a WebSocket for a while, through whatever happens, and opens another one: at
+    the same node, of course."""
+
+    async def _ask(self) -> None:
+        if await self._answered("GET", "/socket", True):
+            for_s = min(self.random.expovariate(1 / HOLD_S), HOLD_MAX_S)
+            await self._hold(time.monotonic() + for_s)
+            await self.leave()
+            self.world.sockets += 1
+
+    async def _hold(self, end: float) -> None:
+        assert self.home is not None
+        assert self.streams is not None
+        reader, writer = self.streams
+        number = 0
+        while True:
+            number += 1
+            begun, word = time.monotonic(), f"{self.name} says {number};".encode()
+            try:
+                writer.write(word)
+                back = await asyncio.wait_for(reader.readexactly(len(word)), TIMEOUT_S)
+            except TimeoutError:
+                self.world.wrong(f"{self.name}: no echo from {self.home} in {TIMEOUT_S:g} s")
+                return
+            except (OSError, EOFError):
+                explained = self.world.explains_loss(self.home, self.opened, self.last)
+                self._failed("WebSocket lost", explained)
+                return
+            if back != word:
+                self.world.wrong(f"{self.name}: {back!r} came back for {word!r}")
+                return
+            self.last = begun
+            if begun >= end or self.world.paused.is_set():
+                return
+            await asyncio.sleep(self.random.uniform(0.0, ECHO_S))
 
 
 async def slow_client(port: int, seconds: float) -> None:
