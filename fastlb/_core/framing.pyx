@@ -193,9 +193,13 @@ cdef bint _framing_alias(const Head* head, const char* buf) noexcept nogil:
 
 
 # Not to HTTP/2: its requests would go through a tunnel, where nobody reads and routes them. A
-# server may ignore an Upgrade (RFC 9110 7.8), and RFC 9113 3.1 has dropped this one.
+# server may ignore an Upgrade (RFC 9110 7.8), and RFC 9113 3.1 has dropped this one. Nor with a
+# body: to some parsers, what follows such a head is the other protocol already.
 cdef bint _may_upgrade(const Head* head, const char* buf) noexcept nogil:
     if head.version_minor == 0 or head.first[FIELD_UPGRADE] < 0:
+        return False
+    if head.status == 0 and (head.content_length != 0
+                             or head.present & <uint64_t>1 << FIELD_TRANSFER_ENCODING):
         return False
     return not (framing_list_has(head, buf, FIELD_UPGRADE, "h2c", 3)
                 or framing_list_has(head, buf, FIELD_UPGRADE, "h2", 2))

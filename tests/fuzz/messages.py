@@ -111,6 +111,7 @@ PLACES = [
     b"Connection: close, X-Forwarded-For",
     b"Connection: upgrade",
     b"Upgrade: websocket",
+    b"Connection: upgrade\r\nUpgrade: websocket",
     b"Upgrade: h2c",
     b"Expect: 100-continue",
     b"Proxy-Connection: close",

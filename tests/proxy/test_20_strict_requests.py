@@ -239,6 +239,28 @@ def test_an_upgrade_to_http_2_is_a_usual_request():
     assert [seen.all(name) for name in ("Connection", "Upgrade", "HTTP2-Settings")] == [[], [], []]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 2\r\n\r\nhi", b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"],
+)
+def test_an_upgrade_with_a_body_is_a_usual_request(body):
+    """Some parsers take the body for the other protocol, and others for a body."""
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    with HttpNode("a") as node, proxy(settings(node)) as p, p.client() as client:
+        client.send(head + body)
+        assert client.response().json()["body"] == 2
+    (seen,) = node.requests
+    assert [seen.all(name) for name in ("Connection", "Upgrade")] == [[], []]
+
+
+def test_an_upgrade_with_an_empty_body_is_one():
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    with HttpNode("a") as node, proxy(settings(node)) as p, p.client() as client:
+        client.send(head + b"Content-Length: 0\r\n\r\n")
+        assert client.response().status == 200
+    assert node.requests[0].all("Upgrade") == [b"websocket"]
+
+
 def test_each_refusal_is_logged_with_its_cause():
     with HttpNode("a") as a, proxy(settings(a)) as p:
         for data in (H + b"X A: 1\r\n\r\n", CHUNKED.replace(b"chunked", b"gzip")):
