@@ -45,7 +45,7 @@ from fastlb._core.plan cimport (
     PROTOCOL_HTTP, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT, PlanClass, PlanVirtualServer, plan_class,
     plan_pool, plan_text, plan_virtual_server,
 )
-from fastlb._core.queue cimport queue_enter, queue_time_over
+from fastlb._core.queue cimport queue_enter, queue_follow, queue_time_over
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,
     FLOW_TOO_LARGE, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_frame, flow_pending,
@@ -232,6 +232,8 @@ cdef bint _still_waits(Worker* w, Exchange* x) noexcept nogil:
 cdef void exchange_turn(Worker* w, Exchange* x) noexcept nogil:
     cdef DecideInput ask
     request_reload(w, x)
+    if queue_follow(w, x):
+        request_choose_pool(w, x)
     attempt_input(w, x, &ask)
     attempt_turn(w, x, &ask)
     _act(w, x)

@@ -31,7 +31,7 @@ from fastlb._core.plan cimport (
     CLASS_KEYS_GRANTED, KEY_SESSION, PROTOCOL_HTTPS, Plan, plan_class, plan_pool,
     plan_virtual_server,
 )
-from fastlb._core.queue cimport queue_enter, queue_time_over
+from fastlb._core.queue cimport queue_enter, queue_follow, queue_time_over
 from fastlb._core.relay cimport flow_frame
 from fastlb._core.route cimport route_tls_pool
 from fastlb._core.rules cimport (
@@ -119,11 +119,24 @@ cdef void passage_begin(Worker* w, ClientConn* c, const TlsClientHello* hello) n
     _decide(w, x, hello)
 
 
+# By another plan, which may have other routes and classes; nothing was relayed yet.
+cdef void _choose_again(Exchange* x, const TlsClientHello* hello) noexcept nogil:
+    x.flight_seen = False
+    x.down.inspect = NULL
+    if hello != NULL:
+        x.pool = plan_pool(x.snapshot.plan, route_tls_pool(x.snapshot.plan, x.server, hello.sni,
+                                                           hello.alpn))
+
+
 cdef void _decide(Worker* w, Exchange* x, const TlsClientHello* hello) noexcept nogil:
     cdef DecideInput ask
     attempt_input(w, x, &ask)
     ask.request.hello = hello
     if x.in_turn:
+        if queue_follow(w, x):
+            _choose_again(x, hello)
+            attempt_input(w, x, &ask)
+            ask.request.hello = hello
         attempt_turn(w, x, &ask)
     else:
         decide(&ask, &x.decision)
