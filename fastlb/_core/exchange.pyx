@@ -66,6 +66,8 @@ from fastlb._core.upstream cimport upstream_close
 cdef enum:
     CLOCK_STEP_MS = 10               # Worker.boot_ms is behind by up to this
 
+cdef const char* CONTINUE = "HTTP/1.1 100 Continue\r\n\r\n"
+
 
 # --- beginning ----------------------------------------------------------------------------
 
@@ -218,12 +220,29 @@ cdef bint _wait(Worker* w, Exchange* x) noexcept nogil:
     return _still_waits(w, x)
 
 
+# A client that has closed its connection looks like one that has only sent all it has to say, until
+# it is sent something: this, which every client of HTTP/1.1 passes over (RFC 9110 15.2.1). One that
+# has closed answers with a reset, and its request is spared its node.
+cdef bint _ask_whether_there(Worker* w, Exchange* x) noexcept nogil:
+    if x.continued or x.version_minor == 0:
+        return True
+    x.continued = True
+    w.iov[0].iov_base = <char*> CONTINUE
+    w.iov[0].iov_len = 25
+    if flow_send_head(w, &x.client.stream, &x.down, w.iov, 1) == 0:
+        return True
+    exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
+    return False
+
+
 cdef bint _still_waits(Worker* w, Exchange* x) noexcept nogil:
-    # Who has sent a whole request may end its side. Nothing is read here, so what matters is
-    # whether the end comes before the rest of it.
+    # Nothing is read here, so what matters is whether the end comes before the rest of the body.
     cdef char byte
-    if not x.client.stream.ready & STREAM_HUP or x.up.body.done or system.recv(
-            x.client.stream.fd, &byte, 1, system.MSG_PEEK | system.MSG_DONTWAIT) != 0:
+    if not x.client.stream.ready & STREAM_HUP:
+        return True
+    if x.up.body.done:
+        return _ask_whether_there(w, x)
+    if system.recv(x.client.stream.fd, &byte, 1, system.MSG_PEEK | system.MSG_DONTWAIT) != 0:
         return True
     x.client_persists = False
     return exchange_reply(w, x, 400, CAUSE_CLIENT_CLOSED)

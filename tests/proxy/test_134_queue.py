@@ -244,6 +244,30 @@ def test_a_client_that_leaves_is_not_waited_for():
         assert node.order == ["/busy", "/stays"]
 
 
+def test_nor_is_one_that_closes_its_connection():
+    with full() as (p, node, stack):
+        gone, stays = line_up(p, stack, "/gone", "/stays")
+        gone.sock.close()
+        waiting(p, 1)
+        assert p.log_of("/gone")["cause"] == "client-closed"
+        node.let_all()
+        assert stays.response().status == 200
+        assert node.order == ["/busy", "/stays"]
+
+
+def test_one_that_has_only_finished_sending_is_served():
+    with full() as (p, node, stack):
+        clients = [stack.enter_context(p.client()) for _ in range(2)]
+        for client, version in zip(clients, ("1.1", "1.0"), strict=True):
+            client.send(request("/" + version, version=version))
+            client.half_close()
+        waiting(p, 2)
+        node.let_all()
+        answers = [client.reader.rest() for client in clients]
+        assert answers[0].startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
+        assert answers[1].startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_a_client_that_ends_in_the_middle_of_its_request_leaves(when):
     with full() as (p, node, stack):
