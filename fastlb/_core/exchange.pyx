@@ -430,6 +430,7 @@ cdef void _rewind(Worker* w, Exchange* x) noexcept nogil:
     # Only while nothing of the body was read beyond the first buffer.
     BUG_ON(x.up.kept != NULL)
     x.up.ended = False
+    x.up.bytes = x.sent_before       # the client has sent it once
     if x.up.head != NULL:
         buffer_return(&w.buffers, x.up.head)
         x.up.head = NULL

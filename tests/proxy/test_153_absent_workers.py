@@ -43,6 +43,7 @@ def one_of_two():
             os.kill(p.worker_pids()[0], signal.SIGKILL)
             until(lambda: "FLB-S072" in p.stderr(), "the pause before the next start")
             yield p
+            p.workers = len(p.worker_pids())  # that tell what they have left
 
 
 def answers(p, server="shop"):
