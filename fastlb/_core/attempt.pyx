@@ -23,10 +23,10 @@ from fastlb._core.health cimport (
     TRY_PROBE, TRY_USUAL, health_answered, health_excuse, health_failed, health_try,
 )
 from fastlb._core.limits cimport NODE_SLOT_UNLISTED
-from fastlb._core.node cimport NODE_DRAINING, NODE_UP, NodeSlot
 from fastlb._core.node_tls cimport (
     NODE_NAME_BYTES, node_tls_context, node_tls_name, node_tls_open, node_tls_shake,
 )
+from fastlb._core.node cimport NODE_DRAINING, NODE_UP, NodeSlot
 from fastlb._core.outcome cimport (
     CAUSE_CONNECT_FAILED, CAUSE_NODE_HANDSHAKE, CAUSE_NONE, CAUSE_NO_DESCRIPTOR,
 )

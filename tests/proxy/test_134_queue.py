@@ -391,7 +391,8 @@ def test_who_waits_gets_a_node_that_is_added(how, workers):
             assert done.returncode == 0
         assert [client.response().status for client in clients] == [200] * 3
         assert sorted(other.order) == ["/1", "/2", "/3"]
-        assert workers > 1 or other.order == ["/1", "/2", "/3"]
+        if how == "reload" and workers == 1:  # one after the other, by one plan
+            assert other.order == ["/1", "/2", "/3"]
         assert p.log_of("/3")["node"] == other.address
 
 
