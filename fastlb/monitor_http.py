@@ -1,13 +1,12 @@
 """Type "http": one request and what is read of its answer (RFC 9112), all of it bounded."""
 
 import re
-import signal
 
 from fastlb.monitor_link import Failed, Link, Target, open_link
+from fastlb.monitor_match import matches
 
 HEAD_BYTES_MAX = 16 << 10  # interim answers included
 BODY_BYTES_MAX = 64 << 10
-MATCH_S = 0.2
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?")
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
 SHOWN = 60  # bytes of an answer that is none
@@ -30,22 +29,6 @@ async def check_http(target: Target) -> str:
     finally:
         link.close()
     return f"status {status}"
-
-
-def matches(pattern: str, body: bytes) -> bool:
-    """Whether it does, found out in bounded time: a pattern that goes back and forth over what a
-    node has sent could hold this process for ever. Raises Failed."""
-
-    def too_long(number: int, frame: object) -> None:
-        raise Failed(f'the body takes longer than {MATCH_S:g} s to match with "{pattern}"')
-
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, MATCH_S)
-    try:
-        return re.search(pattern.encode(), body) is not None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def request(target: Target) -> bytes:

@@ -18,15 +18,7 @@ from fastlb.check import check_text
 from fastlb.config import Config, Monitor
 from fastlb.in_force import InForce
 from fastlb.monitor_health import Health, Pulse
-from fastlb.monitor_http import (
-    BODY_BYTES_MAX,
-    Reader,
-    is_good,
-    matches,
-    read_body,
-    read_head,
-    request,
-)
+from fastlb.monitor_http import BODY_BYTES_MAX, Reader, is_good, read_body, read_head, request
 from fastlb.monitor_link import Failed, NotDone, Target, reason_of
 from fastlb.monitor_worker import shown, verdict
 from fastlb.monitors import HELD_SHARE, Check, Monitors, pause
@@ -177,13 +169,6 @@ def test_any_bytes_are_an_answer_or_none(data: bytes) -> None:
             status, body = read(before + data)
             assert 101 <= status <= 599
             assert len(body) <= len(data)
-
-
-def test_a_pattern_that_takes_for_ever_is_given_up() -> None:
-    with pytest.raises(Failed, match="takes longer than"):
-        matches("(a+)+$", b"a" * 60 + b"!")
-    assert matches("^gr(e+)n$", b"green")
-    assert not matches("green", b"red")
 
 
 def test_statuses_and_their_ranges() -> None:
