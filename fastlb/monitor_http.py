@@ -4,6 +4,7 @@ import asyncio
 import re
 
 from fastlb.monitor_link import Failed, Link, Target, open_link
+from fastlb.monitor_match import matches
 
 HEAD_BYTES_MAX = 16 << 10  # interim answers included
 BODY_BYTES_MAX = 64 << 10
@@ -25,7 +26,7 @@ async def check_http(target: Target) -> str:
             raise Failed(f"status {status}, expected {', '.join(monitor.status)}")
         if monitor.body is not None:
             body = await read_body(reader, status, fields)
-            if not re.search(monitor.body.encode(), body):
+            if not matches(monitor.body, body):
                 raise Failed(f'the body does not match "{monitor.body}"')
     finally:
         link.close()

@@ -98,6 +98,8 @@ class Workers:
         for column in self.columns.places:
             if column not in self.running and column not in self._delayed and not self._stopping:
                 self._start(column)
+        for column in self._delayed:
+            self._lend(column)
 
     def all_acknowledged(self, generation: int) -> bool:
         """Whether every worker runs by this plan or a later one."""
@@ -106,8 +108,10 @@ class Workers:
         )
 
     def all_answered(self, generation: int) -> bool:
-        """Whether every worker has taken this plan over, or cannot."""
-        return len(self.running) == self.count and all(
+        """Whether every worker has taken this plan over, or cannot; those that keep ending and are
+        not started again yet are not waited for."""
+        there = self.running.keys() | self._delayed.keys()
+        return there.issuperset(self.columns.places) and all(
             max(worker.acknowledged, worker.refused) >= generation
             for worker in self.running.values()
         )
@@ -140,9 +144,11 @@ class Workers:
 
     def _wanted(self, worker: Worker, plan: CurrentPlan) -> dict[Entry, int]:
         """The sockets that it is to serve; none that it has not got, if it leaves."""
-        if worker.column not in self.running:
-            return {}
-        place = self.columns.places.index(worker.column)
+        return self._sockets_of(worker.column, plan) if worker.column in self.running else {}
+
+    def _sockets_of(self, column: int, plan: CurrentPlan) -> dict[Entry, int]:
+        """The sockets of a column that has a place."""
+        place = self.columns.places.index(column)
         return {
             Entry(identity, number): one.fileno()
             for identity, key in plan.listeners
@@ -203,6 +209,28 @@ class Workers:
             if not worker.stopping:
                 log.info(f"worker {worker.index} (pid {worker.pid}) leaves: others have its place")
                 self._let_leave(worker, plan.drain_ms)
+
+    def _lend(self, column: int) -> None:
+        """The sockets of a worker that is not there are served by another one, until it is back
+        and has them (`_settle`): what is queued there, and what still comes, would wait for it."""
+        plan = self._plan
+        if plan is None or column not in self.columns.places or self._stopping:
+            return
+        able = [one for one in self.running.values() if one.sent == plan.generation]
+        lent = [
+            (entry, fd)
+            for entry, fd in self._sockets_of(column, plan).items()
+            if not any(entry in one.sockets for one in able)
+        ]
+        able = [one for one in able if one.acknowledged] or able
+        while lent and able:
+            worker = min(able, key=lambda one: len(one.sockets))
+            some, lent = lent[:SOCKETS_MAX], lent[SOCKETS_MAX:]
+            try:
+                channel.send_sockets(worker.channel, some)
+            except OSError:
+                return  # it does not read, or has ended too
+            worker.sockets |= {entry for entry, _ in some}
 
     def _drop(self, worker: Worker, entries: list[Entry]) -> None:
         while entries:
@@ -346,6 +374,7 @@ class Workers:
                 log.warn(errors.LEAVING_DIED.line(index=column, pid=worker.pid, how=how))
         elif not self._stopping:
             idle = worker.refused and not worker.acknowledged
+            self._lend(column)
             self._replace(worker, NO_PLAN if idle else how_it_ended(status))
         self.changed()
 

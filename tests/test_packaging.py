@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fastlb.cli import parser
 from tests.gates.sources import ROOT, core_modules
 
 CORE = Path("fastlb/_core")
@@ -32,6 +33,21 @@ def copied_sources(folder: Path) -> Path:
         elif source.is_file():
             shutil.copy2(source, target)
     return folder
+
+
+def test_the_unit_is_one_for_any_systemd_and_its_commands_are_there() -> None:
+    # One older than 253 takes a `Type` that it does not know for "simple", and only warns.
+    unit = dict(
+        line.split("=", 1)
+        for line in (ROOT / "deploy/fastlb.service").read_text().splitlines()
+        if "=" in line and not line.startswith("#")
+    )
+    assert unit["Type"] == "notify"
+    commands = [unit[key].split() for key in ("ExecStart", "ExecReload")]
+    assert [command[1] for command in commands] == ["run", "reload"]
+    for _, *words in commands:
+        parsed = parser().parse_args(words)
+        assert str(parsed.config) == "/etc/fastlb/fastlb.toml"
 
 
 def with_the_compiled(folder: Path) -> Path:

@@ -5,8 +5,8 @@ from libc.string cimport memset
 
 from fastlb._core.connection cimport RetryBudget
 from fastlb._core.health cimport (
-    TRY_LAST_RESORT, TRY_PROBE, TRY_USUAL, health_answered, health_failed, health_is_out,
-    health_may_try_early, health_share, health_state, health_try,
+    TRY_LAST_RESORT, TRY_PROBE, TRY_USUAL, health_answered, health_excuse, health_failed,
+    health_is_out, health_may_try_early, health_share, health_state, health_try,
 )
 from fastlb._core.node cimport NodeSlot
 from fastlb._core.node import STATE_NAMES, STATES
@@ -86,6 +86,9 @@ cdef class Watched:
     def failed(self, str tried="usual"):
         cdef int how = NUMBERS[tried]
         health_failed(&self.pool, &self.slot, &self.stats, self.now_ms, how)
+
+    def excuse(self):
+        health_excuse(&self.pool, &self.slot, self.now_ms)
 
     def answered(self, str tried="usual", int status=200):
         cdef int how = NUMBERS[tried]

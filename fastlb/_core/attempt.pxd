@@ -32,6 +32,8 @@ cdef int attempt_begin(Worker* w, Exchange* x, bint pooled,
 cdef int attempt_connected(Worker* w, Exchange* x) noexcept nogil
 # One retry more: whether the pool's budget has it. It is counted.
 cdef bint attempt_may_retry(Worker* w, Exchange* x) noexcept nogil
+# A node that need not say anything is connected to: that has to do for a probe.
+cdef void attempt_reached(Worker* w, Exchange* x) noexcept nogil
 # The node of this try failed, by its own doing.
 cdef void attempt_failed(Worker* w, Exchange* x) noexcept nogil
 # Its answer has begun, with this status; 0: the connection itself is all that is known of.

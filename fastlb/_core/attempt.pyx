@@ -19,17 +19,20 @@ from fastlb._core.decision cimport (
     ACTION_FORWARD, ACTION_NO_NODE, ACTION_WAIT, DecideInput, decision_node,
 )
 from fastlb._core.exchange_end cimport exchange_count_load, exchange_uncount_load
-from fastlb._core.health cimport TRY_PROBE, TRY_USUAL, health_answered, health_failed, health_try
+from fastlb._core.health cimport (
+    TRY_PROBE, TRY_USUAL, health_answered, health_excuse, health_failed, health_try,
+)
 from fastlb._core.limits cimport NODE_SLOT_UNLISTED
 from fastlb._core.message cimport method_idempotent
 from fastlb._core.node_tls cimport (
     NODE_NAME_BYTES, node_tls_context, node_tls_name, node_tls_open, node_tls_shake,
 )
+from fastlb._core.node cimport NODE_DRAINING, NODE_UP, NodeSlot
 from fastlb._core.outcome cimport (
     CAUSE_CONNECT_FAILED, CAUSE_NODE_HANDSHAKE, CAUSE_NONE, CAUSE_NO_DESCRIPTOR,
 )
 from fastlb._core.plan cimport (
-    POOL_PROXY_V1, POOL_PROXY_V2, POOL_TLS, PlanNode, plan_virtual_server,
+    POOL_PROXY_V1, POOL_PROXY_V2, POOL_TLS, PlanNode, plan_nodes, plan_virtual_server,
 )
 from fastlb._core.proxy_protocol cimport (
     PROXY_WRITE_BYTES_MAX, proxy_v1_write, proxy_v2_write,
@@ -261,10 +264,38 @@ cdef void attempt_failed(Worker* w, Exchange* x) noexcept nogil:
     x.probes = TRY_USUAL
 
 
+# The node is back, as the only one of its pool: what they all had is over, of a network say. The
+# sessions of the others would move to it, before a probe shows that theirs are well too.
+cdef void _excuse_others(Worker* w, const Exchange* x) noexcept nogil:
+    cdef const PlanNode* nodes = plan_nodes(x.snapshot.plan, x.pool)
+    cdef NodeSlot* slot
+    cdef uint32_t i
+    for i in range(x.pool.node_count):
+        slot = &w.nodes.slots[nodes[i].slot]
+        if nodes[i].slot != x.slot and slot.ejected_until_ms == 0 \
+                and (slot.state == NODE_UP or slot.state == NODE_DRAINING):
+            return
+    for i in range(x.pool.node_count):
+        slot = &w.nodes.slots[nodes[i].slot]
+        if slot.ejected_until_ms:
+            health_excuse(x.pool, slot, w.boot_ms)
+
+
+cdef void attempt_reached(Worker* w, Exchange* x) noexcept nogil:
+    if unlikely(x.probes != TRY_USUAL):
+        x.probes = TRY_USUAL
+        health_excuse(x.pool, &w.nodes.slots[x.slot], w.boot_ms)
+        _excuse_others(w, x)
+
+
 cdef void attempt_answered(Worker* w, Exchange* x, int status) noexcept nogil:
-    if likely(x.slot != NODE_SLOT_UNLISTED):
-        health_answered(x.pool, &w.nodes.slots[x.slot], &w.stats.nodes[x.slot], w.boot_ms,
-                        x.probes, status)
+    if unlikely(x.slot == NODE_SLOT_UNLISTED):
+        return
+    health_answered(x.pool, &w.nodes.slots[x.slot], &w.stats.nodes[x.slot], w.boot_ms,
+                    x.probes, status)
+    if unlikely(x.probes != TRY_USUAL) and w.nodes.slots[x.slot].ejected_until_ms == 0:
+        x.probes = TRY_USUAL
+        _excuse_others(w, x)
 
 
 cdef int attempt_elsewhere(Worker* w, Exchange* x) noexcept nogil:

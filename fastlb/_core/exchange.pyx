@@ -45,7 +45,7 @@ from fastlb._core.plan cimport (
     PROTOCOL_HTTP, PROTOCOL_HTTPS, SERVER_CLIENT_SUBJECT, PlanClass, PlanVirtualServer, plan_class,
     plan_pool, plan_text, plan_virtual_server,
 )
-from fastlb._core.queue cimport queue_enter, queue_time_over
+from fastlb._core.queue cimport queue_enter, queue_follow, queue_time_over
 from fastlb._core.relay cimport (
     FLOW_AGAIN, FLOW_BAD_BODY, FLOW_DONE, FLOW_NO_BUFFER, FLOW_SOURCE_END, FLOW_TARGET_FAILED,
     FLOW_TOO_LARGE, FLOW_WAIT_SOURCE, FLOW_WAIT_TARGET, flow_frame, flow_pending,
@@ -65,6 +65,8 @@ from fastlb._core.upstream cimport upstream_close
 
 cdef enum:
     CLOCK_STEP_MS = 10               # Worker.boot_ms is behind by up to this
+
+cdef const char* CONTINUE = "HTTP/1.1 100 Continue\r\n\r\n"
 
 
 # --- beginning ----------------------------------------------------------------------------
@@ -218,12 +220,29 @@ cdef bint _wait(Worker* w, Exchange* x) noexcept nogil:
     return _still_waits(w, x)
 
 
+# A client that has closed its connection looks like one that has only sent all it has to say, until
+# it is sent something: this, which every client of HTTP/1.1 passes over (RFC 9110 15.2.1). One that
+# has closed answers with a reset, and its request is spared its node.
+cdef bint _ask_whether_there(Worker* w, Exchange* x) noexcept nogil:
+    if x.continued or x.version_minor == 0:
+        return True
+    x.continued = True
+    w.iov[0].iov_base = <char*> CONTINUE
+    w.iov[0].iov_len = 25
+    if flow_send_head(w, &x.client.stream, &x.down, w.iov, 1) == 0:
+        return True
+    exchange_abort(w, x, CAUSE_CLIENT_CLOSED)
+    return False
+
+
 cdef bint _still_waits(Worker* w, Exchange* x) noexcept nogil:
-    # Who has sent a whole request may end its side. Nothing is read here, so what matters is
-    # whether the end comes before the rest of it.
+    # Nothing is read here, so what matters is whether the end comes before the rest of the body.
     cdef char byte
-    if not x.client.stream.ready & STREAM_HUP or x.up.body.done or system.recv(
-            x.client.stream.fd, &byte, 1, system.MSG_PEEK | system.MSG_DONTWAIT) != 0:
+    if not x.client.stream.ready & STREAM_HUP:
+        return True
+    if x.up.body.done:
+        return _ask_whether_there(w, x)
+    if system.recv(x.client.stream.fd, &byte, 1, system.MSG_PEEK | system.MSG_DONTWAIT) != 0:
         return True
     x.client_persists = False
     return exchange_reply(w, x, 400, CAUSE_CLIENT_CLOSED)
@@ -232,6 +251,8 @@ cdef bint _still_waits(Worker* w, Exchange* x) noexcept nogil:
 cdef void exchange_turn(Worker* w, Exchange* x) noexcept nogil:
     cdef DecideInput ask
     request_reload(w, x)
+    if queue_follow(w, x):
+        request_choose_pool(w, x)
     attempt_input(w, x, &ask)
     attempt_turn(w, x, &ask)
     _act(w, x)
@@ -408,6 +429,7 @@ cdef void _rewind(Worker* w, Exchange* x) noexcept nogil:
     # Only while nothing of the body was read beyond the first buffer.
     BUG_ON(x.up.kept != NULL)
     x.up.ended = False
+    x.up.bytes = x.sent_before       # the client has sent it once
     if x.up.head != NULL:
         buffer_return(&w.buffers, x.up.head)
         x.up.head = NULL

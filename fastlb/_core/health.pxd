@@ -64,6 +64,9 @@ cdef int health_try(const PlanPool* pool, NodeSlot* slot, NodeStats* stats, uint
 # That try (a HealthTry) failed, by the node's doing.
 cdef void health_failed(const PlanPool* pool, NodeSlot* slot, NodeStats* stats, uint64_t now_ms,
                         int tried) noexcept nogil
+# Its ejection ends without an answer: the next failure begins another one, twice as long, and an
+# answer makes it a node like others.
+cdef void health_excuse(const PlanPool* pool, NodeSlot* slot, uint64_t now_ms) noexcept nogil
 # It was answered; see health_answered.
 cdef void health_note_answer(const PlanPool* pool, NodeSlot* slot, NodeStats* stats,
                              uint64_t now_ms, int tried, int status) noexcept nogil

@@ -44,6 +44,13 @@ cdef void _return(NodeSlot* slot, uint64_t now_ms) noexcept nogil:
     slot.ejected_until_ms = 0
 
 
+cdef void health_excuse(const PlanPool* pool, NodeSlot* slot, uint64_t now_ms) noexcept nogil:
+    slot.failures = pool.failures - 1 if pool.failures else 0
+    slot.returned_at_ms = now_ms
+    _begin_window(slot, now_ms)
+    slot.ejected_until_ms = 0
+
+
 cdef bint health_may_try_early(const PlanPool* pool, const NodeSlot* slot,
                                uint64_t now_ms) noexcept nogil:
     cdef uint64_t until = slot.ejected_until_ms
@@ -99,6 +106,8 @@ cdef void health_note_answer(const PlanPool* pool, NodeSlot* slot, NodeStats* st
             _return(slot, now_ms)
         return
     slot.failures = 0
+    if not error:
+        slot.ejections = 0           # of one that was excused
     if pool.errors == 0:
         return
     if now_ms // 1000 - slot.window_s >= pool.window:

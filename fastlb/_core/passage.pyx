@@ -5,8 +5,8 @@ from libc.string cimport memcpy, memset
 
 from fastlb._core.attempt cimport (
     ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_answered,
-    attempt_begin, attempt_turn,
-    attempt_connected, attempt_exchange, attempt_input,
+    attempt_begin, attempt_connected, attempt_exchange, attempt_failed, attempt_input,
+    attempt_reached, attempt_turn,
 )
 from fastlb._core.buffer cimport buffer_pending
 from fastlb._core.connection cimport (
@@ -31,7 +31,7 @@ from fastlb._core.plan cimport (
     CLASS_KEYS_GRANTED, KEY_SESSION, PROTOCOL_HTTPS, Plan, plan_class, plan_pool,
     plan_virtual_server,
 )
-from fastlb._core.queue cimport queue_enter, queue_time_over
+from fastlb._core.queue cimport queue_enter, queue_follow, queue_time_over
 from fastlb._core.relay cimport flow_frame
 from fastlb._core.route cimport route_tls_pool
 from fastlb._core.rules cimport (
@@ -119,11 +119,24 @@ cdef void passage_begin(Worker* w, ClientConn* c, const TlsClientHello* hello) n
     _decide(w, x, hello)
 
 
+# By another plan, which may have other routes and classes; nothing was relayed yet.
+cdef void _choose_again(Exchange* x, const TlsClientHello* hello) noexcept nogil:
+    x.flight_seen = False
+    x.down.inspect = NULL
+    if hello != NULL:
+        x.pool = plan_pool(x.snapshot.plan, route_tls_pool(x.snapshot.plan, x.server, hello.sni,
+                                                           hello.alpn))
+
+
 cdef void _decide(Worker* w, Exchange* x, const TlsClientHello* hello) noexcept nogil:
     cdef DecideInput ask
     attempt_input(w, x, &ask)
     ask.request.hello = hello
     if x.in_turn:
+        if queue_follow(w, x):
+            _choose_again(x, hello)
+            attempt_input(w, x, &ask)
+            ask.request.hello = hello
         attempt_turn(w, x, &ask)
     else:
         decide(&ask, &x.decision)
@@ -222,7 +235,7 @@ cdef bint _connected(Worker* w, Exchange* x) noexcept nogil:
         node_feed_response(&w.nodes.slots[x.slot], w.now_us - x.sent_us, w.boot_ms)
     x.sent_us = w.now_us
     w.stats.nodes[x.slot].requests += 1
-    attempt_answered(w, x, 0)
+    attempt_reached(w, x)
     timer_clear(&x.node.timer)
     if x.down.inspect == NULL:
         exchange_answered(w, x, True)
@@ -265,6 +278,7 @@ cdef bint _relay(Worker* w, Exchange* x) noexcept nogil:
     cdef uint64_t moved = x.up.bytes + x.down.bytes - before
     if x.first_byte_us == 0 and x.down.bytes:
         x.first_byte_us = w.now_us
+        attempt_answered(w, x, 0)
         if x.asked:
             node_feed_response(&w.nodes.slots[x.slot], x.first_byte_us - x.sent_us, w.boot_ms)
     if result == TUNNEL_OPEN or result == TUNNEL_AGAIN:
@@ -274,9 +288,14 @@ cdef bint _relay(Worker* w, Exchange* x) noexcept nogil:
             post_client(w, x.client)
         return True
     if result == TUNNEL_ENDED:
+        attempt_answered(w, x, 0)
         exchange_end(w, x, DONE_CLOSE)
-    else:
-        exchange_abort(w, x, _broken_by(x))
+        return False
+    result = _broken_by(x)
+    if result == CAUSE_NODE_CLOSED and x.down.bytes == 0:
+        w.stats.nodes[x.slot].resets += 1
+        attempt_failed(w, x)
+    exchange_abort(w, x, result)
     return False
 
 

@@ -28,6 +28,9 @@ cdef bint queue_enter(Worker* w, Exchange* x) noexcept nogil
 cdef void queue_leave(Worker* w, Exchange* x) noexcept nogil
 # It has waited for as long as it may.
 cdef void queue_time_over(Worker* w, Exchange* x) noexcept nogil
+# Its turn: one that may have any node takes the plan in force, whose nodes may be others. Whether
+# it did: then its pool is to be chosen again, and nothing was decided yet.
+cdef bint queue_follow(Worker* w, Exchange* x) noexcept nogil
 # At the end of a turn: whoever's turn it is while there is room.
 cdef void queue_run(Worker* w, queue_turn_t turn) noexcept nogil
 # At times: idle connections that keep other workers from a node are closed.

@@ -6,7 +6,7 @@ from libc.stdlib cimport calloc, free
 
 from fastlb._core.address cimport address_equal
 from fastlb._core.connection cimport (
-    Exchange, ExchangeQueue, NodeConn, STAGE_QUEUE, Worker,
+    Exchange, ExchangeQueue, NodeConn, STAGE_QUEUE, Snapshot, Worker,
 )
 from fastlb._core.debug cimport BUG_ON, unlikely
 from fastlb._core.decision cimport ACTION_FORWARD, ACTION_WAIT, Decision, decision_node
@@ -15,8 +15,11 @@ from fastlb._core.limits cimport NODES_MAX
 from fastlb._core.node cimport (
     NODE_DRAINING, NODE_UP, NO_LIMIT, NodeSlot, node_is_awaited, node_open, node_waited,
 )
-from fastlb._core.plan cimport Plan, PlanNode, PlanPool, plan_nodes, plan_pool
+from fastlb._core.plan cimport (
+    Plan, PlanNode, PlanPool, PlanVirtualServer, plan_nodes, plan_pool, plan_virtual_server,
+)
 from fastlb._core.resolve cimport resolve_was_tried
+from fastlb._core.snapshot cimport snapshot_release
 from fastlb._core.timer cimport timer_clear, timer_set
 from fastlb._core.upstream cimport upstream_close, upstream_drop_idle
 
@@ -61,11 +64,38 @@ cdef int _room_of_node(const Worker* w, const Exchange* x) noexcept nogil:
     return ROOM_NONE
 
 
+# Whether a request for any node can take the plan in force: where another one would not have made
+# anything else of it than another pool. Rules have seen what there was.
+cdef bint _may_follow(const Worker* w, const Exchange* x) noexcept nogil:
+    cdef int index = w.server_index[x.client.virtual_server_slot]
+    cdef const PlanVirtualServer* server
+    if x.snapshot == w.snapshot or x.decision.tried_count or index < 0:
+        return False
+    server = plan_virtual_server(w.snapshot.plan, <uint32_t> index)
+    return (server.rule_count == 0 and x.server.rule_count == 0
+            and server.protocol == x.server.protocol and server.flags == x.server.flags)
+
+
+cdef bint queue_follow(Worker* w, Exchange* x) noexcept nogil:
+    cdef Snapshot* before = x.snapshot
+    if x.decision.node >= 0 or not _may_follow(w, x):
+        return False
+    x.snapshot = w.snapshot
+    x.snapshot.references += 1
+    x.server = plan_virtual_server(
+        x.snapshot.plan, <uint32_t> w.server_index[x.client.virtual_server_slot])
+    x.pool = plan_pool(x.snapshot.plan, x.server.pool)
+    snapshot_release(w, before)
+    return True
+
+
 # Nor is there any use in waiting when no node is left that could be waited for.
 cdef int _room_of_pool(const Worker* w, const Exchange* x) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(x.snapshot.plan, x.pool)
     cdef bint hopeless = True
     cdef uint32_t i
+    if unlikely(_may_follow(w, x)):
+        return ROOM_FOUND            # where there is none after all, it waits by that plan
     for i in range(x.pool.node_count):
         if w.nodes.slots[nodes[i].slot].state != NODE_UP or nodes[i].weight == 0 \
                 or resolve_was_tried(&x.decision, <int32_t> i):

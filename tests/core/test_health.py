@@ -181,6 +181,23 @@ def test_after_its_return_it_has_all_its_chances_again() -> None:
 # ---- sessions that have nowhere else to go ----
 
 
+def test_one_that_is_excused_has_one_chance() -> None:
+    one = Watched(failures=3, backoff_min=1000)
+    for _ in range(3):
+        one.failed("usual")
+    one.excuse()
+    assert (one.state, one.left_ms) == ("up", None)
+    one.failed("usual")
+    assert one.left_ms == 2000, "twice as long"
+    one.excuse()
+    one.answered("usual", 200)
+    for _ in range(2):
+        one.failed("usual")
+    assert one.state == "up"
+    one.failed("usual")
+    assert one.left_ms == 1000
+
+
 def test_a_session_that_stays_tries_as_often_as_at_first() -> None:
     node = ejected(6)
     assert node.left_ms == 30_000

@@ -134,6 +134,37 @@ def test_a_tcp_node_that_refuses_is_left_out() -> None:
             assert is_down(p, b.address)
 
 
+def test_a_tcp_node_that_resets_each_connection_is_left_out() -> None:
+    bad, good = ResettingNode(), GreetingNode()
+    nodes = bad.address, good.address
+    with proxy(settings(*nodes, server={"protocol": "tcp"}, pool={"passive": LONG})) as p:
+        assert [_greeted(p) for _ in range(20)].count(False) <= 3
+        assert is_down(p, bad.address)
+        found = node_of(p, bad.address)
+        assert found["health"]["resets"] + found["connect_failures"] == 3
+    bad.stop()
+    good.stop()
+
+
+class GreetingNode(ResettingNode):
+    """Says hello to each connection and ends it."""
+
+    def _run(self) -> None:
+        while True:
+            try:
+                one, _ = self.listener.accept()
+            except OSError:
+                return  # stopped
+            one.sendall(b"hello")
+            one.close()
+
+
+def _greeted(p: Proxy) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(p.address(), 10) as client:
+        return client.recv(10) == b"hello"
+    return False
+
+
 # ---- what is not the node's doing ----
 
 
@@ -309,3 +340,32 @@ def test_sessions_stay_where_every_node_fails(mode: str) -> None:
             assert [user.get().status for _ in range(5)] == [500] * 5
             a.script, b.script = scripts
             assert [user.get().node for _ in range(5)] == ["b"] * 5
+
+
+def test_after_an_outage_of_all_no_session_moves_to_the_first_that_is_back() -> None:
+    with HttpNode("a") as a, HttpNode("b") as b:
+        with proxy(sticky(a, b, pool={"passive": LONG}, delete_on_failure=False,
+                          failure_mode="close")) as p:  # fmt: skip
+            users = [user_of(p, name) for name in "ab"]
+            a.stop()
+            b.stop()
+            until(lambda: p.get() and is_down(p, a) and is_down(p, b), "both are left out")
+            a.start()
+            b.start()
+            assert p.get().status == 200
+            assert [user.get().node for user in users] == ["a", "b"]
+            assert not is_down(p, a)
+            assert not is_down(p, b)
+
+
+def test_one_that_is_still_dead_then_is_out_again_by_the_first_failure() -> None:
+    with HttpNode("a") as a, HttpNode("b") as b:
+        with proxy(settings(a, b, pool={"passive": LONG})) as p:
+            a.stop()
+            b.stop()
+            until(lambda: p.get() and is_down(p, a) and is_down(p, b), "both are left out")
+            a.start()
+            before = node_of(p, b)["connect_failures"]
+            assert [p.get().node for _ in range(20)] == ["a"] * 20
+            assert is_down(p, b)
+            assert node_of(p, b)["connect_failures"] - before <= 2

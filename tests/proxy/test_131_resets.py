@@ -56,6 +56,8 @@ def test_what_may_be_repeated_goes_to_another_node(method: str, end) -> None:
             assert bad.requests
             assert [len(one.body) for one in a.requests] == [len(body)] * 4
             assert sum(line["retries"] for line in p.log(4)) == len(bad.requests)
+            sent = sum(len(one.received) for one in a.connections)
+            assert sum(line["bytes_in"] for line in p.log(4)) == sent, "the client sent it once"
             assert p.status()["pools"]["web"]["retries"] == len(bad.requests)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.core.handshakes import certificate
 from tests.harness import Closed, CountingNode, changed, proxy, request, settings, sticky, until
 from tests.harness.operator import here, status_of
+from tests.harness.rules import ruled
 from tests.harness.tcp import Peer, TcpNode
 from tests.harness.tls_client import TlsClient, TlsUser
 from tests.harness.tls_node import TlsNode
@@ -243,6 +244,30 @@ def test_a_client_that_leaves_is_not_waited_for():
         assert node.order == ["/busy", "/stays"]
 
 
+def test_nor_is_one_that_closes_its_connection():
+    with full() as (p, node, stack):
+        gone, stays = line_up(p, stack, "/gone", "/stays")
+        gone.sock.close()
+        waiting(p, 1)
+        assert p.log_of("/gone")["cause"] == "client-closed"
+        node.let_all()
+        assert stays.response().status == 200
+        assert node.order == ["/busy", "/stays"]
+
+
+def test_one_that_has_only_finished_sending_is_served():
+    with full() as (p, node, stack):
+        clients = [stack.enter_context(p.client()) for _ in range(2)]
+        for client, version in zip(clients, ("1.1", "1.0"), strict=True):
+            client.send(request("/" + version, version=version))
+            client.half_close()
+        waiting(p, 2)
+        node.let_all()
+        answers = [client.reader.rest() for client in clients]
+        assert answers[0].startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
+        assert answers[1].startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_a_client_that_ends_in_the_middle_of_its_request_leaves(when):
     with full() as (p, node, stack):
@@ -332,14 +357,76 @@ def test_a_reload_that_lowers_the_limit_holds_at_once():
         node.let_all()
 
 
-def test_a_reload_that_takes_the_node_out_serves_who_waits_for_it():
+def test_a_reload_that_takes_the_node_out_sends_who_waits_to_those_there_are():
     with CountingNode("b") as other, full(workers=2) as (p, node, stack):
         clients = line_up(p, stack, "/1", "/2", "/3")
         assert p.reload(limited(other, workers=2)).returncode == 0
-        until(lambda: p.get("/new").node == "b", "the new plan in both workers")
+        assert {client.response().node for client in clients} == {"b"}
+        assert node.order == ["/busy"]
+        assert other.most_open == 1
+
+
+def test_a_reload_that_takes_the_node_out_serves_sessions_that_wait_for_it():
+    with two(persistence=BY_USER) as (p, a, b, stack):
+        fields = [("X-User", "anna")]
+        home, other = (a, b) if p.get("/", *fields).node == "a" else (b, a)
+        home.hold()
+        ask(p, stack, "/busy", *fields)
+        home.wait(2)
+        (client,) = line_up(p, stack, "/1", fields=fields)
+        assert p.reload(limited(other, persistence=BY_USER)).returncode == 0
+        home.let_all()
+        assert client.response().node == home.name
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("how", ["reload", "command"])
+def test_who_waits_gets_a_node_that_is_added(how, workers):
+    with CountingNode("b") as other, full(workers=workers) as (p, node, stack):
+        clients = line_up(p, stack, "/1", "/2", "/3")
+        if how == "reload":
+            assert p.reload(limited(node, other, workers=workers)).returncode == 0
+        else:
+            done = here("node", "add", other.address, "--pool", "web", "-c", str(p.file))
+            assert done.returncode == 0
+        assert [client.response().status for client in clients] == [200] * 3
+        assert sorted(other.order) == ["/1", "/2", "/3"]
+        if how == "reload" and workers == 1:  # one after the other, by one plan
+            assert other.order == ["/1", "/2", "/3"]
+        assert p.log_of("/3")["node"] == other.address
+
+
+def test_who_waits_follows_a_route_that_is_changed():
+    with CountingNode("b") as other, full() as (p, node, stack):
+        (client,) = line_up(p, stack, "/1")
+        config = changed(limited(node), "pools.other", {"nodes": [other]})
+        routes = [{"path": "/1", "pool": "other"}]
+        assert p.reload(changed(config, "virtual_servers.shop.routes", routes)).returncode == 0
+        assert client.response().node == "b"
+
+
+def test_a_request_that_rules_have_seen_waits_by_the_plan_that_they_saw():
+    seen = "from fastlb import rule\n\n@rule.request\ndef nothing(request):\n    pass\n"
+    rules = {"server": {"rules": ["seen:nothing"]}}
+    with CountingNode("b") as other, CountingNode("a") as node, ExitStack() as stack:
+        p = stack.enter_context(proxy(limited(node, **rules), ruled(seen=seen)))
+        busy(p, stack, node)
+        (client,) = line_up(p, stack, "/1")
+        assert p.reload(limited(node, other, **rules)).returncode == 0
+        assert p.get("/new").node == "b"
         node.let_all()
-        assert {client.response().node for client in clients} == {"full"}
-        assert node.most_open == 1
+        assert client.response().node == "a"
+
+
+def test_tcp_connections_that_wait_get_a_node_that_is_added():
+    with TcpNode() as node, TcpNode() as other, proxy(passages(node)) as p:
+        with Peer.connect(p.address()), Peer.connect(p.address()) as second:
+            there = node.accept()
+            waiting(p, 1)
+            both = changed(passages(node), "pools.web.nodes", [node.address, other.address])
+            assert p.reload(both).returncode == 0
+            del there, second
+            other.accept()
 
 
 def test_a_worker_that_is_killed_leaves_no_one_waiting_behind_it():
