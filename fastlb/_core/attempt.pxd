@@ -36,6 +36,9 @@ cdef bint attempt_may_retry(Worker* w, Exchange* x) noexcept nogil
 cdef void attempt_reached(Worker* w, Exchange* x) noexcept nogil
 # The node of this try failed, by its own doing.
 cdef void attempt_failed(Worker* w, Exchange* x) noexcept nogil
+# It ended the connection without an answer. Whether that was its doing or the request's is known
+# when another node answers the same request: then it has failed.
+cdef void attempt_reset(Worker* w, Exchange* x) noexcept nogil
 # Its answer has begun, with this status; 0: the connection itself is all that is known of.
 cdef void attempt_answered(Worker* w, Exchange* x, int status) noexcept nogil
 # Another decision, without the node of this try: the new action. x.node is closed before.

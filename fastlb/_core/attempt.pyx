@@ -3,7 +3,7 @@
 # A pool with proxy_protocol gets a header ahead of all else on each connection, which tells of
 # one client: such connections are never pooled.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 from libc.stdlib cimport calloc
 from libc.string cimport memset
 
@@ -46,6 +46,9 @@ from fastlb._core.timer cimport timer_set
 from fastlb._core.upstream cimport (
     upstream_borrow, upstream_close, upstream_connect, upstream_connected, upstream_quiet,
 )
+
+cdef enum:
+    SUSPECT_MANY = 0xFFFF            # in Exchange.suspect
 
 
 cdef Exchange* attempt_exchange(Worker* w, ClientConn* c, int state) noexcept nogil:
@@ -264,6 +267,23 @@ cdef void attempt_failed(Worker* w, Exchange* x) noexcept nogil:
     x.probes = TRY_USUAL
 
 
+cdef void attempt_reset(Worker* w, Exchange* x) noexcept nogil:
+    if x.probes == TRY_PROBE:        # one node, and nobody else has its sessions any more
+        attempt_failed(w, x)
+    elif x.suspect == 0:
+        x.suspect = <uint16_t> (x.slot + 1)
+    elif x.suspect != x.slot + 1:
+        x.suspect = SUSPECT_MANY     # no node survives this request
+    x.probes = TRY_USUAL
+
+
+cdef void _blame(Worker* w, Exchange* x) noexcept nogil:
+    cdef uint32_t slot = x.suspect - 1
+    if x.suspect != SUSPECT_MANY and slot != x.slot and slot != NODE_SLOT_UNLISTED:
+        health_failed(x.pool, &w.nodes.slots[slot], &w.stats.nodes[slot], w.boot_ms, TRY_USUAL)
+    x.suspect = 0
+
+
 # The node is back, as the only one of its pool: what they all had is over, of a network say. The
 # sessions of the others would move to it, before a probe shows that theirs are well too.
 cdef void _excuse_others(Worker* w, const Exchange* x) noexcept nogil:
@@ -289,6 +309,8 @@ cdef void attempt_reached(Worker* w, Exchange* x) noexcept nogil:
 
 
 cdef void attempt_answered(Worker* w, Exchange* x, int status) noexcept nogil:
+    if unlikely(x.suspect):
+        _blame(w, x)
     if unlikely(x.slot == NODE_SLOT_UNLISTED):
         return
     health_answered(x.pool, &w.nodes.slots[x.slot], &w.stats.nodes[x.slot], w.boot_ms,

@@ -240,6 +240,7 @@ ctypedef struct Exchange:
     uint8_t in_turn                  # it has waited, or has had a connection: it waits for nobody
     uint8_t resets                   # connections of this request that ended without an answer
     uint8_t probes                   # it tries an ejected node
+    uint16_t suspect                 # 1 + slot of the node that reset it, or SUSPECT_MANY; 0: none
     # the request, as far as it is needed after its head was sent
     uint32_t head_start              # offsets in up.kept, else up.data
     uint32_t head_end

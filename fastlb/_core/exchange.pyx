@@ -12,7 +12,7 @@ from fastlb._core.answer cimport (
 from fastlb._core.attempt cimport (
     ATTEMPT_FAILED, ATTEMPT_FULL, ATTEMPT_READY, ATTEMPT_WAITS, attempt_again, attempt_begin,
     attempt_connected, attempt_elsewhere, attempt_exchange, attempt_failed, attempt_input,
-    attempt_may_retry, attempt_turn,
+    attempt_may_retry, attempt_reset, attempt_turn,
 )
 from fastlb._core.body cimport body_start
 from fastlb._core.bounds cimport bounds_of_body
@@ -372,7 +372,7 @@ cdef bint _on_node_lost(Worker* w, Exchange* x) noexcept nogil:
         return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)
     x.resets += 1
     w.stats.nodes[x.slot].resets += 1
-    attempt_failed(w, x)
+    attempt_reset(w, x)
     if not _repeatable(x) or x.resets > x.pool.retries or not _may_fail_elsewhere(w, x) \
             or not attempt_may_retry(w, x):
         return exchange_reply(w, x, 502, CAUSE_NODE_CLOSED)

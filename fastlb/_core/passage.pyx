@@ -294,7 +294,8 @@ cdef bint _relay(Worker* w, Exchange* x) noexcept nogil:
     result = _broken_by(x)
     if result == CAUSE_NODE_CLOSED and x.down.bytes == 0:
         w.stats.nodes[x.slot].resets += 1
-        attempt_failed(w, x)
+        if x.up.bytes == 0:          # not for what the client has said
+            attempt_failed(w, x)
     exchange_abort(w, x, result)
     return False
 

@@ -236,7 +236,8 @@ def test_post_that_was_lost_is_not_sent_again() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_bytes_that_were_there_before_the_request_are_not_its_answer(method: str) -> None:
-    """The request goes out on a pooled connection in the turn that tells of the bytes."""
+    """The request comes in the turn that tells of the bytes. What may be repeated goes out on the
+    pooled connection, and again on another one; the rest looks at the socket before."""
     go, gone = threading.Event(), threading.Event()
 
     def script(exchange: Exchange) -> None:
@@ -254,12 +255,7 @@ def test_bytes_that_were_there_before_the_request_are_not_its_answer(method: str
             client.send(request("/second", method=method, body=b"" if method == "GET" else b"pay"))
             go.set()
             assert gone.wait(10)
-        answer = client.response()
-        if method == "GET":
-            assert (answer.status, answer.body) == (200, b"/second")
-        else:
-            assert answer.status == 502
-            w.wait_objects(exchanges=0, node_connections=0)
+        assert client.response().body == b"/second"
 
 
 def test_failed_tries_leave_no_load() -> None:

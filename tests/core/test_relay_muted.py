@@ -54,7 +54,8 @@ def test_what_cannot_go_on_wakes_nobody(narrow: Line, kind: str) -> None:
     data = pattern(33_000)
     stall(narrow, way, data[:30_000])
     narrow.writer.sendall(data[30_000:])
-    assert narrow.rig.turn(50) == 0
+    # The target may have got room late, which is one event of its own.
+    assert narrow.rig.turn(50) <= ("writable" in narrow.target.ready)
     assert take(narrow, way, filled + len(data))[filled:] == data
     # Empty, it is heard again.
     assert "muted" not in narrow.source.ready

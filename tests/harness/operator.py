@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -33,3 +34,12 @@ def pool_of(proxy: Proxy, pool: str = "web") -> list[dict[str, Any]]:
     """A pool's nodes in the status."""
     nodes: list[dict[str, Any]] = status_of(proxy)["pools"][pool]["nodes"]
     return nodes
+
+
+def descriptors(pid: int) -> int:
+    """Of a process, but for those in reserve, which a control process takes at its leisure."""
+    found = 0
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += os.readlink(one) != os.devnull
+    return found

@@ -100,7 +100,7 @@ def test_one_that_resets_each_connection_is_left_out() -> None:
 
 def test_one_that_never_answers_is_left_out() -> None:
     with RawNode(Exchange.wait_end) as mute, HttpNode("a") as a:
-        config = settings(mute, a, pool={"passive": LONG}, timeouts={"response": "100ms"})
+        config = settings(mute, a, pool={"passive": LONG}, timeouts={"response": "1s"})
         with proxy(config) as p:
             statuses = [p.get().status for _ in range(10)]
             assert sorted(statuses) == [200] * 7 + [504] * 3
@@ -166,6 +166,32 @@ def _greeted(p: Proxy) -> bool:
 
 
 # ---- what is not the node's doing ----
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_that_no_node_survives_does_them_no_harm(method: str) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.read_body()
+        if exchange.request.target == b"/poison":
+            exchange.close()
+        else:
+            exchange.send(reply(200, exchange.node.name.encode()))
+
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(RawNode(script, name=name)) for name in "abc"]
+        by_user = {"type": "universal", "key": "header:X-User"}
+        with proxy(settings(*nodes, persistence=by_user, pool={"passive": LONG})) as p:
+            users = [("X-User", str(number)) for number in range(6)]
+            homes = [p.get("/", user).body for user in users]
+            assert set(homes) == {b"a", b"b", b"c"}
+            for _ in range(10):
+                with p.client() as client:
+                    assert client.ask("/poison", method=method).status == 502
+            assert [p.get("/", user).body for user in users] == homes
+            health = [node_of(p, node)["health"] for node in nodes]
+            # Not those of POSTs on the connections that the users have left.
+            assert sum(one["resets"] for one in health) == (30 if method == "GET" else 7)
+            assert [one["ejections"] for one in health] == [0, 0, 0]
 
 
 def test_clients_that_leave_do_a_node_no_harm() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.harness import HttpNode, RawNode, changed, proxy, reply, request, settings, until
 from tests.harness.lasting import Load, Tunnel, echo
+from tests.harness.operator import descriptors
 
 
 @pytest.fixture
@@ -181,7 +182,3 @@ def test_twenty_changes_leave_no_descriptor_behind(ab):
 
 def no_more_than(before, pids):
     return all(descriptors(pid) <= was for pid, was in zip(pids, before, strict=True))
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))

@@ -10,6 +10,7 @@ import pytest
 from tests.harness import HttpNode, RawNode, changed, reply, request, settings, sticky, toml, until
 from tests.harness.certificates import Authority
 from tests.harness.lasting import Load, Tunnel, echo, lasting
+from tests.harness.operator import descriptors
 from tests.harness.tls_client import TlsClient, client_context
 
 
@@ -279,10 +280,6 @@ def test_crashes_leave_no_descriptor_behind(ab):
             p.crash()
             p.start()
         until(lambda: [descriptors(pid) for pid in pids] == before, "as before")
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def test_a_worker_is_replaced_though_nothing_can_be_written(ab):

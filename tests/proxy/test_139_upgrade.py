@@ -10,6 +10,7 @@ import pytest
 import fastlb
 from tests.harness import HttpNode, RawNode, changed, reply, request, settings, toml, until
 from tests.harness.lasting import Load, Tunnel, echo, lasting, version_of
+from tests.harness.operator import descriptors
 
 OTHER_MEMORY = {"manifest": ("MEANING = 1 ", "MEANING = 2 ")}
 
@@ -188,10 +189,6 @@ def test_many_upgrades_leave_no_descriptor_behind(ab):
             p.left()
             counts.append((descriptors(p.process.pid), descriptors(p.worker_pids()[0])))
         assert len(set(counts[1:])) == 1, counts
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def test_an_upgrade_may_change_the_configuration_too(ab):

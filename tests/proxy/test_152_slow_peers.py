@@ -81,7 +81,7 @@ def test_slow_clients_are_told_408_and_counted():
             until(lambda: status_of(p)["causes"].get("head-timeout") == 200, "all to be ended")
             ended.set()
             dripping.join()
-        assert figure(p, "connections") == 0
+        until(lambda: figure(p, "connections") == 0, "all to have gone")
 
 
 @pytest.mark.parametrize("count", COUNTS)
