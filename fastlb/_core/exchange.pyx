@@ -264,9 +264,9 @@ cdef bint _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
     cause = attempt_again(w, x, cause)
     if cause == CAUSE_NONE:
         return _act(w, x)
-    if x.misnamed:
-        return exchange_reply(w, x, 502, cause)
-    return exchange_reply(w, x, 504 if cause == CAUSE_CONNECT_TIMEOUT else 503, cause)
+    if cause == CAUSE_CONNECT_TIMEOUT:
+        return exchange_reply(w, x, 504, cause)
+    return exchange_reply(w, x, 502 if x.misnamed else 503, cause)
 
 
 cdef bint _send_request(Worker* w, Exchange* x) noexcept nogil:
