@@ -165,10 +165,11 @@ cdef int _shaken(Worker* w, Exchange* x) noexcept nogil:
 
 
 # One that rests, and is what this exchange needs. One that the node closes just now must not get
-# a request that could not be sent again.
+# a request that could not be sent again. What lies on a plain one before its request is sent shows
+# by its event (exchange, _came_before), but not in which order records of TLS have come.
 cdef NodeConn* _borrow(Worker* w, Exchange* x, const PlanNode* node) noexcept nogil:
     cdef NodeConn* n = _resting(w, x, node)
-    if likely(method_idempotent(x.method)):
+    if likely(method_idempotent(x.method) and not x.pool.flags & POOL_TLS):
         return n
     while n != NULL and not upstream_quiet(n):
         upstream_close(w, n, False)

@@ -2,12 +2,13 @@
 
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.harness import request, settings
+from tests.harness import reply, request, settings
 from tests.harness.certificates import Authority, pem_of, pem_of_key
 from tests.harness.node import Exchange
 from tests.harness.tls_node import TlsNode
@@ -129,6 +130,34 @@ def test_a_pooled_connection_that_says_something_is_closed(
         for _ in range(3):
             assert ask(w, "one.test").status == 200
             w.wait_objects(node_connections=0, tls_streams=0)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_lies_on_a_pooled_connection_is_nobodys_answer(
+    authority: Authority, pem: bytes, method: str
+) -> None:
+    """The worker sees it and the next request in one turn, the request first."""
+    go, sent = threading.Event(), threading.Event()
+
+    class Forger(TlsNode):
+        def _answer(self, exchange: Exchange) -> None:
+            super()._answer(exchange)
+            if exchange.request.target == b"/first":
+                exchange.wait(go)
+                exchange.send(reply(200, b"unasked"))
+                sent.set()
+
+    with Forger("a", pem) as a, worker(secured(authority, a)) as w, w.client() as c:
+        c.send(request("/first", host="one.test"))
+        assert c.response().json()["target"] == "/first"
+        w.wait_objects(exchanges=0)
+        with w.frozen():
+            c.send(request("/second", host="one.test", method=method, body=b"x"))
+            go.set()
+            assert sent.wait(10)
+        assert c.response().json()["target"] == "/second"
+        c.send(request("/third", host="one.test"))
+        assert c.response().json()["target"] == "/third"
 
 
 def test_a_pooled_connection_that_ends_is_closed(authority: Authority, node: TlsNode) -> None:
