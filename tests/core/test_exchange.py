@@ -271,6 +271,22 @@ def test_failed_tries_leave_no_load() -> None:
             assert w.stats["causes"] == {"connect-failed": 1}
 
 
+# --- what it is for ---
+
+
+def test_a_target_without_a_path_has_the_shortest_one() -> None:
+    with RawNode(reply(200, b"web")) as a, RawNode(reply(200, b"api")) as b:
+        routes = [{"host": "api.test", "path": "/", "pool": "api"}]
+        config = settings(a, server={"routes": routes})
+        config["pools"]["api"] = {"nodes": [b.address]}
+        with worker(config) as w, w.client() as client:
+            for target in ("", "?x", "/", "/x"):
+                client.send(f"GET http://api.test{target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                assert client.response().body == b"api"
+                assert b.requests[-1].target.decode() == f"http://api.test{target}"
+            assert client.ask("/").body == b"web"
+
+
 # --- aborts ---
 
 
