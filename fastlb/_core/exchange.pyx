@@ -53,7 +53,8 @@ from fastlb._core.relay cimport (
 )
 from fastlb._core.reply cimport reply_redirect_loops
 from fastlb._core.request cimport (
-    request_choose_pool, request_edit, request_head_at, request_note, request_reload,
+    request_choose_pool, request_edit, request_ends_here, request_head_at, request_note,
+    request_reload,
 )
 from fastlb._core.rules cimport (
     RULES_GO_ON, rules_before, rules_client_events, rules_timeout,
@@ -128,6 +129,9 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
         return
     if head.method == METHOD_CONNECT:
         x.client_persists = False
+        exchange_reply(w, x, 501, CAUSE_NOT_SUPPORTED)
+        return
+    if request_ends_here(head, request_head_at(x)):
         exchange_reply(w, x, 501, CAUSE_NOT_SUPPORTED)
         return
     if _body_too_large(x, head.content_length) or _body_too_large(x, x.up.body.data_bytes):

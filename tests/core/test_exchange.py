@@ -274,6 +274,15 @@ def test_failed_tries_leave_no_load() -> None:
 # --- what it is for ---
 
 
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE"])
+def test_one_that_must_not_go_further_ends_here(method: str) -> None:
+    with RawNode() as a, worker(settings(a)) as w, w.client() as client:
+        for left, status in (("0", 501), ("1", 200), ("0", 501)):
+            assert client.ask("/", ("Max-Forwards", left), method=method).status == status
+        assert [message.get("Max-Forwards") for message in a.requests] == [b"0"]
+        assert w.node_stats()["errors"] == 0
+
+
 def test_a_target_without_a_path_has_the_shortest_one() -> None:
     with RawNode(reply(200, b"web")) as a, RawNode(reply(200, b"api")) as b:
         routes = [{"host": "api.test", "path": "/", "pool": "api"}]
