@@ -192,6 +192,8 @@ cdef bint _begin_response(Worker* w, Exchange* x) noexcept nogil:
     cdef Buffer* data = x.down.data
     cdef uint32_t body = data.start + head.bytes
     cdef int count
+    if x.up.body.done:
+        timer_clear(&x.client.timer)  # it is not asked any more whether it is there
     x.status = head.status
     x.node_persists = head_persists(head)
     body_start(&x.down.body, head.framing, head.content_length)
@@ -246,6 +248,7 @@ cdef bint _begin_tunnel(Worker* w, Exchange* x) noexcept nogil:
     if not x.up.body.done or flow_pending(&x.up) or x.up.kept != NULL:
         # A request whose body is still under way can't become another protocol.
         return exchange_reply(w, x, 502, CAUSE_BAD_RESPONSE)
+    timer_clear(&x.client.timer)
     x.status = 101
     x.client_persists = False
     tunnel_start(&x.up)

@@ -25,7 +25,8 @@ from fastlb._core.health cimport (
 from fastlb._core.limits cimport NODE_SLOT_UNLISTED
 from fastlb._core.message cimport method_idempotent
 from fastlb._core.node_tls cimport (
-    NODE_NAME_BYTES, node_tls_context, node_tls_name, node_tls_open, node_tls_shake,
+    NODE_NAME_BYTES, node_tls_context, node_tls_doubtful, node_tls_name, node_tls_open,
+    node_tls_shake,
 )
 from fastlb._core.node cimport NODE_DRAINING, NODE_UP, NodeSlot
 from fastlb._core.outcome cimport (
@@ -144,7 +145,12 @@ cdef int _connected(Worker* w, Exchange* x) noexcept nogil:
         return ATTEMPT_FAILED
     if not x.pool.flags & POOL_TLS:
         return ATTEMPT_READY
-    return _shaken(w, x) if node_tls_open(w, x) else ATTEMPT_FAILED
+    if node_tls_open(w, x):
+        return _shaken(w, x)
+    upstream_close(w, x.node, False)
+    x.node = NULL
+    w.connect_errno = system.ENOMEM
+    return ATTEMPT_FAILED
 
 
 cdef int _shaken(Worker* w, Exchange* x) noexcept nogil:
@@ -159,10 +165,11 @@ cdef int _shaken(Worker* w, Exchange* x) noexcept nogil:
 
 
 # One that rests, and is what this exchange needs. One that the node closes just now must not get
-# a request that could not be sent again.
+# a request that could not be sent again. What lies on a plain one before its request is sent shows
+# by its event (exchange, _came_before), but not in which order records of TLS have come.
 cdef NodeConn* _borrow(Worker* w, Exchange* x, const PlanNode* node) noexcept nogil:
     cdef NodeConn* n = _resting(w, x, node)
-    if likely(method_idempotent(x.method)):
+    if likely(method_idempotent(x.method) and not x.pool.flags & POOL_TLS):
         return n
     while n != NULL and not upstream_quiet(n):
         upstream_close(w, n, False)
@@ -267,14 +274,19 @@ cdef void attempt_failed(Worker* w, Exchange* x) noexcept nogil:
     x.probes = TRY_USUAL
 
 
-cdef void attempt_reset(Worker* w, Exchange* x) noexcept nogil:
-    if x.probes == TRY_PROBE:        # one node, and nobody else has its sessions any more
-        attempt_failed(w, x)
-    elif x.suspect == 0:
+cdef void _suspect(Exchange* x) noexcept nogil:
+    if x.suspect == 0:
         x.suspect = <uint16_t> (x.slot + 1)
     elif x.suspect != x.slot + 1:
         x.suspect = SUSPECT_MANY     # no node survives this request
     x.probes = TRY_USUAL
+
+
+cdef void attempt_reset(Worker* w, Exchange* x) noexcept nogil:
+    if x.probes == TRY_PROBE:        # one node, and nobody else has its sessions any more
+        attempt_failed(w, x)
+    else:
+        _suspect(x)
 
 
 cdef void _blame(Worker* w, Exchange* x) noexcept nogil:
@@ -344,9 +356,11 @@ cdef void attempt_turn(Worker* w, Exchange* x, const DecideInput* ask) noexcept 
 
 cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil:
     cdef bint established = x.decision.established
+    cdef bint doubtful = False
     cdef int error = w.connect_errno
     if x.node != NULL:
         error = 0
+        doubtful = node_tls_doubtful(w, x)
         if x.node.stream.tls != NULL and cause == CAUSE_CONNECT_FAILED:
             cause = CAUSE_NODE_HANDSHAKE
         upstream_close(w, x.node, False)
@@ -354,11 +368,14 @@ cdef int attempt_again(Worker* w, Exchange* x, int cause) noexcept nogil:
     exchange_uncount_load(w, x)
     if error in (system.EMFILE, system.ENFILE, system.ENOMEM, system.ENOBUFS):
         return CAUSE_NO_DESCRIPTOR
-    if x.misnamed:
+    if x.misnamed or (doubtful and established):
         # Another node would hardly be it, and no session moves for what a client made up.
-        return CAUSE_NODE_HANDSHAKE
+        x.misnamed = True
+        return cause
     w.stats.nodes[x.slot].connect_failures += 1
-    if error != system.EADDRNOTAVAIL:  # our own ports are used up
+    if doubtful:
+        _suspect(x)
+    elif error != system.EADDRNOTAVAIL:  # our own ports are used up
         attempt_failed(w, x)
     if not established and (x.retries >= x.pool.retries or not attempt_may_retry(w, x)):
         # Its map must not move on to a node that nobody tries.

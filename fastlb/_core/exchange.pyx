@@ -53,7 +53,8 @@ from fastlb._core.relay cimport (
 )
 from fastlb._core.reply cimport reply_redirect_loops
 from fastlb._core.request cimport (
-    request_choose_pool, request_edit, request_head_at, request_note, request_reload,
+    request_choose_pool, request_edit, request_ends_here, request_head_at, request_note,
+    request_reload,
 )
 from fastlb._core.rules cimport (
     RULES_GO_ON, rules_before, rules_client_events, rules_timeout,
@@ -65,6 +66,8 @@ from fastlb._core.upstream cimport upstream_close
 
 cdef enum:
     CLOCK_STEP_MS = 10               # Worker.boot_ms is behind by up to this
+    ASK_MS = 500                     # a client that has ended its side, while its answer is awaited
+    ASK_AGAIN = 3                    # and again after that many times as long as it has waited
 
 cdef const char* CONTINUE = "HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -126,6 +129,9 @@ cdef void exchange_begin(Worker* w, ClientConn* c) noexcept nogil:
         return
     if head.method == METHOD_CONNECT:
         x.client_persists = False
+        exchange_reply(w, x, 501, CAUSE_NOT_SUPPORTED)
+        return
+    if request_ends_here(head, request_head_at(x)):
         exchange_reply(w, x, 501, CAUSE_NOT_SUPPORTED)
         return
     if _body_too_large(x, head.content_length) or _body_too_large(x, x.up.body.data_bytes):
@@ -212,19 +218,13 @@ cdef bint _try_node(Worker* w, Exchange* x, bint pooled) noexcept nogil:
     return result == ATTEMPT_WAITS or _on_connect_failed(w, x, CAUSE_CONNECT_FAILED)
 
 
-# --- in the queue -------------------------------------------------------------------------
-
-cdef bint _wait(Worker* w, Exchange* x) noexcept nogil:
-    if not queue_enter(w, x):
-        return exchange_reply(w, x, 503, CAUSE_QUEUE_FULL)
-    return _still_waits(w, x)
-
+# --- whether the client is still there ----------------------------------------------------
 
 # A client that has closed its connection looks like one that has only sent all it has to say, until
 # it is sent something: this, which every client of HTTP/1.1 passes over (RFC 9110 15.2.1). One that
 # has closed answers with a reset, and its request is spared its node.
 cdef bint _ask_whether_there(Worker* w, Exchange* x) noexcept nogil:
-    if x.continued or x.version_minor == 0:
+    if x.version_minor == 0:
         return True
     x.continued = True
     w.iov[0].iov_base = <char*> CONTINUE
@@ -235,13 +235,34 @@ cdef bint _ask_whether_there(Worker* w, Exchange* x) noexcept nogil:
     return False
 
 
+# Its request is whole, and its node works on it: most answers come before it is asked.
+cdef void _ask_later(Worker* w, Exchange* x) noexcept nogil:
+    cdef uint64_t waited = (w.now_us - x.sent_us) // 1000
+    if x.stage == STAGE_AWAIT and x.version_minor and x.down.head == NULL \
+            and x.client.timer.deadline_ms == 0:
+        timer_set(&w.timers, &x.client.timer, w.now_ms + ASK_MS + waited * ASK_AGAIN)
+
+
+cdef void _ask_in_time(Worker* w, Exchange* x) noexcept nogil:
+    if _ask_whether_there(w, x):
+        _ask_later(w, x)
+
+
+# --- in the queue -------------------------------------------------------------------------
+
+cdef bint _wait(Worker* w, Exchange* x) noexcept nogil:
+    if not queue_enter(w, x):
+        return exchange_reply(w, x, 503, CAUSE_QUEUE_FULL)
+    return _still_waits(w, x)
+
+
 cdef bint _still_waits(Worker* w, Exchange* x) noexcept nogil:
     # Nothing is read here, so what matters is whether the end comes before the rest of the body.
     cdef char byte
     if not x.client.stream.ready & STREAM_HUP:
         return True
     if x.up.body.done:
-        return _ask_whether_there(w, x)
+        return x.continued or _ask_whether_there(w, x)
     if system.recv(x.client.stream.fd, &byte, 1, system.MSG_PEEK | system.MSG_DONTWAIT) != 0:
         return True
     x.client_persists = False
@@ -264,9 +285,9 @@ cdef bint _on_connect_failed(Worker* w, Exchange* x, int cause) noexcept nogil:
     cause = attempt_again(w, x, cause)
     if cause == CAUSE_NONE:
         return _act(w, x)
-    if x.misnamed:
-        return exchange_reply(w, x, 502, cause)
-    return exchange_reply(w, x, 504 if cause == CAUSE_CONNECT_TIMEOUT else 503, cause)
+    if cause == CAUSE_CONNECT_TIMEOUT:
+        return exchange_reply(w, x, 504, cause)
+    return exchange_reply(w, x, 502 if x.misnamed else 503, cause)
 
 
 cdef bint _send_request(Worker* w, Exchange* x) noexcept nogil:
@@ -287,10 +308,16 @@ cdef bint _send_request(Worker* w, Exchange* x) noexcept nogil:
     x.stage = STAGE_AWAIT
     w.stats.nodes[n.slot].requests += 1
     if likely(x.up.body.done and not flow_pending(&x.up)):
-        timer_set(&w.timers, &n.timer, w.now_ms + x.snapshot.plan.timeouts.response)
+        _await_answer(w, x)
         return True
     timer_clear(&n.timer)
     return _pump_up(w, x)
+
+
+cdef inline void _await_answer(Worker* w, Exchange* x) noexcept nogil:
+    timer_set(&w.timers, &x.node.timer, w.now_ms + x.snapshot.plan.timeouts.response)
+    if unlikely(x.client.stream.ready & STREAM_HUP):
+        _ask_later(w, x)
 
 
 cdef bint _pump_up(Worker* w, Exchange* x) noexcept nogil:
@@ -307,7 +334,7 @@ cdef bint _pump_up(Worker* w, Exchange* x) noexcept nogil:
         return exchange_reply(w, x, 413, CAUSE_BODY_TOO_LARGE)
     if result == FLOW_DONE:
         timer_clear(&c.timer)
-        timer_set(&w.timers, &n.timer, w.now_ms + x.snapshot.plan.timeouts.response)
+        _await_answer(w, x)
         return True
     if result == FLOW_WAIT_SOURCE:
         timer_clear(&n.timer)
@@ -512,6 +539,8 @@ cdef void exchange_continue(Worker* w, ClientConn* c) noexcept nogil:
     elif x.stage < STAGE_RESPONSE and x.down.head != NULL:
         # An interim response that did not fit.
         _pump_down(w, x)
+    elif x.stage == STAGE_AWAIT and x.up.body.done and c.stream.ready & STREAM_HUP:
+        _ask_later(w, x)
 
 
 cdef void exchange_client_timeout(Worker* w, ClientConn* c) noexcept nogil:
@@ -525,6 +554,8 @@ cdef void exchange_client_timeout(Worker* w, ClientConn* c) noexcept nogil:
         exchange_reply(w, x, 503, CAUSE_QUEUE_TIMEOUT)
     elif x.stage == STAGE_RESPONSE or x.down.head != NULL:
         exchange_abort(w, x, CAUSE_CLIENT_STALLED)
+    elif x.up.body.done:
+        _ask_in_time(w, x)
     else:
         x.client_persists = False
         exchange_reply(w, x, 408, CAUSE_BODY_TIMEOUT)

@@ -36,19 +36,25 @@ cdef void _eject(const PlanPool* pool, NodeSlot* slot, NodeStats* stats, uint64_
     stats.ejections += 1
 
 
-cdef void _return(NodeSlot* slot, uint64_t now_ms) noexcept nogil:
-    slot.failures = 0
-    slot.ejections = 0
+# Ends the ejection that was seen to last until `expected`; no other one that began meanwhile.
+cdef bint _end(NodeSlot* slot, uint64_t expected, uint64_t now_ms) noexcept nogil:
+    if not fastlb_swap_u64(&slot.ejected_until_ms, expected, 0):
+        return False
     slot.returned_at_ms = now_ms
     _begin_window(slot, now_ms)
-    slot.ejected_until_ms = 0
+    return True
+
+
+cdef void _return(NodeSlot* slot, uint64_t expected, uint64_t now_ms) noexcept nogil:
+    if _end(slot, expected, now_ms):
+        slot.failures = 0
+        slot.ejections = 0
 
 
 cdef void health_excuse(const PlanPool* pool, NodeSlot* slot, uint64_t now_ms) noexcept nogil:
-    slot.failures = pool.failures - 1 if pool.failures else 0
-    slot.returned_at_ms = now_ms
-    _begin_window(slot, now_ms)
-    slot.ejected_until_ms = 0
+    cdef uint64_t until = slot.ejected_until_ms
+    if until != 0 and _end(slot, until, now_ms):
+        slot.failures = pool.failures - 1 if pool.failures else 0
 
 
 cdef bint health_may_try_early(const PlanPool* pool, const NodeSlot* slot,
@@ -103,7 +109,7 @@ cdef void health_note_answer(const PlanPool* pool, NodeSlot* slot, NodeStats* st
         if tried == TRY_PROBE and error:
             _eject(pool, slot, stats, until, now_ms)
         elif tried != TRY_USUAL and not error:
-            _return(slot, now_ms)
+            _return(slot, until, now_ms)
         return
     slot.failures = 0
     if not error:

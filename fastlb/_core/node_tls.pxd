@@ -14,11 +14,15 @@ cdef enum:
 
 cdef const void* node_tls_context(const Exchange* x) noexcept nogil
 cdef Slice node_tls_name(const Exchange* x, const Address* node, char* room) noexcept nogil
-# Makes x.node, connected and new, a TLS connection. False: no memory, or no context.
+# Makes x.node, connected and new, a TLS connection. False: not for any doing of the node's, but
+# for want of memory.
 cdef bint node_tls_open(Worker* w, Exchange* x) noexcept nogil
 # The handshake as far as it goes: > 0 when it is done, 0 when it waits, < 0 when it failed; then
 # x.verify_error says what was wrong with the node's certificate, where that was it.
 cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil
+# Whether the handshake of x.node may have failed for a name that the client made up: one that no
+# node of the pool has proven to have, by this plan and in this worker.
+cdef bint node_tls_doubtful(const Worker* w, const Exchange* x) noexcept nogil
 # Before the connection rests, or is closed: its session is kept for the next one.
 cdef void node_tls_keep(Worker* w, NodeConn* n) noexcept nogil
 cdef void node_tls_forget_all(Worker* w) noexcept nogil

@@ -13,10 +13,10 @@ from fastlb._core.address cimport (
 )
 from fastlb._core.connection cimport Exchange, NodeConn, NodeSession, TlsStream, Worker
 from fastlb._core.limits cimport NODES_MAX
-from fastlb._core.plan cimport POOL_TLS, plan_text
+from fastlb._core.plan cimport POOL_TLS, PlanNode, plan_nodes, plan_text
 from fastlb._core.request cimport request_head_at
 from fastlb._core.route cimport route_host
-from fastlb._core.slice cimport Slice, ascii_lower, slice_of
+from fastlb._core.slice cimport Slice, ascii_lower, slice_equal, slice_of
 from fastlb._core.stats cimport NodeStats
 from fastlb._core.stream cimport STREAM_AGAIN
 from fastlb._core.tls_library cimport tls
@@ -85,8 +85,14 @@ cdef bint _demand(void* ssl, Slice name) noexcept nogil:
             return tls.X509_VERIFY_PARAM_set1_ip(param, address.ip + IPV4_AT,
                                                  ADDRESS_BYTES - IPV4_AT) == 1
         return tls.X509_VERIFY_PARAM_set1_ip(param, address.ip, ADDRESS_BYTES) == 1
-    return (tls.SSL_set_tlsext_host_name(ssl, name.at) == 1
-            and tls.X509_VERIFY_PARAM_set1_host(param, name.at, name.bytes) == 1)
+    # What no certificate can name is not asked for either.
+    return (tls.X509_VERIFY_PARAM_set1_host(param, name.at, name.bytes) == 1
+            and tls.SSL_set_tlsext_host_name(ssl, name.at) == 1)
+
+
+# Whether the client had its say in the name, by its Host or by leaving it out.
+cdef inline bint _is_clients(const Exchange* x) noexcept nogil:
+    return not x.passage and x.pool.tls_server_name.bytes == 0
 
 
 cdef bint _knows(const NodeSession* known, const Exchange* x, Slice name) noexcept nogil:
@@ -112,11 +118,16 @@ cdef bint node_tls_open(Worker* w, Exchange* x) noexcept nogil:
     t.context = context
     t.generation = x.snapshot.plan.generation
     name = node_tls_name(x, &x.node.address, room)
+    if not _demand(t.ssl, name):
+        # The library is stricter than HTTP: by its address, as without a name.
+        tls.ERR_clear_error()
+        name.bytes = address_ip_text(&x.node.address, room)
+        room[name.bytes] = 0
+        if not _is_clients(x) or not _demand(t.ssl, name):
+            tls.ERR_clear_error()
+            return False
     t.sni_bytes = <unsigned char> name.bytes
     memcpy(t.sni, name.at, name.bytes)
-    if not _demand(t.ssl, name):
-        tls.ERR_clear_error()
-        return False
     if _knows(known, x, name):
         tls.SSL_set_session(t.ssl, known.session)
     return True
@@ -126,7 +137,7 @@ cdef bint node_tls_open(Worker* w, Exchange* x) noexcept nogil:
 
 # The client chose the name, so it tells nothing of the node that it has none for it.
 cdef bint _is_misnamed(const Exchange* x, const TlsStream* t) noexcept nogil:
-    if x.passage or x.pool.tls_server_name.bytes or not x.host_bytes:
+    if not _is_clients(x):
         return False
     if t.error & REASON_MASK == SSL_R_CERTIFICATE_VERIFY_FAILED:
         return x.verify_error in (X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH)
@@ -135,6 +146,7 @@ cdef bint _is_misnamed(const Exchange* x, const TlsStream* t) noexcept nogil:
 
 cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil:
     cdef NodeStats* stats = &w.stats.nodes[x.node.slot]
+    cdef NodeSession* known = w.node_sessions[x.node.slot]
     cdef TlsStream* t = x.node.stream.tls
     cdef int result = tls_handshake(t, &x.node.stream)
     if result == STREAM_AGAIN:
@@ -146,7 +158,8 @@ cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil:
         if x.misnamed:
             return -1
         stats.handshake_failures += 1
-        _forget(w.node_sessions[x.node.slot])
+        if _knows(known, x, slice_of(t.sni, t.sni_bytes)):
+            _forget(known)           # it may have been the session
         return -1
     stats.handshakes += 1
     if tls.SSL_session_reused(t.ssl):
@@ -155,6 +168,24 @@ cdef int node_tls_shake(Worker* w, Exchange* x) noexcept nogil:
         # Nothing follows at once that it could go out with.
         tls_flush(t, &x.node.stream)
     return 1
+
+
+cdef bint node_tls_doubtful(const Worker* w, const Exchange* x) noexcept nogil:
+    # Servers refuse a name that they do not have by any alert, by a reset, with a certificate of
+    # whomever, or not at all.
+    cdef const TlsStream* t = x.node.stream.tls
+    cdef const PlanNode* nodes = plan_nodes(x.snapshot.plan, x.pool)
+    cdef const NodeSession* known
+    cdef uint32_t i
+    if t == NULL or not _is_clients(x):
+        return False
+    for i in range(x.pool.node_count):
+        known = w.node_sessions[nodes[i].slot]
+        if known != NULL and known.generation == t.generation \
+                and slice_equal(slice_of(known.name, known.name_bytes),
+                                slice_of(t.sni, t.sni_bytes)):
+            return False             # what one of them has proven, nobody has made up
+    return True
 
 
 # --- sessions -----------------------------------------------------------------------------

@@ -272,6 +272,10 @@ cdef void _learn(Worker* w, Exchange* x) noexcept nogil:
 
 # --- the tunnel ---------------------------------------------------------------------------
 
+cdef enum:
+    AT_ONCE_US = 1000000             # a reset within that time is no end of an idle connection
+
+
 cdef bint _relay(Worker* w, Exchange* x) noexcept nogil:
     cdef uint64_t before = x.up.bytes + x.down.bytes
     cdef int result = tunnel_run(w, &x.client.stream, &x.node.stream, &x.up, &x.down)
@@ -294,7 +298,8 @@ cdef bint _relay(Worker* w, Exchange* x) noexcept nogil:
     result = _broken_by(x)
     if result == CAUSE_NODE_CLOSED and x.down.bytes == 0:
         w.stats.nodes[x.slot].resets += 1
-        if x.up.bytes == 0:          # not for what the client has said
+        # Not for what the client has said, nor for its silence.
+        if x.up.bytes == 0 and w.now_us - x.connected_us < AT_ONCE_US:
             attempt_failed(w, x)
     exchange_abort(w, x, result)
     return False

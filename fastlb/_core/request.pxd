@@ -12,6 +12,8 @@ cdef void request_reload(Worker* w, Exchange* x) noexcept nogil
 # What is needed of the head after it was sent, as offsets in the buffer, where it begins at
 # `start`.
 cdef void request_note(Exchange* x, const Head* head, uint32_t start) noexcept nogil
+# Whether it is an OPTIONS or a TRACE that must not go further (Max-Forwards).
+cdef bint request_ends_here(const Head* head, const char* buf) noexcept nogil
 # The pool that the routes say, by the head in `w.request`.
 cdef void request_choose_pool(Worker* w, Exchange* x) noexcept nogil
 # Fills w.iov with the edited head; the count of vectors, or a negative EditError.

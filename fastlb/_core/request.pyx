@@ -5,6 +5,7 @@
 #   Host            that of an absolute-form target; put in where a 1.0 request has none
 #   hop-by-hop      cut; an upgrade's Connection is put in again
 #   Expect          cut where the client was told to go on already
+#   Max-Forwards    of OPTIONS and TRACE: one less (RFC 9110 7.6.2)
 #   Cookie          fastlb's own cookies are cut (hide_cookie)
 #   X-Forwarded-*, Forwarded, Via   forwarding.pyx
 #   X-Client-Certificate, X-Client-Certificate-Subject   ours, where clients are asked for one
@@ -17,7 +18,7 @@ from fastlb._core.address cimport ADDRESS_TEXT_BYTES_MAX
 from fastlb._core.bounds cimport bounds_again
 from fastlb._core.connection cimport WORKER_IOVECS, Exchange, TlsStream, Worker
 from fastlb._core.cookie cimport cookie_cut
-from fastlb._core.debug cimport BUG_ON
+from fastlb._core.debug cimport BUG_ON, unlikely
 from fastlb._core.decision cimport decision_node_name
 from fastlb._core.edit cimport (
     EDIT_FULL, edit_cut, edit_insert, edit_iovecs, edit_replace, edit_reset,
@@ -25,8 +26,8 @@ from fastlb._core.edit cimport (
 from fastlb._core.forwarding cimport forwarding_add, forwarding_append, forwarding_tidy
 from fastlb._core.head cimport (
     FIELD_EXPECT, FIELD_HOP, FIELD_HOST, FIELD_REFERER, FIELD_UPGRADE, FIELD_USER_AGENT,
-    HEAD_EXPECT_CONTINUE, HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_UPGRADE, TARGET_ABSOLUTE, Field,
-    Head, HeadLimits, head_reset, request_head_parse,
+    HEAD_EXPECT_CONTINUE, HEAD_HAS_COOKIE, HEAD_HAS_HOP, HEAD_UPGRADE, METHOD_OPTIONS, METHOD_TRACE,
+    TARGET_ABSOLUTE, Field, Head, HeadLimits, head_name, head_reset, head_value, request_head_parse,
 )
 from fastlb._core.limits cimport COOKIE_NAMES_MAX, FALLBACK_DEPTH_MAX, HEAD_FIELDS_MAX
 from fastlb._core.plan cimport (
@@ -34,12 +35,15 @@ from fastlb._core.plan cimport (
     PlanCookieName, plan_class, plan_cookie_names, plan_pool, plan_text,
 )
 from fastlb._core.route cimport route_host, route_pool
-from fastlb._core.scratch cimport scratch_add, scratch_add_slice, scratch_at
-from fastlb._core.slice cimport Slice, ascii_lower, slice_of
+from fastlb._core.scratch cimport (
+    scratch_add, scratch_add_number, scratch_add_slice, scratch_at,
+)
+from fastlb._core.slice cimport Slice, ascii_lower, slice_equal_fold, slice_of
 
 
 cdef enum:
     HIDDEN_NAMES_MAX = FALLBACK_DEPTH_MAX * COOKIE_NAMES_MAX
+    HOPS_MAX = 1000000               # nobody needs more
 
 
 cdef void request_reload(Worker* w, Exchange* x) noexcept nogil:
@@ -91,6 +95,53 @@ cdef void request_choose_pool(Worker* w, Exchange* x) noexcept nogil:
     path = slice_of(data + x.head_start + w.request.path, w.request.path_bytes)
     x.pool = plan_pool(plan, route_pool(
         plan, x.server, route_host(slice_of(data + x.host, x.host_bytes)), path))
+
+
+# What a Max-Forwards says; -1: the field is another one, or says no number.
+cdef int32_t _hops_left(const Head* head, const char* buf, uint32_t index) noexcept nogil:
+    cdef Slice value = head_value(head, buf, index)
+    cdef int32_t left = 0
+    cdef uint32_t i
+    if not slice_equal_fold(head_name(head, buf, index), "max-forwards", 12) or value.bytes == 0:
+        return -1
+    for i in range(value.bytes):
+        if not c'0' <= value.at[i] <= c'9':
+            return -1
+        left = left * 10 + (value.at[i] - c'0') if left < HOPS_MAX else HOPS_MAX
+    return left
+
+
+cdef inline bint _counts_hops(const Head* head) noexcept nogil:
+    return unlikely(head.method == METHOD_OPTIONS or head.method == METHOD_TRACE)
+
+
+cdef bint request_ends_here(const Head* head, const char* buf) noexcept nogil:
+    cdef uint32_t i
+    if _counts_hops(head):
+        for i in range(head.field_count):
+            if _hops_left(head, buf, i) == 0:
+                return True
+    return False
+
+
+cdef int _count_hop(Worker* w, const char* buf) noexcept nogil:
+    cdef const Field* field
+    cdef char* text
+    cdef int32_t left
+    cdef uint32_t i
+    if not _counts_hops(&w.request):
+        return 0
+    for i in range(w.request.field_count):
+        left = _hops_left(&w.request, buf, i)
+        if left <= 0:
+            continue
+        field = &w.request.fields[i]
+        text = scratch_at(w)
+        if not scratch_add_number(w, <uint32_t> left - 1) or edit_replace(
+                &w.edit, field.value, field.value + field.value_bytes, text,
+                <uint32_t> (scratch_at(w) - text)) < 0:
+            return EDIT_FULL
+    return 0
 
 
 cdef int _edit_request_line(Worker* w, const Head* head) noexcept nogil:
@@ -227,7 +278,7 @@ cdef int request_edit(Worker* w, Exchange* x) noexcept nogil:
     request_reload(w, x)
     edit_reset(&w.edit)
     w.scratch_used = 0
-    if _edit_request_line(w, &w.request) < 0 or _edit_host(w, x, buf) < 0:
+    if _edit_request_line(w, &w.request) < 0 or _edit_host(w, x, buf) < 0 or _count_hop(w, buf) < 0:
         return EDIT_FULL
     if forwarding_tidy(w, &w.request, buf, True) < 0 or forwarding_append(w, x, buf) < 0:
         return EDIT_FULL

@@ -34,6 +34,8 @@ cdef uint32_t route_pool(const Plan* plan, const PlanVirtualServer* server, Slic
                          Slice path) noexcept nogil:
     cdef const PlanRoute* route = plan_routes(plan) + server.routes
     cdef uint32_t i
+    if path.bytes == 0 or path.at[0] == c'?':
+        path = slice_of("/", 1)      # of an absolute target (RFC 9110 4.2.3)
     for i in range(server.route_count):
         if route[i].host.bytes and not _host_matches(plan_text(plan, route[i].host),
                                                      route[i].host.bytes, host):

@@ -5,6 +5,7 @@ The stories in tests/proxy tell what clients and nodes see; here the worker's ow
 what an exchange did."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -270,6 +271,31 @@ def test_failed_tries_leave_no_load() -> None:
             assert w.stats["causes"] == {"connect-failed": 1}
 
 
+# --- what it is for ---
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE"])
+def test_one_that_must_not_go_further_ends_here(method: str) -> None:
+    with RawNode() as a, worker(settings(a)) as w, w.client() as client:
+        for left, status in (("0", 501), ("1", 200), ("0", 501)):
+            assert client.ask("/", ("Max-Forwards", left), method=method).status == status
+        assert [message.get("Max-Forwards") for message in a.requests] == [b"0"]
+        assert w.node_stats()["errors"] == 0
+
+
+def test_a_target_without_a_path_has_the_shortest_one() -> None:
+    with RawNode(reply(200, b"web")) as a, RawNode(reply(200, b"api")) as b:
+        routes = [{"host": "api.test", "path": "/", "pool": "api"}]
+        config = settings(a, server={"routes": routes})
+        config["pools"]["api"] = {"nodes": [b.address]}
+        with worker(config) as w, w.client() as client:
+            for target in ("", "?x", "/", "/x"):
+                client.send(f"GET http://api.test{target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                assert client.response().body == b"api"
+                assert b.requests[-1].target.decode() == f"http://api.test{target}"
+            assert client.ask("/").body == b"web"
+
+
 # --- aborts ---
 
 
@@ -283,6 +309,55 @@ def test_client_that_leaves_takes_the_nodes_connection_along() -> None:
         assert load(w) == 0
         assert w.stats["causes"] == {"client-closed": 1}
         a.go.release()
+
+
+@pytest.mark.parametrize("when", ["at once", "while it waits", "with its body"])
+def test_so_does_one_that_closes_its_connection(when: str) -> None:
+    """Which looks like the end of what it has to say, until it is sent something."""
+    body = b"x" * 40_000 if when == "with its body" else b""
+    with Stepped(reply(200, b"late")) as a, worker(settings(a)) as w:
+        client = w.client()
+        client.send(request("/", method="PUT", body=body))
+        if when != "at once":
+            a.wait_requests(1)
+        client.sock.close()
+        until(lambda: w.stats["causes"] == {"client-closed": 1}, "its end noticed")
+        w.wait_objects(clients=0, exchanges=0, node_connections=0, buffers=0)
+        assert load(w) == 0
+        a.go.release()
+
+
+def test_one_that_has_only_finished_sending_is_asked_and_answered() -> None:
+    with Stepped(reply(200, b"late")) as a, worker(settings(a)) as w:
+        with w.client() as new, w.client() as old, w.client() as brisk:
+            for client, version in (new, "1.1"), (old, "1.0"), (brisk, "1.1"):
+                client.send(request("/", version=version))
+            a.wait_requests(3)
+            new.half_close()
+            old.half_close()
+            assert new.reader.until(b"\r\n\r\n").startswith(b"HTTP/1.1 100 Continue")
+            brisk.half_close()  # its answer comes before it would be asked
+            for _ in range(3):
+                a.go.release()
+            for client in (new, old, brisk):
+                rest = client.reader.rest()
+                assert rest.startswith(b"HTTP/1.1 200 ")
+                assert rest.endswith(b"late")
+        w.wait_objects(clients=0, exchanges=0)
+
+
+def test_nobody_is_asked_while_the_answer_comes() -> None:
+    """Nor does the time that was set for it end the answer."""
+    head, rest = reply(200, b"late")[:-4], b"late"
+    with Stepped(head, rest) as a, worker(settings(a)) as w, w.client() as client:
+        client.send(request("/"))
+        client.half_close()
+        a.go.release()
+        assert client.reader.until(b"\r\n\r\n") in (head, b"HTTP/1.1 100 Continue\r\n\r\n")
+        time.sleep(0.6)
+        a.go.release()
+        assert client.reader.rest().endswith(rest)
+        assert w.stats["causes"] == {}
 
 
 def test_answer_that_breaks_off_ends_where_it_does() -> None:

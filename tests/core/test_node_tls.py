@@ -1,12 +1,14 @@
 """TLS towards nodes inside of one worker: sessions and pooled connections by slot and by name."""
 
 import socket
+import ssl
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.harness import request, settings
+from tests.harness import reply, request, settings
 from tests.harness.certificates import Authority, pem_of, pem_of_key
 from tests.harness.node import Exchange
 from tests.harness.tls_node import TlsNode
@@ -130,6 +132,34 @@ def test_a_pooled_connection_that_says_something_is_closed(
             w.wait_objects(node_connections=0, tls_streams=0)
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_lies_on_a_pooled_connection_is_nobodys_answer(
+    authority: Authority, pem: bytes, method: str
+) -> None:
+    """The worker sees it and the next request in one turn, the request first."""
+    go, sent = threading.Event(), threading.Event()
+
+    class Forger(TlsNode):
+        def _answer(self, exchange: Exchange) -> None:
+            super()._answer(exchange)
+            if exchange.request.target == b"/first":
+                exchange.wait(go)
+                exchange.send(reply(200, b"unasked"))
+                sent.set()
+
+    with Forger("a", pem) as a, worker(secured(authority, a)) as w, w.client() as c:
+        c.send(request("/first", host="one.test"))
+        assert c.response().json()["target"] == "/first"
+        w.wait_objects(exchanges=0)
+        with w.frozen():
+            c.send(request("/second", host="one.test", method=method, body=b"x"))
+            go.set()
+            assert sent.wait(10)
+        assert c.response().json()["target"] == "/second"
+        c.send(request("/third", host="one.test"))
+        assert c.response().json()["target"] == "/third"
+
+
 def test_a_pooled_connection_that_ends_is_closed(authority: Authority, node: TlsNode) -> None:
     with worker(secured(authority, node)) as w:
         assert ask(w, "one.test").status == 200
@@ -137,3 +167,110 @@ def test_a_pooled_connection_that_ends_is_closed(authority: Authority, node: Tls
         node.connections[0].sock.shutdown(socket.SHUT_RDWR)
         w.wait_objects(node_connections=0, tls_streams=0)
         assert ask(w, "one.test").status == 200
+
+
+# ---- names that clients make up ----
+
+FRAGILE = {"failures": 1, "backoff": "1h", "backoff_max": "1h"}  # one failure, and it is out
+MADE_UP = ["-", ".", "..", "a", "a.", "x" * 64 + ".test", "x" * 200 + ".test", "a!b", "[::1]", "*"]
+
+
+def strict(node: TlsNode, names: tuple[str, ...], how: str) -> TlsNode:
+    """The node refuses every other name: with an alert, or by ending the connection."""
+
+    def look(sock: Any, name: str | None, context: Any) -> int | None:
+        if name in names:
+            node._note_name(sock, name, context)
+            return None
+        if how == "end":
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            return None
+        return int(getattr(ssl, f"ALERT_DESCRIPTION_{how}"))
+
+    node.context.sni_callback = look
+    return node
+
+
+def fragile(authority: Authority, *nodes: Any, **more: Any) -> dict[str, Any]:
+    tls = {"ca": str(authority.file)} if more.pop("verify", True) else {"verify": False}
+    pool = {"tls": tls, "passive": FRAGILE, **more.pop("pool", {})}
+    return settings(*nodes, pool=pool, **more)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_name_that_nobody_can_have_harms_no_node(
+    authority: Authority, node: TlsNode, verify: bool
+) -> None:
+    with worker(fragile(authority, node, verify=verify)) as w:
+        for host in MADE_UP:
+            assert ask(w, host).status == (502 if verify else 200), host
+        assert w.node_stats()["ejections"] == w.node_stats()["connect_failures"] == 0
+        assert ask(w, "one.test").status == 200
+
+
+def test_nor_does_a_request_without_a_name(authority: Authority, node: TlsNode) -> None:
+    with worker(fragile(authority, node)) as w:
+        with w.client() as c:
+            c.send(b"GET / HTTP/1.0\r\n\r\n")
+            assert c.response().status == 502
+        assert w.node_stats()["ejections"] == 0
+
+
+HOW = ["INTERNAL_ERROR", "UNRECOGNIZED_NAME", "HANDSHAKE_FAILURE", "end"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_node_that_refuses_other_names_is_well(
+    authority: Authority, pem: bytes, how: str
+) -> None:
+    with Closing("a", pem) as a, Closing("b", pem) as b:
+        strict(a, ("one.test",), how)
+        strict(b, ("one.test",), how)
+        with worker(fragile(authority, a, b)) as w:
+            for _ in range(3):
+                assert ask(w, "nowhere.test").status in (502, 503)
+            for slot in (0, 1):
+                assert w.node_stats(slot)["ejections"] == 0
+            assert {ask(w, "one.test").json()["node"] for _ in range(4)} == {"a", "b"}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_no_session_moves_for_a_name_that_a_client_makes_up(
+    authority: Authority, pem: bytes, how: str
+) -> None:
+    with Closing("a", pem) as a, Closing("b", pem) as b:
+        strict(a, ("one.test",), how)
+        strict(b, ("one.test",), how)
+        with worker(fragile(authority, a, b, persistence={"type": "ip"})) as w:
+            home = ask(w, "one.test").json()["node"]
+            for _ in range(3):
+                assert ask(w, "nowhere.test").status == 502
+            assert ask(w, "one.test").json()["node"] == home
+
+
+@pytest.mark.parametrize("how", HOW[:1] + HOW[2:])
+def test_a_node_that_refuses_what_another_one_serves_is_not(
+    authority: Authority, pem: bytes, how: str
+) -> None:
+    """Nothing is known of the name: that the other node has it shows who has failed."""
+    with Closing("a", pem) as a, Closing("b", pem) as b:
+        strict(a, (), how)
+        with worker(fragile(authority, a, b)) as w:
+            assert [ask(w, "one.test").json()["node"] for _ in range(6)] == ["b"] * 6
+            assert w.node_stats(0)["ejections"] == 1
+            assert len(a.failed) == 1
+
+
+@pytest.mark.parametrize("how", HOW[:1] + HOW[2:])
+def test_nor_is_one_that_refuses_what_it_served_before(
+    authority: Authority, pem: bytes, how: str
+) -> None:
+    """Its sessions move then."""
+    with Closing("a", pem) as a, Closing("b", pem) as b:
+        pool = {"retries": 0}
+        with worker(fragile(authority, a, b, persistence={"type": "ip"}, pool=pool)) as w:
+            home = ask(w, "one.test").json()["node"]
+            strict(a if home == "a" else b, (), how)
+            other = "b" if home == "a" else "a"
+            assert [ask(w, "one.test").json()["node"] for _ in range(3)] == [other] * 3
+            assert w.node_stats(0 if home == "a" else 1)["ejections"] == 1

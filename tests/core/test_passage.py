@@ -3,6 +3,7 @@
 The stories in tests/proxy tell what clients and nodes see."""
 
 import socket
+import time
 
 import pytest
 
@@ -101,6 +102,21 @@ def test_a_reset_reaches_the_other_side(who: str, cause: str) -> None:
         assert other.end() == "reset"
         w.wait_objects(**NOTHING)
         assert causes(w) == {cause: 1}
+
+
+def test_a_node_that_gives_up_silent_clients_is_well() -> None:
+    """However many of them there are; only a reset at the beginning is a failure."""
+    passive = {"failures": 2, "backoff": "1h", "backoff_max": "1h"}
+    with TcpNode() as a, worker(tcp(a, pool={"passive": passive})) as w:
+        clients = [Peer.connect(w.address()) for _ in range(3)]
+        there = [a.accept() for _ in clients]
+        w.wait_objects(exchanges=3, node_connections=3)
+        time.sleep(1.1)
+        for one in there:
+            one.reset()
+        assert [one.end() for one in clients] == ["reset"] * 3
+        w.wait_objects(**NOTHING)
+        assert w.node_stats()["ejections"] == 0
 
 
 def test_a_client_that_resets_while_the_node_takes_nothing() -> None:

@@ -245,3 +245,28 @@ def test_what_comes_out_is_a_head(fields: list, version: str, trusted: bool) -> 
         assert line in came or line in ours or line.endswith(f", {PEER}"), out
     assert sum(line.lower().startswith("x-forwarded-for:") and PEER in line for line in lines) == 1
     assert not any(line.startswith("Cookie:") and NAME in line for line in lines)
+
+
+# ---- Max-Forwards ----
+
+
+@pytest.mark.parametrize(("method", "value", "out"), [
+    ("OPTIONS", "5", "4"),
+    ("TRACE", " 10 ", "9"),
+    ("TRACE", "1", "0"),
+    ("OPTIONS", "007", "6"),
+    ("OPTIONS", "9" * 40, "999999"),
+    ("OPTIONS", "many", "many"),
+    ("OPTIONS", "-1", "-1"),
+    ("GET", "5", "5"),
+    ("DELETE", "0", "0"),
+])  # fmt: skip
+def test_each_hop_counts(edited, method: str, value: str, out: str) -> None:
+    head = raw(f"{method} / HTTP/1.1\nHost: a\nmax-forwards:{value}\nA: b\n\n")
+    found = edited(head).split("\r\n")[2]
+    assert found.split(":")[1].strip() == out
+
+
+def test_no_other_field_is_counted(edited) -> None:
+    lines = "Max-Forward: 5\nMax-Forwards2: 5\nX-Max-Forwards: 5\n"
+    assert raw(lines).decode() in edited(raw(f"OPTIONS / HTTP/1.1\nHost: a\n{lines}\n"))

@@ -68,6 +68,9 @@ def test_hosts(pattern: str, host: str, matches: bool) -> None:
     ("/v1/", "", False),
     ("/v1", "/v10", True),
     ("/", "*", False),
+    ("/", "", True),
+    ("/", "?x", True),
+    ("/v1/", "?x", False),
     ("", "*", True),
     ("", "", True),
 ])  # fmt: skip
@@ -89,7 +92,7 @@ labels = st.text("ab.", max_size=6)
        st.text("/ab", max_size=5))  # fmt: skip
 def test_against_a_model(routes: list[tuple[str, str]], host: str, path: str) -> None:
     def matches(pattern: str, prefix: str) -> bool:
-        return pattern in ("", host) and path.startswith(prefix)
+        return pattern in ("", host) and (path or "/").startswith(prefix)
 
     expected = next((i for i, one in enumerate(routes) if matches(*one)), None)
     assert routed(routes, host.upper(), path) == expected

@@ -32,6 +32,7 @@ from tests.harness import (
 from tests.harness.certificates import Authority, Pair
 from tests.harness.client import curl
 from tests.harness.https import Bare, https
+from tests.harness.node import Exchange
 from tests.harness.tls_client import TlsClient, client_context, openssl
 from tests.harness.wait import TIMEOUT, until
 from tests.harness.wire import Reader, read_response
@@ -259,6 +260,26 @@ def test_close_notify_is_a_half_close(pairs: dict[str, Pair], version: str) -> N
         reader = Reader(c)  # type: ignore[arg-type]
         assert read_response(reader).body == b"late"
         assert c.recv(1) == b""
+
+
+@pytest.mark.parametrize("polite", [True, False])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_client_that_closes_leaves_its_node(
+    pairs: dict[str, Pair], version: str, polite: bool
+) -> None:
+    """With a close_notify, or without: its connection is gone, and it gets no answer."""
+    with RawNode(Exchange.wait_end) as node, proxy(https(pairs, node)) as p:
+        with Bare(p.address(), version) as c:
+            c.handshake()
+            if version == "1.3":
+                c.fill()  # tickets: closing on unread bytes would reset the connection
+            c.sendall(request("/gone"))
+            node.wait_requests(1)
+            if polite:
+                c.close_notify()
+            c.sock.close()
+        assert node.connections[0].ended.wait(10), "the node's side is still open"
+        assert p.log_of("/gone")["cause"] == "client-closed"
 
 
 def test_a_cut_off_answer_does_not_look_whole(pairs: dict[str, Pair]) -> None:
