@@ -60,7 +60,6 @@ NAMES_AGAIN_S = 5.0  # what they lead to could not be put in force
 HELD_LOOK_S = 2.0  # between two looks for sessions at addresses that names lead to no more
 AFTER_DRAIN_S = 2.0  # for workers to end once the drain time is over
 FIXED = ("state_dir", "secret_file", "user")  # keys of [proxy]
-STREAMS = ("stdout", "syslog", "off")  # access logs that are no file
 
 
 class Reloaded(NamedTuple):
@@ -258,7 +257,7 @@ class Control:
             paths.append(proxy.secret_file)
         paths.append(worker_sockets.directory(proxy.state_dir))
         paths += [self.words.path] if self.words.path.exists() else []
-        paths += [self.access_log.fd] if proxy.access_log not in STREAMS else []
+        paths += [self.access_log.fd] if self.access_log.is_ours else []
         self.user.give(paths)
         self.user.give_directory(self.saved.directory)
         self.user.become()
