@@ -47,8 +47,7 @@ from fastlb.notify import Notify
 from fastlb.saved_maps import SavedMaps
 from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.sessions import SessionCommands
-from fastlb.slots import node_key
-from fastlb.status import status_of
+from fastlb.status import removable, status_of
 from fastlb.succession import HANDLED, Succession
 from fastlb.units import InetAddress
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
@@ -365,17 +364,10 @@ class Control:
         if not self.names.held or time.monotonic() < self._names_looked + HELD_LOOK_S:
             return
         self._names_looked = time.monotonic()
-        pools = (await status_of(self.in_force))["pools"]
         assert self.in_force.cfg is not None
-        safe = {
-            (pool, node["address"])
-            for pool, one in pools.items()
-            for node in one["nodes"]
-            if node["safe_to_remove"]
-        }
         hosts = self.in_force.cfg.hosts.items()
         leaving = [place for place, one in hosts if one.leaving]
-        self.names.expire(node_key(*one) for one in leaving if (one[0], str(one[1])) in safe)
+        self.names.expire(await removable(self.in_force, leaving))
 
     # --- reload ---
 
