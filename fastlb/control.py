@@ -47,8 +47,7 @@ from fastlb.notify import Notify
 from fastlb.saved_maps import SavedMaps
 from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.sessions import SessionCommands
-from fastlb.slots import node_key
-from fastlb.status import status_of
+from fastlb.status import removable, status_of
 from fastlb.succession import HANDLED, Succession
 from fastlb.units import InetAddress
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
@@ -60,7 +59,6 @@ NAMES_AGAIN_S = 5.0  # what they lead to could not be put in force
 HELD_LOOK_S = 2.0  # between two looks for sessions at addresses that names lead to no more
 AFTER_DRAIN_S = 2.0  # for workers to end once the drain time is over
 FIXED = ("state_dir", "secret_file", "user")  # keys of [proxy]
-STREAMS = ("stdout", "syslog", "off")  # access logs that are no file
 
 
 class Reloaded(NamedTuple):
@@ -258,7 +256,7 @@ class Control:
             paths.append(proxy.secret_file)
         paths.append(worker_sockets.directory(proxy.state_dir))
         paths += [self.words.path] if self.words.path.exists() else []
-        paths += [self.access_log.fd] if proxy.access_log not in STREAMS else []
+        paths += [self.access_log.fd] if self.access_log.is_ours else []
         self.user.give(paths)
         self.user.give_directory(self.saved.directory)
         self.user.become()
@@ -366,17 +364,10 @@ class Control:
         if not self.names.held or time.monotonic() < self._names_looked + HELD_LOOK_S:
             return
         self._names_looked = time.monotonic()
-        pools = (await status_of(self.in_force))["pools"]
         assert self.in_force.cfg is not None
-        safe = {
-            (pool, node["address"])
-            for pool, one in pools.items()
-            for node in one["nodes"]
-            if node["safe_to_remove"]
-        }
         hosts = self.in_force.cfg.hosts.items()
         leaving = [place for place, one in hosts if one.leaving]
-        self.names.expire(node_key(*one) for one in leaving if (one[0], str(one[1])) in safe)
+        self.names.expire(await removable(self.in_force, leaving))
 
     # --- reload ---
 

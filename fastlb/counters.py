@@ -69,12 +69,8 @@ class Reader:
         return now if before is None else combined(now, before, lambda a, b: max(a - b, 0))
 
     def _sum(self, kind: str, slot: int) -> Counters:
-        read: Callable[[int, int], Counters] = getattr(stats, f"read_{kind}")
-        total: Counters = {}
-        for offset in self.segment.counters:
-            one = read(self.segment.address(offset), slot)
-            total = combined(total, one, lambda a, b: a + b) if total else one
-        return total
+        read: Callable[[list[int], int], Counters] = getattr(stats, f"read_{kind}")
+        return read([self.segment.address(offset) for offset in self.segment.counters], slot)
 
 
 def _is_zero(reading: Any) -> bool:

@@ -23,7 +23,7 @@ from fastlb.slots import ListenerKey
 from fastlb.units import InetAddress, UnixAddress
 
 BACKLOG = 4096
-UNIX_MODE = 0o666  # who may connect is the directory's to say
+UNIX_UMASK = 0o111  # who may connect is the directory's to say
 
 Address = InetAddress | UnixAddress
 Grown = list[tuple[Address, socket.socket]]  # sockets that are bound and do not listen yet
@@ -221,8 +221,11 @@ def _listen_unix(address: UnixAddress) -> Listener:
         socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     )
     try:
-        one.bind(address.path)
-        os.chmod(address.path, UNIX_MODE)
+        before = os.umask(UNIX_UMASK)  # no chmod: by then a link may stand there
+        try:
+            one.bind(address.path)
+        finally:
+            os.umask(before)
         one.listen(BACKLOG)
     except OSError:
         one.close()

@@ -4,6 +4,7 @@ docs/operations.md explains each field; a test compares.
 """
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +20,20 @@ from fastlb.host_names import host_of
 from fastlb.in_force import InForce
 from fastlb.node_states import Watch
 from fastlb.plan_class import ticks
-from fastlb.removal import Maps, maps_of_nodes, removal
+from fastlb.removal import Maps, Removal, maps_of_nodes, removal
 from fastlb.rule_mark import RuleKind
-from fastlb.segment import TICK_MS, Store, boot_ms
+from fastlb.segment import TICK_MS, SharedSegment, Store, boot_ms
 from fastlb.sessions import census, opened
 from fastlb.slots import NodeKey, node_key
-from fastlb.uses import rules_of
+from fastlb.units import InetAddress
+from fastlb.uses import classes_of, rules_of
 from fastlb.worker_process import Worker
 from fastlb.workers import Workers
 
 if TYPE_CHECKING:
     from fastlb._core.node import NodeReading
 
+Place = tuple[str, InetAddress]  # pool, node
 CACHE_FIGURES = ("hits", "misses", "expiries", "evictions")
 HEALTH_FIGURES = ("resets", "errors", "ejections", "probes")
 STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
@@ -42,14 +45,59 @@ async def status_of(in_force: InForce) -> dict[str, Any]:
         cfg, segment = in_force.cfg, in_force.segment
         assert cfg is not None
         with suppress(Refused):  # a reload took a cache away while it was counted
-            counted = {
-                name: await census(segment, opened(cfg, segment, name))
-                for name, cls in cfg.persistence.items()
-                if isinstance(cls, CacheClass)
-            }
+            counted = await _counted(cfg, segment, cfg.persistence)
             shared = await asyncio.to_thread(_shared, segment.stores.shared)
             if cfg is in_force.cfg:
                 return {**_read(cfg, in_force, counted), "shared": shared}
+
+
+async def removable(in_force: InForce, places: list[Place]) -> list[NodeKey]:
+    """Which of these nodes can be removed without ending a session; none, where a reload came
+    between."""
+    cfg, segment, now_ms = in_force.cfg, in_force.segment, boot_ms()
+    assert cfg is not None
+    pools = dict.fromkeys(pool for pool, _ in places)
+    try:
+        counted = await _counted(cfg, segment, {n for one in pools for n in classes_of(cfg, one)})
+    except Refused:
+        return []
+    if cfg is not in_force.cfg:
+        return []
+    maps = {pool: maps_of_nodes(cfg, pool, counted, _expiries(cfg)) for pool in pools}
+    table, columns = segment.address(segment.node_table), segment.columns
+    nodes = {node_key(pool, node.address) for pool in pools for node in cfg.pools[pool].nodes}
+    keys = nodes & {node_key(*place) for place in places}
+    found = {
+        key: _removal(
+            cfg,
+            key,
+            in_force,
+            read_slot(table, in_force.slots.nodes.used[key], columns),
+            maps[key.pool],
+            now_ms,
+        )
+        for key in keys
+    }
+    return [key for key, one in found.items() if one is not None and one.safe]
+
+
+async def _counted(
+    cfg: Config, segment: SharedSegment, names: Iterable[str]
+) -> dict[str, list[TallyRow]]:
+    """The maps of those classes that have a cache. Raises Refused."""
+    return {
+        name: await census(segment, opened(cfg, segment, name))
+        for name in names
+        if isinstance(cfg.persistence[name], CacheClass)
+    }
+
+
+def _expiries(cfg: Config) -> dict[str, int]:
+    return {
+        name: ticks(cls.expiry_ms)
+        for name, cls in cfg.persistence.items()
+        if isinstance(cls, CacheClass)
+    }
 
 
 def _shared(region: Region | None) -> dict[str, int] | None:
@@ -167,16 +215,33 @@ def _nodes(
     counted: dict[str, list[TallyRow]],
     now_ms: int,
 ) -> list[dict[str, Any]]:
-    expiries = {
-        name: ticks(cls.expiry_ms)
-        for name, cls in cfg.persistence.items()
-        if isinstance(cls, CacheClass)
-    }
-    maps = maps_of_nodes(cfg, pool, counted, expiries)
+    maps = maps_of_nodes(cfg, pool, counted, _expiries(cfg))
     return [
         _node(cfg, node, node_key(pool, node.address), in_force, maps, now_ms)
         for node in cfg.pools[pool].nodes
     ]
+
+
+def _idle_s(key: NodeKey, in_force: InForce, reading: "NodeReading", now_ms: int) -> float:
+    """Since a request was last in progress there, or since it is a node of this fastlb."""
+    if reading["connections"]:
+        return 0.0
+    seen_ms = max(reading["used_at_ms"], in_force.states.watches[key].seen_ms)
+    return max(now_ms - seen_ms, 0) / 1000
+
+
+def _removal(
+    cfg: Config,
+    key: NodeKey,
+    in_force: InForce,
+    reading: "NodeReading",
+    maps: dict[NodeKey, Maps] | None,
+    now_ms: int,
+) -> Removal | None:
+    idle_s = _idle_s(key, in_force, reading, now_ms)
+    mine = maps[key] if maps is not None else None
+    asked = in_force.states.asked(key)
+    return removal(cfg, key.pool, asked, reading["connections"], idle_s, mine)
 
 
 def _node(
@@ -191,11 +256,8 @@ def _node(
     table = in_force.segment.address(in_force.segment.node_table)
     reading = read_slot(table, slot, in_force.segment.columns)
     counters, watch = in_force.reader.node(slot), in_force.states.watches[key]
-    connections, used_ms = reading["connections"], reading["used_at_ms"]
-    idle_s = max(now_ms - max(used_ms, watch.seen_ms), 0) / 1000 if not connections else 0.0
     mine = maps[key] if maps is not None else None
-    asked = in_force.states.asked(key)
-    found = removal(cfg, key.pool, asked, connections, idle_s, mine)
+    found = _removal(cfg, key, in_force, reading, maps, now_ms)
     host = host_of(cfg, key.pool, node)
     health = _health(cfg.pools[key.pool].passive, reading, counters, now_ms)
     ejected = health["ejected"] and reading["state"] in ("up", "draining")
@@ -204,13 +266,15 @@ def _node(
         "host": str(host) if host is not None else None,
         "state": "down" if ejected else reading["state"],
         "health": health,
-        "asked": asked,
+        "asked": in_force.states.asked(key),
         "weight": node.weight,
         "backup": node.backup,
-        "connections": connections,
+        "connections": reading["connections"],
         "sessions": counters["sessions"],
         "live_sessions": mine.live if mine is not None else None,
-        "idle_seconds": int(idle_s) if used_ms else None,
+        "idle_seconds": (
+            int(_idle_s(key, in_force, reading, now_ms)) if reading["used_at_ms"] else None
+        ),
         "safe_to_remove": found is not None and found.safe,
         "leaving": found and _leaving(watch, counters, now_ms, found.why),
         "response_ms": reading["response_us"] / 1000 if reading["response_us"] else None,

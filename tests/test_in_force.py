@@ -14,7 +14,9 @@ from fastlb.config import Config
 from fastlb.errors import StartError
 from fastlb.in_force import Changes, InForce
 from fastlb.slots import NodeKey
+from fastlb.status import removable
 from fastlb.ticket_keys import LIFETIME_S
+from fastlb.units import read_inet
 from tests.control.running import free_port
 from tests.harness.certificates import Authority, Pair
 
@@ -69,6 +71,22 @@ def test_each_configuration_is_a_generation(force: InForce) -> None:
     for number in (1, 2, 3):
         put(force, config())
         assert force.workers.plans[-1] == number  # type: ignore[attr-defined]
+
+
+def test_which_of_some_nodes_can_be_removed(
+    force: InForce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of no other node is anything read: it is asked every other second."""
+    put(force, config('"10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"'))
+    keys = [NodeKey("web", f"10.0.0.{number}", 80) for number in range(1, 5)]
+    places = [("web", read_inet(f"10.0.0.{number}:80", "")) for number in (1, 2, 3, 9)]
+    force.states.carry_out("drain", [keys[0], keys[1], keys[3]])
+    probe = Probe(force.segment.segment, "class.c")
+    probe.store_ipv4(1, bytes([10, 0, 0, 2]), 80, force.segment.now())
+    read: list[int] = []
+    monkeypatch.setattr("fastlb.status.read_slot", lambda *at: read.append(at[1]) or read_slot(*at))
+    assert asyncio.run(removable(force, places)) == [keys[0]]
+    assert sorted(read) == sorted(force.slots.nodes.used[key] for key in keys[:3])
 
 
 def test_what_was_prepared_can_be_discarded(force: InForce) -> None:

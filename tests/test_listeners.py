@@ -156,6 +156,21 @@ def test_a_unix_socket_is_shared_and_its_file_goes_with_it(
     assert not path.exists()
 
 
+def test_its_mode_is_set_by_no_path(
+    opened: Listeners, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns the directory may have put a link there between bind and chmod."""
+    monkeypatch.setattr(module.os, "chmod", None)
+    path = tmp_path / "a.sock"
+    before = os.umask(0o077)
+    try:
+        opened.add([key(f"unix:{path}")])
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666
+
+
 def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(
     opened: Listeners, tmp_path: Path
 ) -> None:

@@ -43,6 +43,9 @@ def test_the_unit_is_one_for_any_systemd_and_its_commands_are_there() -> None:
         if "=" in line and not line.startswith("#")
     )
     assert unit["Type"] == "notify"
+    # Neither five quick failures nor one worker's death may end what serves.
+    assert (unit["StartLimitIntervalSec"], unit["OOMPolicy"]) == ("0", "continue")
+    assert (unit["KillMode"], unit["Restart"]) == ("process", "always")
     commands = [unit[key].split() for key in ("ExecStart", "ExecReload")]
     assert [command[1] for command in commands] == ["run", "reload"]
     for _, *words in commands:

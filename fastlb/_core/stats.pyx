@@ -23,6 +23,24 @@ cdef int _slot(int slot, int count) except -1:
     return slot
 
 
+cdef list _blocks(object addresses):
+    return [addresses] if isinstance(addresses, int) else list(addresses)
+
+
+# What stands in the first block at `first`, and likewise in the others, summed word by word.
+cdef int _sum(list blocks, const void* first, void* total, size_t size) except -1:
+    cdef size_t offset = <size_t> first - <size_t> blocks[0]
+    cdef uint64_t* sums = <uint64_t*> total
+    cdef const uint64_t* words
+    cdef size_t i
+    memset(total, 0, size)
+    for address in blocks:
+        words = <const uint64_t*> (<const char*> _at(address) + offset)
+        for i in range(size // sizeof(uint64_t)):
+            sums[i] += words[i]
+    return 0
+
+
 def clear_worker(size_t address):
     """Zero the whole counter block at `address` (before the slot's first worker)."""
     memset(<void*> _at(address), 0, sizeof(WorkerStats))
@@ -88,10 +106,12 @@ def read_worker(size_t address) -> dict:
     }
 
 
-def read_virtual_server(size_t address, int slot) -> dict:
-    """Counters of one virtual server in one worker; `slot` from the plan."""
+def read_virtual_server(object addresses, int slot) -> dict:
+    """Counters of one virtual server, of one worker or summed; `slot` from the plan."""
+    cdef VirtualServerStats one
     cdef int checked = _slot(slot, VIRTUAL_SERVERS_MAX)
-    cdef const VirtualServerStats* one = &_at(address).virtual_servers[checked]
+    cdef list blocks = _blocks(addresses)
+    _sum(blocks, &_at(blocks[0]).virtual_servers[checked], &one, sizeof(one))
     return {
         "connections": one.connections,
         "accepted": one.accepted,
@@ -109,9 +129,11 @@ def read_virtual_server(size_t address, int slot) -> dict:
     }
 
 
-def read_node(size_t address, int slot) -> dict:
-    """Counters of one node slot in one worker."""
-    cdef const NodeStats* one = &_at(address).nodes[_slot(slot, NODES_MAX)]
+def read_node(object addresses, int slot) -> dict:
+    """Counters of one node slot, of one worker or summed."""
+    cdef NodeStats one
+    cdef list blocks = _blocks(addresses)
+    _sum(blocks, &_at(blocks[0]).nodes[_slot(slot, NODES_MAX)], &one, sizeof(one))
     return {
         "requests": one.requests,
         "sessions": one.sessions,
@@ -130,9 +152,11 @@ def read_node(size_t address, int slot) -> dict:
     }
 
 
-def read_pool(size_t address, int slot) -> dict:
-    """Counters of one pool in one worker; `slot` from the plan."""
-    cdef const PoolStats* one = &_at(address).pools[_slot(slot, NODES_MAX)]
+def read_pool(object addresses, int slot) -> dict:
+    """Counters of one pool, of one worker or summed; `slot` from the plan."""
+    cdef PoolStats one
+    cdef list blocks = _blocks(addresses)
+    _sum(blocks, &_at(blocks[0]).pools[_slot(slot, NODES_MAX)], &one, sizeof(one))
     return {
         "retries": one.retries,
         "retries_refused": one.retries_refused,
@@ -144,9 +168,11 @@ def read_pool(size_t address, int slot) -> dict:
     }
 
 
-def read_rule(size_t address, int slot) -> dict:
-    """Counters of one rule in one worker."""
-    cdef const RuleStats* one = &_at(address).rules[_slot(slot, RULES_MAX)]
+def read_rule(object addresses, int slot) -> dict:
+    """Counters of one rule, of one worker or summed."""
+    cdef RuleStats one
+    cdef list blocks = _blocks(addresses)
+    _sum(blocks, &_at(blocks[0]).rules[_slot(slot, RULES_MAX)], &one, sizeof(one))
     return {
         "calls": one.calls,
         "errors": one.errors,
@@ -158,9 +184,11 @@ def read_rule(size_t address, int slot) -> dict:
     }
 
 
-def read_class(size_t address, int slot) -> dict:
-    """Counters of one persistence class in one worker, outcomes by name."""
-    cdef const ClassStats* one = &_at(address).classes[_slot(slot, CLASSES_MAX)]
+def read_class(object addresses, int slot) -> dict:
+    """Counters of one persistence class, of one worker or summed, outcomes by name."""
+    cdef ClassStats one
+    cdef list blocks = _blocks(addresses)
+    _sum(blocks, &_at(blocks[0]).classes[_slot(slot, CLASSES_MAX)], &one, sizeof(one))
     cdef int i
     return {
         "outcomes": {name: one.outcomes[i] for i, name in enumerate(outcome_names())},

@@ -105,6 +105,27 @@ def test_a_retired_worker_keeps_what_counts_events(block: ctypes.Array) -> None:
         assert (rule["waiting"], rule["calls"], rule["busy_us"]) == (0, 3, 3)
 
 
+def test_several_workers_are_summed_word_by_word(block: ctypes.Array) -> None:
+    other = type(block)()
+    for i in range(len(block)):
+        block[i], other[i] = i, 1_000_000 - i  # of each word the sum is the same
+    two = [ctypes.addressof(block), ctypes.addressof(other)]
+    for name in ("virtual_server", "node", "pool", "rule", "class"):
+        read = getattr(stats, f"read_{name}")
+        once, twice = read(two[0], 1), read([two[0]] * 2, 1)
+        assert read([two[0]], 1) == once
+        assert {key for key in once if once[key] == twice[key]} == set()
+        values = [read(two, slot) for slot in (0, 1, 127)]
+        assert set(map(str, leaves(values))) == {"1000000"}
+
+
+def leaves(value: object) -> list[object]:
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return [leaf for one in inner for leaf in leaves(one)]
+    return [value]
+
+
 @pytest.mark.parametrize("slot", [-1, 10**6])
 def test_slots_outside_of_the_block(block: ctypes.Array, slot: int) -> None:
     for read in (stats.read_virtual_server, stats.read_node, stats.read_class, stats.read_rule):
