@@ -38,6 +38,11 @@ class Found:
     channel: socket.socket
     sockets: list[tuple[Entry, socket.socket]] = field(default_factory=list)
 
+    @property
+    def wrote(self) -> Manifest | None:
+        """What the control process wrote down with its plan."""
+        return manifest.read(self.hello.plan) if self.hello.plan is not None else None
+
     def as_worker(self, foreign: bool) -> Worker:
         """For `Workers`, which from then on owns its channel."""
         os.close(self.hello.segment)
@@ -144,13 +149,18 @@ def _listen_to(one: socket.socket, end: float) -> Found | None:
 
 
 def newest(found: Iterable[Found]) -> Manifest | None:
-    """What the control process wrote down last."""
-    read = [
-        one
-        for one in (manifest.read(each.hello.plan) for each in found if each.hello.plan is not None)
-        if one is not None
-    ]
-    return max(read, key=lambda one: one.generation, default=None)
+    """What the control process wrote down last; for workers that stay before all for others."""
+    read = [(not each.hello.stopping, each.wrote) for each in found]
+    return max(
+        ((stays, one) for stays, one in read if one is not None),
+        key=lambda pair: (pair[0], pair[1].generation),
+        default=(False, None),
+    )[1]
+
+
+def generation(found: Iterable[Found]) -> int:
+    """The highest that any worker has seen; those to come are above it."""
+    return max((one.hello.generation for one in found), default=0)
 
 
 def drain_s(found: Iterable[Found]) -> float:
@@ -159,20 +169,41 @@ def drain_s(found: Iterable[Found]) -> float:
     return wrote.drain_ms / 1000 if wrote is not None else 0.0
 
 
-def resumed(found: list[Found], workers: int, scratch: Path) -> InForce | None:
-    """Everything as the workers have it; None: they are of a version with another memory."""
-    wrote = newest(found)
-    if wrote is None or wrote.layout != manifest.layout():
-        return None
-    try:
-        attached = Segment.attach(found[0].hello.segment)
-        segment = SharedSegment(workers, attached, wrote.epoch_ms)
-        force = InForce(workers, scratch, segment)
-        force.resume(wrote)
-    except (SharedMemoryError, ValueError, LookupError) as error:
-        log.warn(errors.NOT_RESUMED.line(reason=error))
-        return None
-    return force
+def by_memory(found: Iterable[Found]) -> list[list[Found]]:
+    """Those that use the same shared memory, together; first of all those that stay.
+
+    There are several memories while workers leave whose own could not be gone on with.
+    """
+    groups: dict[tuple[int, int], list[Found]] = {}
+    for one in found:
+        status = os.fstat(one.hello.segment)
+        groups.setdefault((status.st_dev, status.st_ino), []).append(one)
+    return sorted(
+        groups.values(),
+        key=lambda group: (any(not one.hello.stopping for one in group), generation(group)),
+        reverse=True,
+    )
+
+
+def resumed(
+    found: Iterable[Found], workers: int, scratch: Path
+) -> tuple[InForce, list[Found]] | None:
+    """Everything as workers have it, and whose it is; None: all are of a version with another
+    memory. The others are foreign, and leave."""
+    for group in by_memory(found):
+        wrote = newest(group)
+        if wrote is None or wrote.layout != manifest.layout():
+            continue
+        try:
+            attached = Segment.attach(group[0].hello.segment)
+            segment = SharedSegment(workers, attached, wrote.epoch_ms)
+            force = InForce(workers, scratch, segment)
+            force.resume(wrote)
+        except (SharedMemoryError, ValueError, LookupError) as error:
+            log.warn(errors.NOT_RESUMED.line(reason=error))
+            continue
+        return force, group
+    return None
 
 
 def sockets_of(
@@ -183,6 +214,9 @@ def sockets_of(
     return [*((number, socket.socket(fileno=fd)) for number, fd in inherited), *shown]
 
 
-def columns_beside(found: Iterable[Found], places: Iterable[int]) -> set[int]:
-    """Columns of workers that have no place: they leave."""
-    return {one.hello.column for one in found} - set(places)
+def columns_to_leave(
+    found: Iterable[Found], resumed: list[Found], places: Iterable[int]
+) -> set[int]:
+    """Columns of workers that have no place, or leave it."""
+    stay = {one.hello.column for one in resumed if not one.hello.stopping}
+    return {one.hello.column for one in found} - (stay & set(places))

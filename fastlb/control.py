@@ -94,7 +94,7 @@ class Control:
         self._inheritance = upgrade.inheritance()
         self._found: list[adopt.Found] = []  # workers of a control process before this one
         self._silent: list[int] = []  # columns of such that do not answer
-        self._resumed = False  # with their memory
+        self._resumed: list[adopt.Found] = []  # those of them whose memory is gone on with
         self._workers_stay = False  # should this process end now
         self.reloading = asyncio.Lock()
         self._names_follow = False  # soon
@@ -183,7 +183,7 @@ class Control:
             self.in_force.changes.notify,
             self.command,
         )
-        self.workers.adopt(one.as_worker(foreign=not self._resumed) for one in self._found)
+        self.workers.adopt(one.as_worker(foreign=one not in self._resumed) for one in self._found)
 
     def _find_workers(self) -> None:
         state_dir = self.cfg.proxy.state_dir
@@ -214,17 +214,18 @@ class Control:
 
     def _open_memory_and_sockets(self, undo: ExitStack) -> None:
         workers, state_dir, found = self.cfg.proxy.workers, self.cfg.proxy.state_dir, self._found
-        resumed = adopt.resumed(found, workers, state_dir) if found else None
-        self._resumed = resumed is not None
+        resumed, self._resumed = adopt.resumed(found, workers, state_dir) or (None, [])
         adopt.end_silent(resumed.segment if resumed else None, self._silent)
         self.in_force = resumed or InForce(workers, state_dir)
+        self.in_force.generation = max(self.in_force.generation, adopt.generation(found))
         undo.callback(lambda: self.in_force.close(let_go=self._workers_stay))
-        self.in_force.columns.leaving |= adopt.columns_beside(found, self.in_force.columns.places)
+        columns = self.in_force.columns
+        columns.leaving |= adopt.columns_to_leave(found, self._resumed, columns.places)
         self.in_force.listeners.adopt(
             adopt.sockets_of(found, self._inheritance.sockets if self._inheritance else ())
         )
         self.in_force.written, self.in_force.names = self.cfg, self.names
-        if wrote := adopt.newest(found):
+        if wrote := adopt.newest(self._resumed or found):
             self.names.remember(wrote.hosts)
             self.in_force.monitors.know(manifest.nodes_of(wrote))
         cfg = edits.apply(expand(self.cfg, self.names.known), self.in_force.edits)
@@ -232,7 +233,7 @@ class Control:
 
     def _is_upgrade(self) -> bool:
         """Whether workers of another version of the program serve, or were asked to be replaced."""
-        wrote = adopt.newest(self._found)
+        wrote = adopt.newest(self._resumed)
         return bool(self._found) and (
             self._inheritance is not None
             or not self._resumed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastlb import adopt, manifest, worker_sockets
+from fastlb import adopt, channel, manifest, worker_sockets
 from fastlb.channel import HEADER, HELLO, Kind
 from fastlb.errors import StartError
 from fastlb.in_force import InForce
@@ -34,8 +34,16 @@ def answering(listener: socket.socket, say: Callable[[socket.socket], None]) -> 
     return thread
 
 
-def hello(one: socket.socket, *fds: int, sockets: int = 0, kind: int = Kind.HELLO) -> None:
-    data = HEADER.pack(kind, 0, 5) + HELLO.pack(3, 0, os.getpid(), sockets)
+def hello(
+    one: socket.socket,
+    *fds: int,
+    sockets: int = 0,
+    kind: int = Kind.HELLO,
+    generation: int = 5,
+    column: int = 3,
+    stopping: bool = False,
+) -> None:
+    data = HEADER.pack(kind, 0, generation) + HELLO.pack(column, stopping, os.getpid(), sockets)
     socket.send_fds(one, [data], list(fds))
 
 
@@ -97,13 +105,89 @@ def test_memory_that_is_not_as_it_says_is_not_gone_on_with(
         found, silent = adopt.find(state)
         assert (len(found), silent) == (1, [])
         assert found[0].hello[:5] == (5, 3, False, os.getpid(), 0)
-        assert adopt.columns_beside(found, [3]) == set()
-        assert adopt.columns_beside(found, [0]) == {3}
+        assert adopt.columns_to_leave(found, found, [3]) == set()
+        assert adopt.columns_to_leave(found, found, [0]) == {3}
+        assert adopt.columns_to_leave(found, [], [3]) == {3}
         assert adopt.resumed(found, 1, state) is None
         assert "FLB-S133" in capsys.readouterr().err
         found[0].close()
     os.close(plan)
     force.close()
+
+
+class Group:
+    """Workers of one shared memory, as they would answer."""
+
+    def __init__(self, state: Path, generation: int, **wrote: object) -> None:
+        self.state, self.generation = state, generation
+        self.force = InForce(1, state)
+        self.written = manifest.new(
+            generation=generation, slots=manifest.numbered(self.force.slots), **wrote
+        )
+
+    def found(self, column: int, stopping: bool = False) -> adopt.Found:
+        plan = seal(manifest.encode(self.written), self.generation)
+        here, there = channel.socket_pair()
+        hello(
+            there, self.force.segment.fd, plan,
+            generation=self.generation, column=column, stopping=stopping,
+        )  # fmt: skip
+        os.close(plan)
+        there.close()
+        said = channel.receive_hello(here)
+        assert said is not None
+        return adopt.Found(said, os.pidfd_open(os.getpid()), here)
+
+
+@pytest.fixture
+def groups(state: Path):
+    made: list[Group] = []
+
+    def make(generation: int, **wrote: object) -> Group:
+        made.append(Group(state, generation, **wrote))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.force.close()
+
+
+@pytest.mark.parametrize("other", [None, "0:of another program"])
+def test_those_that_serve_are_gone_on_with_and_not_those_that_leave(
+    state: Path, groups: Callable[..., Group], other: str | None
+) -> None:
+    old, new = groups(57, places=[0, 1]), groups(1, places=[2, 3])
+    old.written.layout = other or old.written.layout
+    found = [
+        old.found(0, stopping=True), new.found(2), old.found(1, stopping=True), new.found(3)
+    ]  # fmt: skip
+    resumed = adopt.resumed(found, 2, state)
+    assert resumed is not None
+    force, its = resumed
+    assert [one.hello.column for one in its] == [2, 3]
+    assert os.fstat(force.segment.fd).st_ino == os.fstat(new.force.segment.fd).st_ino
+    assert (force.columns.places, adopt.generation(found)) == ((2, 3), 57)
+    assert adopt.columns_to_leave(found, its, force.columns.places) == {0, 1}
+    wrote = adopt.newest(found)
+    assert wrote is not None
+    assert wrote.generation == 1, "what was written down for those that serve"
+    force.close()
+    for one in found:
+        one.close()
+
+
+def test_memory_that_leaves_is_better_than_none(state: Path, groups: Callable[..., Group]) -> None:
+    old, new = groups(57, places=[0]), groups(58, places=[2])
+    new.written.layout = "0:of another program"
+    found = [new.found(2), old.found(0, stopping=True)]
+    resumed = adopt.resumed(found, 1, state)
+    assert resumed is not None
+    force, its = resumed
+    assert [one.hello.column for one in its] == [0]
+    assert adopt.columns_to_leave(found, its, force.columns.places) == {0, 2}
+    force.close()
+    for one in found:
+        one.close()
 
 
 def test_silent_workers_of_unknown_pids_are_an_error(state: Path) -> None:

@@ -186,6 +186,25 @@ def test_workers_that_nobody_controls_can_be_stopped(ab):
         p.start()
 
 
+def test_workers_that_stop_get_others_in_their_place():
+    with RawNode({"/echo": echo, "*": reply(200, b"quick")}) as node:
+        with lasting(settings(node, workers=2, timeouts={"drain": "60s"})) as p:
+            with Tunnel(p) as tunnel:
+                old = p.worker_pids()
+                p.process.send_signal(signal.SIGTERM)
+                until(lambda: any(map(gone, old)), "the end of the idle one")
+                p.crash()
+                p.start()
+                assert p.get().body == b"quick"
+                assert not set(old) & set(p.worker_pids())
+                tunnel.client.sock.close()
+                until(lambda: all(gone(pid) or zombie(pid) for pid in old), "their end")
+                until(lambda: p.status()["leaving"] == [], "nobody leaves")
+            assert p.get().body == b"quick"
+            assert p.reload(p.config).returncode == 0
+            assert len(p.status()["workers"]) == 2
+
+
 def test_two_at_once_are_refused_and_harm_nobody(ab):
     with lasting(settings(*ab, workers=2)) as p:
         p.crash()
