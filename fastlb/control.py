@@ -47,10 +47,12 @@ from fastlb.notify import Notify
 from fastlb.saved_maps import SavedMaps
 from fastlb.secret import load_secret, secret_mark, session_keys
 from fastlb.sessions import SessionCommands
+from fastlb.silence import Silence
 from fastlb.slots import node_key
 from fastlb.status import status_of
 from fastlb.succession import HANDLED, Succession
 from fastlb.units import InetAddress
+from fastlb.uses import rules_of
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
 
 FAILED_STARTS_MAX = 3  # per worker, before a start is given up
@@ -183,6 +185,7 @@ class Control:
             self.in_force.changes.notify,
             self.command,
         )
+        self.silence = Silence(self.workers)
         self.workers.adopt(one.as_worker(foreign=one not in self._resumed) for one in self._found)
 
     def _find_workers(self) -> None:
@@ -291,9 +294,13 @@ class Control:
             failed = self.workers.failed_starts >= failures_max
             return failed or self.in_force.is_everywhere() or self.stopping.is_set()
 
-        while not await self.in_force.changes.until(decided, ACKNOWLEDGE_S):
-            for line in self._slow_workers():
-                log.warn(line)
+        said = time.monotonic()
+        while not await self.in_force.changes.until(decided, TIDY_S):
+            self.silence.look(self._worker_timeout_s())
+            if time.monotonic() - said >= ACKNOWLEDGE_S:
+                said = time.monotonic()
+                for line in self._slow_workers():
+                    log.warn(line)
         if self.workers.failed_starts >= failures_max and not self.in_force.is_everywhere():
             wrong = errors.NEW_WORKERS_FAIL if self._found else errors.WORKERS_FAIL
             raise StartError(wrong, how=self.workers.last_end)
@@ -321,11 +328,19 @@ class Control:
                 await asyncio.wait_for(self.stopping.wait(), TIDY_S)
             except TimeoutError:
                 reserve.hold()
+                self.silence.look(self._worker_timeout_s())
                 self.in_force.states.look()
                 await self._release_names()
                 if not self.reloading.locked():
                     self.in_force.tidy()
                     self.in_force.rotate_ticket_keys()
+
+    def _worker_timeout_s(self) -> float:
+        cfg = self.in_force.cfg
+        assert cfg is not None
+        timeout_ms = cfg.proxy.worker_timeout_ms
+        rules_ms = 2 * cfg.rules.timeout_ms if rules_of(cfg) else 0
+        return max(timeout_ms, rules_ms) / 1000 if timeout_ms else 0.0
 
     # --- host names ---
 
