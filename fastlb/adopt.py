@@ -73,34 +73,51 @@ class Found:
             one.close()
 
 
-def find(state_dir: Path) -> tuple[list[Found], list[int]]:
+def find(state_dir: Path, patience_s: float = ANSWER_S) -> tuple[list[Found], list[int]]:
     """All that answer, and the columns of those that do not; files of those that ended are
-    removed."""
-    end = time.monotonic() + ANSWER_S
-    found, silent = [], []
+    removed. Where nobody answers, all have more time: with the last one their memory is lost.
+    """
+    began = time.monotonic()
+    found: list[Found] = []
+    silent: dict[int, socket.socket | None] = {}
     for column in worker_sockets.columns(state_dir):
-        one = worker_sockets.connect(state_dir, column, max(end - time.monotonic(), 0.1))
-        if one is None:
+        left = began + ANSWER_S - time.monotonic()
+        try:
+            one = worker_sockets.connect(state_dir, column, max(left, 0.1))
+        except (BlockingIOError, TimeoutError):
+            silent[column] = None
             continue
-        answer = _listen_to(one, end)
-        if answer is None:
+        if one is not None:
+            silent[column] = one
+    _hear(silent, found, began + ANSWER_S)
+    if silent and not found and patience_s > ANSWER_S:
+        log.info(f"workers serve already and do not answer; they have {patience_s:g} s for it")
+        _hear(silent, found, began + patience_s)
+    for one in silent.values():
+        if one is not None:
             one.close()
-            silent.append(column)
-        else:
+    return found, sorted(silent)
+
+
+def _hear(silent: dict[int, socket.socket | None], found: list[Found], end: float) -> None:
+    """Those that answer are found."""
+    for column, one in list(silent.items()):
+        answer = _listen_to(one, end) if one is not None else None
+        if answer is not None:
+            del silent[column]
             found.append(answer)
-    return found, silent
 
 
-def end_silent(segment: SharedSegment | None, columns: list[int]) -> None:
-    """Ends workers that do not answer: they cannot be told anything, and have listening sockets.
+def end_silent(
+    state_dir: Path, segment: SharedSegment | None, columns: list[int], seconds: float = ANSWER_S
+) -> None:
+    """Ends workers that have not answered for so long: they cannot be told anything, and have
+    listening sockets.
 
     Raises StartError when it is not known which processes they are.
     """
-    for column in columns:
-        pid = _pid_of(segment, column) if segment is not None else None
-        if pid is None:
-            raise StartError(errors.WORKERS_SILENT, seconds=f"{ANSWER_S:g}")
-        log.warn(errors.WORKER_SILENT.line(index=column, pid=pid, seconds=f"{ANSWER_S:g}"))
+    for column, pid in pids_of(state_dir, segment, columns).items():
+        log.warn(errors.WORKER_SILENT.line(index=column, pid=pid, seconds=f"{seconds:g}"))
         with suppress(ProcessLookupError):
             pidfd = os.pidfd_open(pid)
             try:
@@ -110,16 +127,27 @@ def end_silent(segment: SharedSegment | None, columns: list[int]) -> None:
                 os.close(pidfd)
 
 
-def _pid_of(segment: SharedSegment, column: int) -> int | None:
+def pids_of(
+    state_dir: Path, segment: SharedSegment | None, columns: Iterable[int]
+) -> dict[int, int]:
+    """Of workers that do not answer. Raises StartError when they are not known."""
+    known: dict[int, int] = {}
+    for column in columns:
+        pid = worker_sockets.noted(state_dir, column)
+        if pid is None and segment is not None:
+            pid = _pid_of(state_dir, segment, column)
+        if pid is None:
+            raise StartError(errors.WORKERS_SILENT, seconds=f"{ANSWER_S:g}")
+        known[column] = pid
+    return known
+
+
+def _pid_of(state_dir: Path, segment: SharedSegment, column: int) -> int | None:
     """As it has written into shared memory, if that is a worker still."""
     if column >= segment.columns:
         return None
     pid = int(read_worker(segment.address(segment.counters[column]))["pid"])
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    return pid if b"fastlb.worker_main" in words else None
+    return pid if worker_sockets.is_worker(state_dir, pid) else None
 
 
 def _listen_to(one: socket.socket, end: float) -> Found | None:

@@ -46,6 +46,7 @@ from fastlb.node_words import NodeWords
 from fastlb.notify import Notify
 from fastlb.saved_maps import SavedMaps
 from fastlb.secret import load_secret, secret_mark, session_keys
+from fastlb.segment import SharedSegment
 from fastlb.sessions import SessionCommands
 from fastlb.silence import Silence
 from fastlb.slots import node_key
@@ -72,6 +73,13 @@ class Reloaded(NamedTuple):
     warnings: list[str]
     wrong_configuration: bool = False
     refused: tuple[str, ...] = ()  # workers that cannot use it, each logged when it said so
+
+
+def _worker_timeout_s(cfg: Config) -> float:
+    """After which a silent worker is ended; 0: never."""
+    timeout_ms = cfg.proxy.worker_timeout_ms
+    rules_ms = 2 * cfg.rules.timeout_ms if rules_of(cfg) else 0
+    return max(timeout_ms, rules_ms) / 1000 if timeout_ms else 0.0
 
 
 class Control:
@@ -197,11 +205,19 @@ class Control:
             raise StartError(errors.STATE_DIR, path=state_dir, reason=reason) from None
         if self._inheritance:
             upgrade.reap_all()
-        self._found, self._silent = adopt.find(state_dir)
+        self._found, self._silent = adopt.find(state_dir, _worker_timeout_s(self.cfg))
         self._workers_stay = bool(self._found)
         if self._found:
             pids = ", ".join(str(one.hello.pid) for one in self._found)
             log.info(f"workers {pids} serve already and are taken over")
+
+    def _end_silent(self, segment: SharedSegment | None) -> None:
+        """Those that do not answer. Raises StartError where nobody does and they are to be left."""
+        timeout_s = _worker_timeout_s(self.cfg)
+        if self._silent and not self._found and not timeout_s:
+            raise StartError(errors.WORKERS_SILENT, seconds=f"{adopt.ANSWER_S:g}")
+        waited = adopt.ANSWER_S if self._found else max(timeout_s, adopt.ANSWER_S)
+        adopt.end_silent(self.cfg.proxy.state_dir, segment, self._silent, waited)
 
     def _words_over(self, lines: list[str]) -> list[str]:
         """Warnings, once the file of the operator's words is without those that are over."""
@@ -218,7 +234,7 @@ class Control:
     def _open_memory_and_sockets(self, undo: ExitStack) -> None:
         workers, state_dir, found = self.cfg.proxy.workers, self.cfg.proxy.state_dir, self._found
         resumed, self._resumed = adopt.resumed(found, workers, state_dir) or (None, [])
-        adopt.end_silent(resumed.segment if resumed else None, self._silent)
+        self._end_silent(resumed.segment if resumed else None)
         self.in_force = resumed or InForce(workers, state_dir)
         self.in_force.generation = max(self.in_force.generation, adopt.generation(found))
         undo.callback(lambda: self.in_force.close(let_go=self._workers_stay))
@@ -296,7 +312,7 @@ class Control:
 
         said = time.monotonic()
         while not await self.in_force.changes.until(decided, TIDY_S):
-            self.silence.look(self._worker_timeout_s())
+            self.silence.look(_worker_timeout_s(self.in_force.cfg or self.cfg))
             if time.monotonic() - said >= ACKNOWLEDGE_S:
                 said = time.monotonic()
                 for line in self._slow_workers():
@@ -328,19 +344,12 @@ class Control:
                 await asyncio.wait_for(self.stopping.wait(), TIDY_S)
             except TimeoutError:
                 reserve.hold()
-                self.silence.look(self._worker_timeout_s())
+                self.silence.look(_worker_timeout_s(self.in_force.cfg or self.cfg))
                 self.in_force.states.look()
                 await self._release_names()
                 if not self.reloading.locked():
                     self.in_force.tidy()
                     self.in_force.rotate_ticket_keys()
-
-    def _worker_timeout_s(self) -> float:
-        cfg = self.in_force.cfg
-        assert cfg is not None
-        timeout_ms = cfg.proxy.worker_timeout_ms
-        rules_ms = 2 * cfg.rules.timeout_ms if rules_of(cfg) else 0
-        return max(timeout_ms, rules_ms) / 1000 if timeout_ms else 0.0
 
     # --- host names ---
 

@@ -355,6 +355,7 @@ class Workers:
 
     def _watch(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
+        worker_sockets.note(self.state_dir, worker.column, worker.pid)
         loop.add_reader(worker.pidfd, self._ended, worker)
         loop.add_reader(worker.channel, self.hear, worker)
 

@@ -2,8 +2,12 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from fastlb.channel import HEADER, HELLO, Kind
 from fastlb.errors import StartError
 from fastlb.in_force import InForce
 from fastlb.plan import seal
+from tests.control.running import until
 
 
 @pytest.fixture
@@ -191,11 +196,106 @@ def test_memory_that_leaves_is_better_than_none(state: Path, groups: Callable[..
 
 
 def test_silent_workers_of_unknown_pids_are_an_error(state: Path) -> None:
-    adopt.end_silent(None, [])
+    adopt.end_silent(state, None, [])
     with pytest.raises(StartError, match="FLB-S141"):
-        adopt.end_silent(None, [0])
+        adopt.end_silent(state, None, [0])
     force = InForce(1, state)
     for column in (0, 9):  # nobody has written there, and no such column
         with pytest.raises(StartError, match="FLB-S141"):
-            adopt.end_silent(force.segment, [column])
+            adopt.end_silent(state, force.segment, [column])
+    force.close()
+
+
+@pytest.fixture
+def process():
+    """One whose command line is that of a worker."""
+    code = "import sys; sys.stdin.read()"
+    command = [sys.executable, "-c", code, "fastlb.worker_main"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as one:
+        yield one
+        one.kill()
+
+
+def test_it_is_known_which_process_a_silent_worker_is(
+    state: Path, process: "subprocess.Popen[bytes]"
+) -> None:
+    worker_sockets.note(state, 0, 1)
+    worker_sockets.note(state, 0, process.pid)
+    until(lambda: worker_sockets.noted(state, 0) == process.pid, "its own command line")
+    adopt.end_silent(state, None, [0], 30)
+    assert process.wait(5) == -9
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "1",
+        "{pid} 5",
+        "-1 {began}",
+        "1 {began}",
+        "{me} {mine}",
+        "{pid} {began} 3",
+        "9" * 99,
+    ],
+)
+def test_another_process_is_nobody_s_worker(
+    state: Path, process: "subprocess.Popen[bytes]", text: str
+) -> None:
+    worker_sockets.note(state, 0, process.pid)
+    file = worker_sockets.directory(state) / "0.pid"
+    _, began = file.read_text().split()
+    worker_sockets.note(state, 1, os.getpid())
+    me, mine = (worker_sockets.directory(state) / "1.pid").read_text().split()
+    file.write_text(text.format(pid=process.pid, began=began, me=me, mine=mine))
+    assert worker_sockets.noted(state, 0) is None
+
+
+def test_a_pid_file_that_is_none_is_no_matter(state: Path) -> None:
+    path = worker_sockets.directory(state) / "0.pid"
+    os.mkfifo(path)
+    assert worker_sockets.noted(state, 0) is None
+    path.unlink()
+    path.mkdir()
+    worker_sockets.note(state, 0, os.getpid())
+    assert worker_sockets.noted(state, 0) is None
+    path.rmdir()
+    path.symlink_to(state / "elsewhere")
+    worker_sockets.note(state, 0, os.getpid())
+    assert not (state / "elsewhere").exists()
+
+
+def test_a_worker_whose_queue_is_full_is_silent(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adopt, "ANSWER_S", 0.1)
+    asked = []
+    with worker_sockets.listen(state, 3):
+        with suppress(BlockingIOError):
+            for _ in range(100):
+                one = worker_sockets.connect(state, 3, 0)
+                assert one is not None
+                asked.append(one)
+        assert len(asked) < 100
+        assert adopt.find(state) == ([], [3])
+        for one in asked:
+            one.close()
+
+
+def test_where_nobody_answers_all_have_more_time(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adopt, "ANSWER_S", 0.2)
+    force = InForce(1, state)
+    with worker_sockets.listen(state, 3) as listener:
+
+        def late(one: socket.socket) -> None:
+            time.sleep(0.4)
+            hello(one, force.segment.fd)
+
+        answering(listener, late)
+        (found,), silent = adopt.find(state, 20)
+        assert silent == []
+        found.close()
     force.close()

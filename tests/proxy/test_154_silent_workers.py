@@ -10,19 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness import HttpNode, changed, proxy, settings, until
-from tests.harness.lasting import Lasting, version_of
+from tests.harness.lasting import Impatient, Lasting
 
 CONNECTIONS = 24  # the kernel spreads them by their ports: 2 ** -24 that one worker gets all
-
-
-class Impatient(Lasting):
-    """Notices after a second, so that a story is short."""
-
-    def start(self):
-        if not (self.folder / "impatient").exists():
-            short = ("SILENT_S = 5.0", "SILENT_S = 1.0")
-            self.install(version_of(self.folder / "impatient", "9.9.9", worker_process=short))
-        super().start()
 
 
 @pytest.fixture
