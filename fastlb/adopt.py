@@ -38,6 +38,11 @@ class Found:
     channel: socket.socket
     sockets: list[tuple[Entry, socket.socket]] = field(default_factory=list)
 
+    @property
+    def wrote(self) -> Manifest | None:
+        """What the control process wrote down with its plan."""
+        return manifest.read(self.hello.plan) if self.hello.plan is not None else None
+
     def as_worker(self, foreign: bool) -> Worker:
         """For `Workers`, which from then on owns its channel."""
         os.close(self.hello.segment)
@@ -68,34 +73,51 @@ class Found:
             one.close()
 
 
-def find(state_dir: Path) -> tuple[list[Found], list[int]]:
+def find(state_dir: Path, patience_s: float = ANSWER_S) -> tuple[list[Found], list[int]]:
     """All that answer, and the columns of those that do not; files of those that ended are
-    removed."""
-    end = time.monotonic() + ANSWER_S
-    found, silent = [], []
+    removed. Where nobody answers, all have more time: with the last one their memory is lost.
+    """
+    began = time.monotonic()
+    found: list[Found] = []
+    silent: dict[int, socket.socket | None] = {}
     for column in worker_sockets.columns(state_dir):
-        one = worker_sockets.connect(state_dir, column, max(end - time.monotonic(), 0.1))
-        if one is None:
+        left = began + ANSWER_S - time.monotonic()
+        try:
+            one = worker_sockets.connect(state_dir, column, max(left, 0.1))
+        except (BlockingIOError, TimeoutError):
+            silent[column] = None
             continue
-        answer = _listen_to(one, end)
-        if answer is None:
+        if one is not None:
+            silent[column] = one
+    _hear(silent, found, began + ANSWER_S)
+    if silent and not found and patience_s > ANSWER_S:
+        log.info(f"workers serve already and do not answer; they have {patience_s:g} s for it")
+        _hear(silent, found, began + patience_s)
+    for one in silent.values():
+        if one is not None:
             one.close()
-            silent.append(column)
-        else:
+    return found, sorted(silent)
+
+
+def _hear(silent: dict[int, socket.socket | None], found: list[Found], end: float) -> None:
+    """Those that answer are found."""
+    for column, one in list(silent.items()):
+        answer = _listen_to(one, end) if one is not None else None
+        if answer is not None:
+            del silent[column]
             found.append(answer)
-    return found, silent
 
 
-def end_silent(segment: SharedSegment | None, columns: list[int]) -> None:
-    """Ends workers that do not answer: they cannot be told anything, and have listening sockets.
+def end_silent(
+    state_dir: Path, segment: SharedSegment | None, columns: list[int], seconds: float = ANSWER_S
+) -> None:
+    """Ends workers that have not answered for so long: they cannot be told anything, and have
+    listening sockets.
 
     Raises StartError when it is not known which processes they are.
     """
-    for column in columns:
-        pid = _pid_of(segment, column) if segment is not None else None
-        if pid is None:
-            raise StartError(errors.WORKERS_SILENT, seconds=f"{ANSWER_S:g}")
-        log.warn(errors.WORKER_SILENT.line(index=column, pid=pid, seconds=f"{ANSWER_S:g}"))
+    for column, pid in pids_of(state_dir, segment, columns).items():
+        log.warn(errors.WORKER_SILENT.line(index=column, pid=pid, seconds=f"{seconds:g}"))
         with suppress(ProcessLookupError):
             pidfd = os.pidfd_open(pid)
             try:
@@ -105,16 +127,27 @@ def end_silent(segment: SharedSegment | None, columns: list[int]) -> None:
                 os.close(pidfd)
 
 
-def _pid_of(segment: SharedSegment, column: int) -> int | None:
+def pids_of(
+    state_dir: Path, segment: SharedSegment | None, columns: Iterable[int]
+) -> dict[int, int]:
+    """Of workers that do not answer. Raises StartError when they are not known."""
+    known: dict[int, int] = {}
+    for column in columns:
+        pid = worker_sockets.noted(state_dir, column)
+        if pid is None and segment is not None:
+            pid = _pid_of(state_dir, segment, column)
+        if pid is None:
+            raise StartError(errors.WORKERS_SILENT, seconds=f"{ANSWER_S:g}")
+        known[column] = pid
+    return known
+
+
+def _pid_of(state_dir: Path, segment: SharedSegment, column: int) -> int | None:
     """As it has written into shared memory, if that is a worker still."""
     if column >= segment.columns:
         return None
     pid = int(read_worker(segment.address(segment.counters[column]))["pid"])
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    return pid if b"fastlb.worker_main" in words else None
+    return pid if worker_sockets.is_worker(state_dir, pid) else None
 
 
 def _listen_to(one: socket.socket, end: float) -> Found | None:
@@ -144,13 +177,18 @@ def _listen_to(one: socket.socket, end: float) -> Found | None:
 
 
 def newest(found: Iterable[Found]) -> Manifest | None:
-    """What the control process wrote down last."""
-    read = [
-        one
-        for one in (manifest.read(each.hello.plan) for each in found if each.hello.plan is not None)
-        if one is not None
-    ]
-    return max(read, key=lambda one: one.generation, default=None)
+    """What the control process wrote down last; for workers that stay before all for others."""
+    read = [(not each.hello.stopping, each.wrote) for each in found]
+    return max(
+        ((stays, one) for stays, one in read if one is not None),
+        key=lambda pair: (pair[0], pair[1].generation),
+        default=(False, None),
+    )[1]
+
+
+def generation(found: Iterable[Found]) -> int:
+    """The highest that any worker has seen; those to come are above it."""
+    return max((one.hello.generation for one in found), default=0)
 
 
 def drain_s(found: Iterable[Found]) -> float:
@@ -159,20 +197,41 @@ def drain_s(found: Iterable[Found]) -> float:
     return wrote.drain_ms / 1000 if wrote is not None else 0.0
 
 
-def resumed(found: list[Found], workers: int, scratch: Path) -> InForce | None:
-    """Everything as the workers have it; None: they are of a version with another memory."""
-    wrote = newest(found)
-    if wrote is None or wrote.layout != manifest.layout():
-        return None
-    try:
-        attached = Segment.attach(found[0].hello.segment)
-        segment = SharedSegment(workers, attached, wrote.epoch_ms)
-        force = InForce(workers, scratch, segment)
-        force.resume(wrote)
-    except (SharedMemoryError, ValueError, LookupError) as error:
-        log.warn(errors.NOT_RESUMED.line(reason=error))
-        return None
-    return force
+def by_memory(found: Iterable[Found]) -> list[list[Found]]:
+    """Those that use the same shared memory, together; first of all those that stay.
+
+    There are several memories while workers leave whose own could not be gone on with.
+    """
+    groups: dict[tuple[int, int], list[Found]] = {}
+    for one in found:
+        status = os.fstat(one.hello.segment)
+        groups.setdefault((status.st_dev, status.st_ino), []).append(one)
+    return sorted(
+        groups.values(),
+        key=lambda group: (any(not one.hello.stopping for one in group), generation(group)),
+        reverse=True,
+    )
+
+
+def resumed(
+    found: Iterable[Found], workers: int, scratch: Path
+) -> tuple[InForce, list[Found]] | None:
+    """Everything as workers have it, and whose it is; None: all are of a version with another
+    memory. The others are foreign, and leave."""
+    for group in by_memory(found):
+        wrote = newest(group)
+        if wrote is None or wrote.layout != manifest.layout():
+            continue
+        try:
+            attached = Segment.attach(group[0].hello.segment)
+            segment = SharedSegment(workers, attached, wrote.epoch_ms)
+            force = InForce(workers, scratch, segment)
+            force.resume(wrote)
+        except (SharedMemoryError, ValueError, LookupError) as error:
+            log.warn(errors.NOT_RESUMED.line(reason=error))
+            continue
+        return force, group
+    return None
 
 
 def sockets_of(
@@ -183,6 +242,9 @@ def sockets_of(
     return [*((number, socket.socket(fileno=fd)) for number, fd in inherited), *shown]
 
 
-def columns_beside(found: Iterable[Found], places: Iterable[int]) -> set[int]:
-    """Columns of workers that have no place: they leave."""
-    return {one.hello.column for one in found} - set(places)
+def columns_to_leave(
+    found: Iterable[Found], resumed: list[Found], places: Iterable[int]
+) -> set[int]:
+    """Columns of workers that have no place, or leave it."""
+    stay = {one.hello.column for one in resumed if not one.hello.stopping}
+    return {one.hello.column for one in found} - (stay & set(places))

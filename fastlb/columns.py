@@ -26,7 +26,8 @@ class Columns:
 
         Raises OverflowError when too many workers have not left yet.
         """
-        kept = () if renewed else self.places[:count]
+        stay = [column for column in self.places if column not in self.leaving]
+        kept = [] if renewed else stay[:count]
         taken = self.leaving | set(self.places)
         free = [column for column in range(COLUMNS_MAX) if column not in taken]
         if len(kept) + len(free) < count:

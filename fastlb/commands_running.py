@@ -6,6 +6,7 @@ import select
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fastlb import errors, log
@@ -108,23 +109,36 @@ def stop(arguments: Arguments) -> int:
 
 def _stop_workers(arguments: Arguments) -> int:
     """Of a control process that is gone."""
-    from fastlb import adopt
+    from fastlb import adopt, worker_sockets
 
-    found, _ = adopt.find(state_dir(arguments))
-    if not found:
-        raise StartError(errors.NOT_RUNNING, path=state_dir(arguments))
+    path = state_dir(arguments)
+    found, silent = adopt.find(path)
+    if not found and not silent:
+        raise StartError(errors.NOT_RUNNING, path=path)
+    held_up = adopt.pids_of(path, None, silent)
     drain_s = adopt.drain_s(found)
+    number = signal.SIGQUIT if arguments.now else signal.SIGTERM
     for one in found:
-        signal.pidfd_send_signal(one.pidfd, signal.SIGQUIT if arguments.now else signal.SIGTERM)
+        signal.pidfd_send_signal(one.pidfd, number)
         one.channel.close()
+    for pid in held_up.values():
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
     pids = [one.hello.pid for one in found]
-    log.info(f"workers {_listed(pids)} had no control process and are told to end")
+    log.info(
+        f"workers {_listed([*pids, *held_up.values()])} had no control process and are told to end"
+    )
     code = _wait(pids, drain_s + EXTRA_STOP_S)
-    adopt.find(state_dir(arguments))  # which removes their sockets
+    if held_up and not arguments.now:
+        _wait(held_up.values(), EXTRA_STOP_S, quiet=True)
+    adopt.end_silent(
+        path, None, [column for column in silent if worker_sockets.noted(path, column)]
+    )
+    adopt.find(path)  # which removes their sockets
     return code
 
 
-def _wait(pids: list[int], seconds: float) -> int:
+def _wait(pids: Iterable[int], seconds: float, quiet: bool = False) -> int:
     """For processes to end."""
     end = time.monotonic() + seconds
     for pid in pids:
@@ -134,6 +148,8 @@ def _wait(pids: list[int], seconds: float) -> int:
             continue
         ended, _, _ = select.select([pidfd], [], [], max(end - time.monotonic(), 0))
         os.close(pidfd)
+        if not ended and quiet:
+            return FAILED
         if not ended:
             log.error(
                 f"pid {pid} has not ended after {seconds:g} s; `fastlb stop --now` does not wait"
@@ -157,7 +173,9 @@ def _with_workers(path: Path) -> StartError | None:
     """What is to be said of workers that nobody controls; None: there are none."""
     from fastlb import adopt
 
-    found, _ = adopt.find(path)
+    found, silent = adopt.find(path)
+    if silent and not found:
+        return StartError(errors.WORKERS_SILENT, seconds=f"{adopt.ANSWER_S:g}")
     pids = _listed(one.hello.pid for one in found)
     for one in found:
         one.close()

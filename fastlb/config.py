@@ -176,6 +176,9 @@ class Proxy(Table, frozen=True, kw_only=True):
     `"syslog"` or `"off"`."""
     access_log_format: Literal["json", "combined"] = "json"
     """`"json"`, or `"combined"`, which Apache and nginx write too."""
+    worker_timeout_ms: Annotated[int, Duration("1s", "24h", zero="never")] = 30_000
+    """A worker whose loop does not turn for longer is ended and replaced, at the earliest after
+    twice `rules.timeout`; loading rules and certificates has to be done by then. `"0s"`: never."""
     resolvers: tuple[Address, ...] = ()
     """DNS servers that are asked for the addresses of host names; none: those of
     `/etc/resolv.conf`."""

@@ -46,10 +46,13 @@ from fastlb.node_words import NodeWords
 from fastlb.notify import Notify
 from fastlb.saved_maps import SavedMaps
 from fastlb.secret import load_secret, secret_mark, session_keys
+from fastlb.segment import SharedSegment
 from fastlb.sessions import SessionCommands
+from fastlb.silence import Silence
 from fastlb.status import removable, status_of
 from fastlb.succession import HANDLED, Succession
 from fastlb.units import InetAddress
+from fastlb.uses import rules_of
 from fastlb.workers import COMMAND, KILL_AFTER_S, Workers
 
 FAILED_STARTS_MAX = 3  # per worker, before a start is given up
@@ -68,6 +71,13 @@ class Reloaded(NamedTuple):
     warnings: list[str]
     wrong_configuration: bool = False
     refused: tuple[str, ...] = ()  # workers that cannot use it, each logged when it said so
+
+
+def _worker_timeout_s(cfg: Config) -> float:
+    """After which a silent worker is ended; 0: never."""
+    timeout_ms = cfg.proxy.worker_timeout_ms
+    rules_ms = 2 * cfg.rules.timeout_ms if rules_of(cfg) else 0
+    return max(timeout_ms, rules_ms) / 1000 if timeout_ms else 0.0
 
 
 class Control:
@@ -92,7 +102,7 @@ class Control:
         self._inheritance = upgrade.inheritance()
         self._found: list[adopt.Found] = []  # workers of a control process before this one
         self._silent: list[int] = []  # columns of such that do not answer
-        self._resumed = False  # with their memory
+        self._resumed: list[adopt.Found] = []  # those of them whose memory is gone on with
         self._workers_stay = False  # should this process end now
         self.reloading = asyncio.Lock()
         self._names_follow = False  # soon
@@ -181,7 +191,8 @@ class Control:
             self.in_force.changes.notify,
             self.command,
         )
-        self.workers.adopt(one.as_worker(foreign=not self._resumed) for one in self._found)
+        self.silence = Silence(self.workers)
+        self.workers.adopt(one.as_worker(foreign=one not in self._resumed) for one in self._found)
 
     def _find_workers(self) -> None:
         state_dir = self.cfg.proxy.state_dir
@@ -192,11 +203,19 @@ class Control:
             raise StartError(errors.STATE_DIR, path=state_dir, reason=reason) from None
         if self._inheritance:
             upgrade.reap_all()
-        self._found, self._silent = adopt.find(state_dir)
+        self._found, self._silent = adopt.find(state_dir, _worker_timeout_s(self.cfg))
         self._workers_stay = bool(self._found)
         if self._found:
             pids = ", ".join(str(one.hello.pid) for one in self._found)
             log.info(f"workers {pids} serve already and are taken over")
+
+    def _end_silent(self, segment: SharedSegment | None) -> None:
+        """Those that do not answer. Raises StartError where nobody does and they are to be left."""
+        timeout_s = _worker_timeout_s(self.cfg)
+        if self._silent and not self._found and not timeout_s:
+            raise StartError(errors.WORKERS_SILENT, seconds=f"{adopt.ANSWER_S:g}")
+        waited = adopt.ANSWER_S if self._found else max(timeout_s, adopt.ANSWER_S)
+        adopt.end_silent(self.cfg.proxy.state_dir, segment, self._silent, waited)
 
     def _words_over(self, lines: list[str]) -> list[str]:
         """Warnings, once the file of the operator's words is without those that are over."""
@@ -212,17 +231,18 @@ class Control:
 
     def _open_memory_and_sockets(self, undo: ExitStack) -> None:
         workers, state_dir, found = self.cfg.proxy.workers, self.cfg.proxy.state_dir, self._found
-        resumed = adopt.resumed(found, workers, state_dir) if found else None
-        self._resumed = resumed is not None
-        adopt.end_silent(resumed.segment if resumed else None, self._silent)
+        resumed, self._resumed = adopt.resumed(found, workers, state_dir) or (None, [])
+        self._end_silent(resumed.segment if resumed else None)
         self.in_force = resumed or InForce(workers, state_dir)
+        self.in_force.generation = max(self.in_force.generation, adopt.generation(found))
         undo.callback(lambda: self.in_force.close(let_go=self._workers_stay))
-        self.in_force.columns.leaving |= adopt.columns_beside(found, self.in_force.columns.places)
+        columns = self.in_force.columns
+        columns.leaving |= adopt.columns_to_leave(found, self._resumed, columns.places)
         self.in_force.listeners.adopt(
             adopt.sockets_of(found, self._inheritance.sockets if self._inheritance else ())
         )
         self.in_force.written, self.in_force.names = self.cfg, self.names
-        if wrote := adopt.newest(found):
+        if wrote := adopt.newest(self._resumed or found):
             self.names.remember(wrote.hosts)
             self.in_force.monitors.know(manifest.nodes_of(wrote))
         cfg = edits.apply(expand(self.cfg, self.names.known), self.in_force.edits)
@@ -230,7 +250,7 @@ class Control:
 
     def _is_upgrade(self) -> bool:
         """Whether workers of another version of the program serve, or were asked to be replaced."""
-        wrote = adopt.newest(self._found)
+        wrote = adopt.newest(self._resumed)
         return bool(self._found) and (
             self._inheritance is not None
             or not self._resumed
@@ -288,9 +308,13 @@ class Control:
             failed = self.workers.failed_starts >= failures_max
             return failed or self.in_force.is_everywhere() or self.stopping.is_set()
 
-        while not await self.in_force.changes.until(decided, ACKNOWLEDGE_S):
-            for line in self._slow_workers():
-                log.warn(line)
+        said = time.monotonic()
+        while not await self.in_force.changes.until(decided, TIDY_S):
+            self.silence.look(_worker_timeout_s(self.in_force.cfg or self.cfg))
+            if time.monotonic() - said >= ACKNOWLEDGE_S:
+                said = time.monotonic()
+                for line in self._slow_workers():
+                    log.warn(line)
         if self.workers.failed_starts >= failures_max and not self.in_force.is_everywhere():
             wrong = errors.NEW_WORKERS_FAIL if self._found else errors.WORKERS_FAIL
             raise StartError(wrong, how=self.workers.last_end)
@@ -318,6 +342,7 @@ class Control:
                 await asyncio.wait_for(self.stopping.wait(), TIDY_S)
             except TimeoutError:
                 reserve.hold()
+                self.silence.look(_worker_timeout_s(self.in_force.cfg or self.cfg))
                 self.in_force.states.look()
                 await self._release_names()
                 if not self.reloading.locked():

@@ -431,6 +431,13 @@ NOT_TO_BE_FOUND = _running(
     "worker {index} has no socket in {path}/workers ({reason}): it serves, but leaves if this "
     "control process ends",
 )
+WORKER_HELD_UP = _running(
+    143,
+    "worker {index} (pid {pid}) has not answered for {seconds} s; others take its new connections",
+)
+WORKER_HANGS = _running(
+    144, "worker {index} (pid {pid}) has not answered for {seconds} s and is ended"
+)
 WORKER_SILENT = _running(
     132,
     "worker {index} (pid {pid}), of a control process before this one, has not answered within "

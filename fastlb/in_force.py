@@ -194,7 +194,7 @@ class InForce:
         await asyncio.to_thread(self.segment.copy_shared, prepared.stores)
         over = self.adopt(prepared)
         self.send()
-        if moving and await self.changes.until(self.is_everywhere, ACKNOWLEDGE_S):
+        if moving and await self.changes.until(self.is_settled, ACKNOWLEDGE_S):
             await self._copy(moving)  # what was recorded since
         return over
 
@@ -297,7 +297,7 @@ class InForce:
 
     def rotate_ticket_keys(self) -> None:
         """Where it is time: a plan that differs from the one in force in these keys alone."""
-        if self.cfg is None or not self.is_everywhere() or not self.ticket_keys.is_due():
+        if self.cfg is None or not self.is_settled() or not self.ticket_keys.is_due():
             return
         self.ticket_keys.rotate()
         if self.tls.material.certificates:
@@ -331,16 +331,20 @@ class InForce:
         """Whether every worker runs by the configuration in force."""
         return self.workers.all_acknowledged(self.generation)
 
+    def is_settled(self) -> bool:
+        """The same, of the workers that answer and can use it."""
+        return self.workers.all_settled(self.generation)
+
     def tidy(self) -> None:
         """Gives back what no worker uses any more; to be called now and then."""
-        if self.cfg is None or not self.is_everywhere():
+        if self.cfg is None or not self.is_settled():
             return
         gone = self.slots.unused(self.cfg)
         for listener in gone.listeners:
             self.slots.listeners.free(listener)
         kept = {key.address for key in self.slots.listeners.used}
         self.listeners.close([one for one in self.listeners.open if one not in kept])
-        if self.columns.leaving:
+        if self.columns.leaving or not self.is_everywhere():
             return  # they may run by a configuration before
         for numbers, names in (
             (self.slots.pools, gone.pools),

@@ -186,6 +186,7 @@ def _worker(worker: Worker, counters: Counters, workers: Workers, now_ms: int) -
         "pid": worker.pid,
         "uptime_seconds": (now_ms - started) // 1000 if started else 0,
         "generation": worker.acknowledged,
+        "silent_ms": int(worker.silent_s * 1000),
         "restarts": workers.restarts.get(worker.index, 0),
         **{key: counters[key] for key in ("connections", "requests", "gil_acquisitions")},
         "accept_pauses": counters["accept_pauses"],

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from fastlb.channel import Entry
 
+SILENT_S = 5.0  # without an answer, after which nobody waits for a worker
+
 
 @dataclass
 class Worker:
@@ -26,18 +28,27 @@ class Worker:
     foreign: bool = False  # of another version, with a segment of its own
     sockets: set[Entry] = field(default_factory=set)  # that it has
     sent: int = 0  # generation
+    offered: set[Entry] = field(default_factory=set)  # with that plan: not taken, if refused
     acknowledged: int = 0
     refused: int = 0  # generation that it cannot use
     released: int = 0  # oldest generation that its requests may still use
     stopping: bool = False
     findable: bool = True  # by the next control process: it has a socket for that
     heard: float = field(default_factory=time.monotonic)
+    asked: bool = False  # by a PING that is not answered yet
+    silent_s: float = 0.0  # since it has last said something (silence.py)
+    aborted: bool = False  # for its silence
     started: float = field(default_factory=time.monotonic)
 
     @property
     def index(self) -> int:
         """How it is named in messages."""
         return self.column
+
+    @property
+    def answers(self) -> bool:
+        """Whether its loop turns, as far as is known."""
+        return self.silent_s < SILENT_S
 
     def signal(self, number: signal.Signals) -> None:
         """Sent to this process, never to another one that got its number."""

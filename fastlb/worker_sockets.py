@@ -2,7 +2,8 @@
 
 STATE_DIR/workers/N.sock is the listening socket of the worker with column N, which heeds it only
 while it has no control process. They are bound through the directory's descriptor, so that the
-length of its path is no matter.
+length of its path is no matter. STATE_DIR/workers/N.pid says which process that is, for when it
+does not answer.
 """
 
 import os
@@ -11,8 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fastlb.state_file import open_regular
+
 DIRECTORY = "workers"
 SUFFIX = ".sock"
+PID_SUFFIX = ".pid"
+PID_BYTES_MAX = 64
+PROGRAM = b"fastlb.worker_main"  # in the command line of every worker
 BACKLOG = 8
 
 
@@ -48,8 +54,52 @@ def listen(state_dir: Path, column: int) -> socket.socket:
 
 def remove(state_dir: Path, column: int) -> None:
     """Of a worker that has ended; whom a file that stays leads to nobody answers."""
+    for suffix in (SUFFIX, PID_SUFFIX):
+        with suppress(OSError):
+            os.unlink(directory(state_dir) / f"{column}{suffix}")
+
+
+def note(state_dir: Path, column: int, pid: int) -> None:
+    """Which process it is; where that cannot be written, it is not known later."""
+    path = directory(state_dir) / f"{column}{PID_SUFFIX}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with suppress(OSError):
-        os.unlink(directory(state_dir) / f"{column}{SUFFIX}")
+        path.unlink(missing_ok=True)
+        fd = os.open(path, flags, 0o644)  # root may write what the user of [proxy] reads
+        try:
+            os.write(fd, f"{pid} {_began(pid)}\n".encode())
+        finally:
+            os.close(fd)
+
+
+def noted(state_dir: Path, column: int) -> int | None:
+    """The worker's pid; None: it is not known, or it is another process by now."""
+    try:
+        fd = open_regular(directory(state_dir) / f"{column}{PID_SUFFIX}", os.O_NOFOLLOW)
+        try:
+            pid, began = map(int, os.read(fd, PID_BYTES_MAX).split())
+        finally:
+            os.close(fd)
+        return pid if _began(pid) == began and is_worker(state_dir, pid) else None
+    except (OSError, ValueError):
+        return None
+
+
+def is_worker(state_dir: Path, pid: int) -> bool:
+    """Whether it is a worker, of the user whose directory this is."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+        owner = directory(state_dir).stat().st_uid
+    except OSError:
+        return False
+    (uids,) = (line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))
+    return PROGRAM in words and uids[0] == str(owner)
+
+
+def _began(pid: int) -> int:
+    """When a process was started, in clock ticks since the machine's. Raises OSError."""
+    return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
 
 
 def columns(state_dir: Path) -> list[int]:
@@ -62,7 +112,10 @@ def columns(state_dir: Path) -> list[int]:
 
 
 def connect(state_dir: Path, column: int, timeout_s: float) -> socket.socket | None:
-    """A connection to that worker; None: it has ended, and its file is removed."""
+    """A connection to that worker; None: it has ended, and its file is removed.
+
+    Raises BlockingIOError or TimeoutError where it takes none.
+    """
     one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     one.settimeout(timeout_s)
     try:
@@ -72,6 +125,9 @@ def connect(state_dir: Path, column: int, timeout_s: float) -> socket.socket | N
         one.close()
         remove(state_dir, column)
         return None
+    except (BlockingIOError, TimeoutError):  # others ask already, and it heeds nobody
+        one.close()
+        raise
     except OSError:
         one.close()
         return None

@@ -73,7 +73,7 @@ class Workers:
         self._plan: CurrentPlan | None = None
         self._crashes: dict[int, int] = {}  # in a row
         self._delayed: dict[int, asyncio.TimerHandle] = {}
-        self._ever_ready = False
+        self.ever_ready = False
         self._stopping = False
 
     @property
@@ -98,8 +98,8 @@ class Workers:
         for column in self.columns.places:
             if column not in self.running and column not in self._delayed and not self._stopping:
                 self._start(column)
-        for column in self._delayed:
-            self._lend(column)
+        for column in (*self._delayed, *self._silent()):
+            self.lend(column)
 
     def all_acknowledged(self, generation: int) -> bool:
         """Whether every worker runs by this plan or a later one."""
@@ -107,14 +107,32 @@ class Workers:
             worker.acknowledged >= generation for worker in self.running.values()
         )
 
+    def all_settled(self, generation: int) -> bool:
+        """Whether nothing is to be expected any more of those that do not run by this plan: they
+        are silent, or go on with the plan before because they cannot use this one."""
+        answering = [worker for worker in self.running.values() if worker.answers]
+        return (
+            len(self.running) == self.count
+            and any(worker.acknowledged >= generation for worker in answering)
+            and all(
+                worker.acknowledged >= generation
+                or (worker.acknowledged > 0 and worker.refused >= generation)
+                for worker in answering
+            )
+        )
+
     def all_answered(self, generation: int) -> bool:
         """Whether every worker has taken this plan over, or cannot; those that keep ending and are
-        not started again yet are not waited for."""
+        not started again yet are not waited for, nor are silent ones."""
         there = self.running.keys() | self._delayed.keys()
         return there.issuperset(self.columns.places) and all(
             max(worker.acknowledged, worker.refused) >= generation
             for worker in self.running.values()
+            if worker.answers
         )
+
+    def _silent(self) -> list[int]:
+        return [column for column, worker in self.running.items() if not worker.answers]
 
     def refusals(self, generation: int) -> list[str]:
         """A line for each worker that cannot use this plan."""
@@ -177,6 +195,7 @@ class Workers:
         except OSError:
             return  # it has ended, which its pidfd tells
         worker.sent = plan.generation
+        worker.offered = {entry for entry, _ in new[:SOCKETS_MAX]}
         worker.sockets |= {entry for entry, _ in new}
 
     def _send(self, worker: Worker, message: Message, fds: tuple[int, ...] = ()) -> bool:
@@ -197,26 +216,35 @@ class Workers:
         elif column not in self.leaving:
             self.columns.free(column)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Once all that stay have the plan in force: others are told to leave what those have."""
         plan = self._plan
-        if plan is None or self._stopping or not self.all_acknowledged(plan.generation):
+        if plan is None or self._stopping or not self.all_settled(plan.generation):
             return
+        lent: set[Entry] = set()
         for worker in self.running.values():
-            spare = worker.sockets - self._wanted(worker, plan).keys()
+            if not worker.answers or worker.refused == plan.generation:
+                lent |= self._sockets_of(worker.column, plan).keys()
+        for worker in self.running.values():
+            spare = worker.sockets - self._wanted(worker, plan).keys() - lent
             self._drop(worker, sorted(spare))
         for worker in self.leaving.values():
             if not worker.stopping:
                 log.info(f"worker {worker.index} (pid {worker.pid}) leaves: others have its place")
                 self._let_leave(worker, plan.drain_ms)
 
-    def _lend(self, column: int) -> None:
-        """The sockets of a worker that is not there are served by another one, until it is back
-        and has them (`_settle`): what is queued there, and what still comes, would wait for it."""
+    def lend(self, column: int) -> None:
+        """The sockets of a worker that is not there, or is silent, are served by another one, until
+        it is back and has them (`settle`): what is queued there, and what still comes, would wait
+        for it."""
         plan = self._plan
         if plan is None or column not in self.columns.places or self._stopping:
             return
-        able = [one for one in self.running.values() if one.sent == plan.generation]
+        able = [
+            one
+            for one in self.running.values()
+            if one.sent == plan.generation and one.refused != one.sent and one.answers
+        ]
         lent = [
             (entry, fd)
             for entry, fd in self._sockets_of(column, plan).items()
@@ -276,7 +304,7 @@ class Workers:
             worker = reserve.with_reserve(lambda: self._started(column))
         except OSError as error:
             how = error.strerror or error
-            if not self._ever_ready:
+            if not self.ever_ready:
                 self.failed_starts = sys.maxsize  # it will not get better by trying
             where = error.filename or self.command[0]
             self._later(column, f"cannot be started ({where}: {how})", DELAY_MAX_S)
@@ -327,24 +355,27 @@ class Workers:
 
     def _watch(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
+        worker_sockets.note(self.state_dir, worker.column, worker.pid)
         loop.add_reader(worker.pidfd, self._ended, worker)
-        loop.add_reader(worker.channel, self._heard, worker)
+        loop.add_reader(worker.channel, self.hear, worker)
 
-    def _heard(self, worker: Worker) -> None:
+    def hear(self, worker: Worker) -> None:
+        """Takes one message, if there is one."""
         try:
             message = channel.receive(worker.channel)
         except BlockingIOError:
             return
-        worker.heard = time.monotonic()
         if message is None:
             asyncio.get_running_loop().remove_reader(worker.channel)
-        elif message.kind == Kind.ACK:
+            return
+        worker.heard = time.monotonic()
+        if message.kind == Kind.ACK:
             worker.acknowledged = max(worker.acknowledged, message.generation)
-            self._ever_ready = self._ever_ready or worker.column in self.running
-            self._settle()
+            self.ever_ready = self.ever_ready or worker.column in self.running
+            self.settle()
             self.changed()
         elif message.kind == Kind.REFUSED:
-            worker.refused = message.generation
+            self._refused(worker, message.generation)
             self.changed()
             log.error(
                 errors.PLAN_REFUSED.line(
@@ -356,6 +387,18 @@ class Workers:
         elif message.kind == Kind.RELEASED:
             worker.released = max(worker.released, message.generation)
             self.changed()
+        elif message.kind == Kind.PONG:
+            worker.asked = False
+
+    def _refused(self, worker: Worker, generation: int) -> None:
+        """It goes on with the plan before, and without the sockets that came with this one."""
+        worker.refused = generation
+        if generation == worker.sent:
+            worker.sockets -= worker.offered
+            worker.offered = set()
+        if worker.acknowledged:
+            self.lend(worker.column)
+            self.settle()
 
     def _ended(self, worker: Worker) -> None:
         status = worker.reap()
@@ -374,7 +417,7 @@ class Workers:
                 log.warn(errors.LEAVING_DIED.line(index=column, pid=worker.pid, how=how))
         elif not self._stopping:
             idle = worker.refused and not worker.acknowledged
-            self._lend(column)
+            self.lend(column)
             self._replace(worker, NO_PLAN if idle else how_it_ended(status))
         self.changed()
 
@@ -394,7 +437,7 @@ class Workers:
         self.restarts[index] = self.restarts.get(index, 0) + 1
         log.warn(errors.WORKER_DIED.line(index=index, pid=worker.pid, how=how))
         if crashes <= CRASHES_MAX:
-            self.failed_starts += not self._ever_ready
+            self.failed_starts += not self.ever_ready
             self._start(index)
             return
         self._later(
@@ -406,16 +449,18 @@ class Workers:
     def _later(self, index: int, why: str, delay_s: float) -> None:
         """Starts a worker after a while, and says so."""
         self.last_end = why
-        self.failed_starts += not self._ever_ready
+        self.failed_starts += not self.ever_ready
         log.warn(errors.WORKER_BACKOFF.line(index=index, why=why, delay=delay_s))
         loop = asyncio.get_running_loop()
         self._delayed[index] = loop.call_later(delay_s, self._start, index)
         loop.call_soon(self.changed)
 
     def ping(self) -> None:
-        """Asks every worker for a sign that its loop turns."""
+        """Asks every worker for a sign that its loop turns, but none twice before it answers: a
+        channel has room for other messages too."""
         for worker in self.running.values():
-            self._send(worker, Message(Kind.PING, 0, 0))
+            if not worker.asked:
+                worker.asked = self._send(worker, Message(Kind.PING, 0, 0))
 
     def heard_since(self, then: float) -> bool:
         """Whether any worker has said something since that time (time.monotonic)."""

@@ -27,6 +27,13 @@ def test_renewed_are_all() -> None:
     assert one.chosen(2, renewed=True) == (0, 1)
 
 
+def test_a_place_whose_worker_leaves_goes_to_another_column() -> None:
+    one = Columns()
+    one.adopt(one.chosen(2))
+    one.leaving.add(0)
+    assert one.chosen(2) == (1, 2)
+
+
 def test_as_many_as_can_be_configured_can_be_renewed_once() -> None:
     one = Columns()
     one.adopt(one.chosen(WORKERS_MAX))

@@ -263,6 +263,31 @@ def test_a_plan_that_workers_refuse_is_reported(runs) -> None:
     assert one.ask()["generation"] == 3
 
 
+def test_one_worker_that_refuses_a_plan_holds_nothing_up(runs) -> None:
+    gone, more = free_port(), free_port()
+    both = SHOP.replace('"127.0.0.1:{port}"', '["127.0.0.1:{port}", "127.0.0.1:%d"]')
+    one = runs(both % gone, fake="refuse-one").start()
+    one.configure(both % more)
+    assert one.command("reload").stderr.count("FLB-S051") == 1
+
+    def closed() -> bool:
+        try:
+            one.ask(gone)
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    until(closed, "the end of the address that was taken out")
+    assert {one.ask(more)["index"] for _ in range(24)} == {1}, "the other one has its sockets"
+    assert {answer["generation"] for answer in one.ask_all().values()} == {1, 2}
+    assert one.command("reload").stderr == ""
+    until(lambda: {one.ask(more)["index"] for _ in range(24)} == {0, 1}, "its sockets")
+    until(
+        lambda: sorted(len(told["sockets"]) for told in one.ask_all().values()) == [2, 2],
+        "each its own",
+    )
+
+
 def test_what_only_a_start_changes_is_said(runs, tmp_path: Path) -> None:
     one = runs().start()
     one.configure(SHOP, user="nobody", state_dir=str(tmp_path / "elsewhere"))

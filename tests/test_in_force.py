@@ -26,13 +26,16 @@ class Workers:
 
     def __init__(self) -> None:
         self.plans: list[int] = []
-        self.acknowledged = self.released = 0
+        self.acknowledged = self.settled = self.released = 0
 
     def use(self, plan: object) -> None:
         self.plans.append(plan.generation)  # type: ignore[attr-defined]
 
     def all_acknowledged(self, generation: int) -> bool:
         return self.acknowledged >= generation
+
+    def all_settled(self, generation: int) -> bool:
+        return max(self.acknowledged, self.settled) >= generation
 
     def all_released(self, generation: int) -> bool:
         return self.released >= generation
@@ -132,6 +135,17 @@ def test_nothing_is_given_back_before_every_worker_has_the_new_plan(force: InFor
     force.tidy()
     assert gone not in force.slots.nodes.used
     assert not old & set(force.listeners.open)
+
+
+def test_for_silent_workers_memory_stays_and_nothing_else(force: InForce) -> None:
+    put(force, config())
+    old = set(force.listeners.open)
+    put(force, config('"10.0.0.1:80"', size=128))
+    force.workers.settled = 2  # type: ignore[attr-defined]
+    force.tidy()
+    assert not old & set(force.listeners.open)
+    assert NodeKey("web", "10.0.0.2", 80) in force.slots.nodes.used
+    assert "class.c" in regions(force)
 
 
 def test_the_slot_of_a_removed_node_stays_while_requests_run_there(

@@ -4,7 +4,7 @@ Speaks the channel's side of a worker and answers every connection with who it i
 was told. FAKE_WORKER tells it to misbehave:
   crash      end at once        mute       acknowledge nothing
   deaf       ignore STOP        late       acknowledge after half a second
-  refuse     refuse the second plan
+  refuse     refuse the second plan          refuse-one  only the first worker does
 """
 
 import array
@@ -77,7 +77,10 @@ class FakeWorker:
 
     def take(self, generation, entries, fds):
         plan, *new = fds
-        if HOW == "refuse" and generation == 2:
+        refuses = HOW == "refuse" or (HOW == "refuse-one" and self.index == 0)
+        if refuses and generation == 2:
+            for one in new:
+                os.close(one)
             self.channel.send(HEADER.pack(REFUSED, 0, generation))
             return
         self.plan_bytes = os.fstat(plan).st_size

@@ -147,6 +147,20 @@ class Lasting(Proxy):
         until(lambda: self.status()["leaving"] == [], "the end of workers that leave")
 
 
+class Impatient(Lasting):
+    """Of a version that waits a second for workers, so that a story is short."""
+
+    def start(self) -> None:
+        if not (self.folder / "impatient").exists():
+            short = {
+                "worker_process": ("SILENT_S = 5.0", "SILENT_S = 1.0"),
+                "adopt": ("ANSWER_S = 5.0", "ANSWER_S = 1.0"),
+                "commands_running": ("EXTRA_STOP_S = 15", "EXTRA_STOP_S = 1"),
+            }
+            self.install(version_of(self.folder / "impatient", "9.9.9", **short))
+        super().start()
+
+
 @contextmanager
 def lasting(config: Config | str) -> Iterator[Lasting]:
     with proxy(config, Lasting) as running:

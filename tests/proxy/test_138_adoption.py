@@ -2,14 +2,28 @@
 
 import os
 import signal
+import socket
 import threading
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.harness import HttpNode, RawNode, changed, reply, request, settings, sticky, toml, until
+from tests.harness import (
+    HttpNode,
+    RawNode,
+    changed,
+    proxy,
+    reply,
+    request,
+    settings,
+    sticky,
+    toml,
+    until,
+)
 from tests.harness.certificates import Authority
-from tests.harness.lasting import Load, Tunnel, echo, lasting
+from tests.harness.lasting import Impatient, Load, Tunnel, echo, lasting
 from tests.harness.operator import descriptors
 from tests.harness.tls_client import TlsClient, client_context
 
@@ -25,7 +39,7 @@ def gone(pid):
 
 
 def socket_files(p):
-    return sorted(path.name for path in (p.folder / "state/workers").iterdir())
+    return sorted(path.name for path in (p.folder / "state/workers").glob("*.sock"))
 
 
 def test_a_new_control_process_takes_the_workers_over_under_load(ab):
@@ -186,6 +200,25 @@ def test_workers_that_nobody_controls_can_be_stopped(ab):
         p.start()
 
 
+def test_workers_that_stop_get_others_in_their_place():
+    with RawNode({"/echo": echo, "*": reply(200, b"quick")}) as node:
+        with lasting(settings(node, workers=2, timeouts={"drain": "60s"})) as p:
+            with Tunnel(p) as tunnel:
+                old = p.worker_pids()
+                p.process.send_signal(signal.SIGTERM)
+                until(lambda: any(map(gone, old)), "the end of the idle one")
+                p.crash()
+                p.start()
+                assert p.get().body == b"quick"
+                assert not set(old) & set(p.worker_pids())
+                tunnel.client.sock.close()
+                until(lambda: all(gone(pid) or zombie(pid) for pid in old), "their end")
+                until(lambda: p.status()["leaving"] == [], "nobody leaves")
+            assert p.get().body == b"quick"
+            assert p.reload(p.config).returncode == 0
+            assert len(p.status()["workers"]) == 2
+
+
 def test_two_at_once_are_refused_and_harm_nobody(ab):
     with lasting(settings(*ab, workers=2)) as p:
         p.crash()
@@ -212,17 +245,80 @@ def test_a_worker_that_does_not_answer_is_killed_and_replaced(ab):
         assert {p.get().status for _ in range(40)} == {200}
 
 
-def test_workers_none_of_which_answers_are_left_alone(ab):
-    with lasting(settings(*ab, workers=1)) as p:
+@contextmanager
+def stopped_orphan(ab, worker_timeout):
+    """A worker without a control process, that does not answer."""
+    config = settings(*ab, workers=1, worker_timeout=worker_timeout)
+    with proxy(config, Impatient) as p:
         (pid,) = p.worker_pids()
         p.crash()
         os.kill(pid, signal.SIGSTOP)
+        yield p, pid
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+        if p.process.poll() is not None:
+            p.start()
+
+
+def test_one_that_alone_does_not_answer_has_more_time_and_is_then_killed(ab):
+    with stopped_orphan(ab, "3s") as (p, pid):
+        began = time.monotonic()
+        p.start()
+        assert time.monotonic() - began > 2.5
+        assert f"worker 0 (pid {pid}), of a control process before" in p.stderr()
+        assert "within 3 s and is killed [FLB-S132]" in p.stderr()
+        assert gone(pid) or zombie(pid)
+        assert {p.get().status for _ in range(8)} == {200}
+
+
+def test_one_that_answers_within_that_time_is_taken_over(ab):
+    with stopped_orphan(ab, "60s") as (p, pid):
+        readies = p.stderr().count("fastlb: ready")
+        p.spawn()
+        until(lambda: "they have 60 s for it" in p.stderr(), "the word")
+        os.kill(pid, signal.SIGCONT)
+        until(lambda: p.stderr().count("fastlb: ready") > readies, "the start")
+        assert p.worker_pids() == [pid]
+
+
+def test_where_silent_workers_are_never_ended_the_start_is_refused(ab):
+    with stopped_orphan(ab, "0s") as (p, pid):
         p.spawn()
         assert p.process.wait(20) == 1
         assert "FLB-S141" in p.stderr()
+        done = p.command("status")
+        assert done.returncode == 1
+        assert "FLB-S141" in done.stderr
         os.kill(pid, signal.SIGCONT)
         p.start()
         assert p.worker_pids() == [pid]
+
+
+def test_asked_too_often_it_is_still_there(ab):
+    """What nobody takes fills the queue of its socket."""
+    with stopped_orphan(ab, "1s") as (p, pid):
+        asked = []
+        with suppress(BlockingIOError):
+            for _ in range(100):
+                asked.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                asked[-1].setblocking(False)
+                asked[-1].connect(str(p.folder / "state/workers/0.sock"))
+        assert len(asked) < 100
+        p.start()
+        assert gone(pid) or zombie(pid)
+        for one in asked:
+            one.close()
+
+
+@pytest.mark.parametrize("how", [[], ["--now"]])
+def test_one_that_does_not_answer_can_be_stopped(ab, how):
+    with stopped_orphan(ab, "0s") as (p, pid):
+        done = p.command("stop", *how)
+        assert done.returncode == 0, done.stderr
+        assert f"workers {pid} had no control process" in done.stderr
+        assert gone(pid) or zombie(pid)
+        assert list((p.folder / "state/workers").iterdir()) == []
+        assert "FLB-S060" in p.command("stop").stderr
 
 
 def test_sessions_of_tls_are_resumed_after_it(tmp_path):

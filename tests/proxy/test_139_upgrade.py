@@ -78,6 +78,39 @@ def test_another_memory_after_a_crash_is_a_takeover_by_new_workers(ab, tmp_path)
     assert load.failures == []
 
 
+def test_after_it_a_crash_during_the_drain_costs_nothing(tmp_path):
+    """Old workers that leave have seen more configurations than the new ones that serve."""
+    with RawNode({"/echo": echo, "*": reply(200, b"quick")}) as node, HttpNode("b") as b:
+        config = settings(
+            node, b, persistence={"type": "ip"}, workers=2,
+            timeouts={"drain": "60s", "response": "60s", "keep_alive": "60s"},
+        )  # fmt: skip
+        with lasting(config) as p, Tunnel(p) as tunnel:
+            old = p.worker_pids()
+            for weight in (2, 3, 4):
+                assert p.command("node", "weight", b.address, str(weight)).returncode == 0
+            p.install(version_of(tmp_path / "v2", "9.9.9", **OTHER_MEMORY))
+            p.upgrade()
+            before = p.status()
+            assert before["generation"] > 3, "numbers go on"
+            p.get(source="127.0.70.9")
+            assert p.command("node", "weight", b.address, "7").returncode == 0
+            serving = p.worker_pids()
+            p.crash()
+            tunnel.says()
+            p.start()
+            tunnel.says()
+            assert p.worker_pids() == serving
+            after = p.status()
+            entries = before["persistence"]["shop"]["entries"]
+            assert after["persistence"]["shop"]["entries"] == entries + 1
+            assert [one["change"] for one in after["edits"]] == ["weight 7"]
+            assert after["virtual_servers"]["shop"]["requests"] > 0
+            tunnel.client.sock.close()
+            until(lambda: all(map(gone, old)), "the end of the workers before")
+            assert p.get().status == 200
+
+
 def test_what_runs_is_finished_by_the_old_workers(tmp_path):
     go = threading.Event()
 
