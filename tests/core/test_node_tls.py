@@ -274,3 +274,13 @@ def test_nor_is_one_that_refuses_what_it_served_before(
             other = "b" if home == "a" else "a"
             assert [ask(w, "one.test").json()["node"] for _ in range(3)] == [other] * 3
             assert w.node_stats(0 if home == "a" else 1)["ejections"] == 1
+
+
+def test_nor_is_one_that_leaves_handshakes_lying(authority: Authority, pem: bytes) -> None:
+    """As a process that hangs: the kernel goes on taking connections for it."""
+    with socket.create_server(("127.0.0.9", 0)) as hung, Closing("b", pem) as b:
+        address = f"127.0.0.9:{hung.getsockname()[1]}"
+        config = fragile(authority, address, b, timeouts={"connect": "1s"})
+        with worker(config) as w:
+            assert [ask(w, "one.test").json()["node"] for _ in range(6)] == ["b"] * 6
+            assert w.node_stats(0)["ejections"] == 1
