@@ -307,8 +307,9 @@ cdef bint _some_only_full(const BalanceInput* ask) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
     cdef int32_t i
     for i in range(<int32_t> ask.pool.node_count):
-        if nodes[i].weight != 0 and not balance_was_tried(ask.tried, ask.tried_count, i) and health_state(
-                ask.pool, &ask.table.slots[nodes[i].slot], ask.now_ms) == NODE_UP:
+        if nodes[i].weight != 0 and health_state(
+                ask.pool, &ask.table.slots[nodes[i].slot], ask.now_ms) == NODE_UP \
+                and not balance_was_tried(ask.tried, ask.tried_count, i):
             return True
     return False
 
@@ -324,8 +325,9 @@ cdef bint balance_waits(const BalanceInput* ask) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
     cdef int32_t i
     for i in range(<int32_t> ask.pool.node_count):
-        if balance_limit(ask.limits, &nodes[i]) != 0 and not balance_was_tried(ask.tried, ask.tried_count, i) and balance_may_serve(
-                ask.pool, &nodes[i], &ask.table.slots[nodes[i].slot]):
+        if balance_limit(ask.limits, &nodes[i]) != 0 \
+                and not balance_was_tried(ask.tried, ask.tried_count, i) \
+                and balance_may_serve(ask.pool, &nodes[i], &ask.table.slots[nodes[i].slot]):
             return True
     return False
 
