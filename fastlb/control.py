@@ -25,7 +25,7 @@ from fastlb import (
     log,
     manifest,
     reserve,
-    rule_check,
+    side_process,
     upgrade,
     worker_sockets,
 )
@@ -485,7 +485,7 @@ class Control:
 
     def stop(self, at_once: bool = False) -> None:
         """Begins to stop; at once if told so, or told a second time."""
-        rule_check.abort()  # a reload would wait for it
+        side_process.abort()  # a reload or an upgrade would wait for it
         if at_once or self.stopping.is_set():
             self.hurrying.set()
         self.stopping.set()

@@ -18,15 +18,14 @@ import json
 import os
 import pwd
 import re
-import select
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastlb import side_process
 from fastlb.rule_loader import Finder, RuleLoadError, find, find_check, install
 from fastlb.rule_mark import RuleKind, mark_of
 
@@ -69,17 +68,14 @@ class Findings(NamedTuple):
 
 # --- in the process that asks -------------------------------------------------------------
 
-_running: set[subprocess.Popen[bytes]] = set()  # none of them reaped yet
-_lock = threading.Lock()
-
 
 def check_rules(directory: Path, names: list[str], user: str | None = None) -> Findings:
     """Looks for these rules, as `user` if this process may become it; takes at most TIME_S and a
     little. May be called in a thread."""
-    with _memory("result") as result, _memory("trace") as trace:
+    with side_process.memory("rule-result") as result, side_process.memory("rule-trace") as trace:
         ended = _run(directory, names, user, result, trace)
-        entries = list(_entries(_read(result)))
-        traced = _read(trace)
+        entries = list(_entries(side_process.read(result)))
+        traced = side_process.read(trace)
     kinds, problems, unused = dict[str, RuleKind](), list[RuleProblem](), list[Unused]()
     blamed = file = None
     for entry in entries:
@@ -103,51 +99,25 @@ def _entries(text: str) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def abort() -> None:
-    """Ends the checks that are under way: nobody waits for their result any more."""
-    with _lock:
-        for process in _running:
-            _kill(process)
-
-
 def _run(directory: Path, names: list[str], user: str | None, result: int, trace: int) -> str:
     """Returns how it ended, in words."""
     arguments = [str(directory.absolute()), TIME_S, result, trace, *names]
     try:
-        process = subprocess.Popen(
+        status = side_process.run(
             [sys.executable, "-m", "fastlb.rule_check", *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
+            TIME_S + GRACE_S,
             stdout=subprocess.DEVNULL,  # as workers have it
             pass_fds=(result, trace),
-            process_group=0,
             **_as_user(user),
         )
     except OSError as error:
         return f"cannot be started: {error.strerror or error}"
-    with _lock:
-        _running.add(process)
-    try:
-        in_time = _wait(process)
-    finally:
-        with _lock:
-            _running.discard(process)
-            _kill(process)
-            status = process.wait()
-    if not in_time:
+    if status is None:
         return f"does not end within {TIME_S:g} s"
     if status < 0:
         with contextlib.suppress(ValueError):
             return f"crashes Python ({signal.Signals(-status).name})"
     return f"ends the process (status {status})"
-
-
-def _wait(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it has ended in time; it is not reaped, so that its number stays its own."""
-    pidfd = os.pidfd_open(process.pid)
-    try:
-        return bool(select.select([pidfd], [], [], TIME_S + GRACE_S)[0])
-    finally:
-        os.close(pidfd)
 
 
 def _as_user(user: str | None) -> dict[str, Any]:
@@ -160,25 +130,6 @@ def _as_user(user: str | None) -> dict[str, Any]:
         return {}  # which is an error of its own
     groups = os.getgrouplist(user, entry.pw_gid)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Also what it has started and left behind."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _memory(name: str) -> Iterator[int]:
-    fd = os.memfd_create(f"fastlb-rule-{name}", os.MFD_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _read(fd: int) -> str:
-    return os.pread(fd, 16 << 20, 0).decode(errors="replace")
 
 
 def traced_place(text: str, directory: str) -> tuple[str, int] | None:

@@ -38,10 +38,13 @@ class Succession:
         control = self.control
         await control.reloading.acquire()
         try:
-            new = await asyncio.to_thread(upgrade.rehearse, upgrade.program())
-            if control.stopping.is_set() or not control.ready:
-                how = "is not needed: this one starts or stops just now"
-                raise StartError(errors.REHEARSAL_FAILED, how=how)
+            self._demand_time()
+            try:
+                new = await asyncio.to_thread(upgrade.rehearse, upgrade.program())
+            except StartError:
+                self._demand_time()  # a stop has ended it
+                raise
+            self._demand_time()
             state_dir = control.cfg.proxy.state_dir
             if new.state_dir != str(state_dir.resolve()):
                 how = f"has another state_dir, {new.state_dir}, and would not find the workers"
@@ -55,6 +58,11 @@ class Succession:
         except BaseException:
             control.reloading.release()
             raise
+
+    def _demand_time(self) -> None:
+        if self.control.stopping.is_set() or not self.control.ready:
+            how = "is not needed: this one starts or stops just now"
+            raise StartError(errors.REHEARSAL_FAILED, how=how)
 
     def _demand_found(self, state_dir: Path) -> None:
         """Raises StartError where a worker has no socket at which the new program would find it:

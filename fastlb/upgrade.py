@@ -11,7 +11,6 @@
 
 import importlib
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 import fastlb
-from fastlb import errors, manifest
+from fastlb import errors, manifest, side_process
 from fastlb.errors import StartError
 
 ENVIRONMENT = "FASTLB_UPGRADE"
@@ -63,26 +62,22 @@ def rehearsed(state_dir: Path) -> str:
 
 def rehearse(command: Sequence[str]) -> Rehearsed:
     """Starts the new program beside this one. Raises StartError with what it says is wrong."""
-    try:
-        done = subprocess.run(
-            [*command, REHEARSE],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=REHEARSAL_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise StartError(errors.REHEARSAL_FAILED, how=f"took over {REHEARSAL_S:g} s") from None
-    except OSError as error:
-        how = f"{command[0]}: {error.strerror or error}"
-        raise StartError(errors.REHEARSAL_FAILED, how=how) from None
-    if done.returncode == 0:
+    with side_process.memory("answer") as answer, side_process.memory("trouble") as trouble:
+        try:
+            status = side_process.run(
+                [*command, REHEARSE], REHEARSAL_S, stdout=answer, stderr=trouble
+            )
+        except OSError as error:
+            how = f"{command[0]}: {error.strerror or error}"
+            raise StartError(errors.REHEARSAL_FAILED, how=how) from None
+        answered, said_wrong = side_process.read(answer), side_process.read(trouble)
+    if status is None:
+        raise StartError(errors.REHEARSAL_FAILED, how=f"took over {REHEARSAL_S:g} s")
+    if status == 0:
         with suppress(msgspec.DecodeError, IndexError):
-            return msgspec.json.decode(done.stdout.splitlines()[-1], type=Rehearsed)
-    said = done.stderr.strip().splitlines()[-LINES_SHOWN:]
-    how = f"ended with exit status {done.returncode}"
+            return msgspec.json.decode(answered.splitlines()[-1], type=Rehearsed)
+    said = said_wrong.strip().splitlines()[-LINES_SHOWN:]
+    how = f"ended with exit status {status}"
     raise StartError.of_all(
         [
             StartError(errors.REHEARSAL_FAILED, how=how),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastlb import errors, rule_check
+from fastlb import errors, rule_check, side_process
 from fastlb.check import check_file
 from fastlb.errors import Problem
 from fastlb.rule_check import Unused, check_rules, traced_place
@@ -228,12 +228,12 @@ def test_nobody_waits_for_an_aborted_check(tmp_path: Path) -> None:
         while not (tmp_path / "on").exists():
             await asyncio.sleep(0.01)  # the loop goes on meanwhile
         begun = time.monotonic()
-        rule_check.abort()
+        side_process.abort()
         assert (await check).ended == "crashes Python (SIGKILL)"
         return time.monotonic() - begun
 
     assert asyncio.run(reload_and_stop()) < rule_check.TIME_S / 2
-    assert rule_check._running == set()
+    assert side_process._running == set()
 
 
 def test_checks_at_the_same_time(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -99,6 +101,31 @@ def test_too_many_workers_that_leave_are_in_the_way(monkeypatch: pytest.MonkeyPa
     with pytest.raises(StartError, match="FLB-S138"):
         asyncio.run(Succession(Here(50, 70)).prepare())
     assert asyncio.run(Succession(Here(50, 20)).prepare()).version == "2"
+
+
+def test_a_stop_does_not_wait_for_a_rehearsal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor for what it has started, which holds its descriptors."""
+    wait = f"open({str(tmp_path / 'on')!r}, 'w'); import time; time.sleep(60)"
+    program = said(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {wait!r}])")
+    monkeypatch.setattr(upgrade, "program", lambda: program)
+
+    async def main() -> float:
+        here = Here(1, 0)
+        here.hurrying, here.in_force.changes = asyncio.Event(), SimpleNamespace(notify=bool)
+        prepared = asyncio.create_task(Succession(here).prepare())
+        while not (tmp_path / "on").exists():
+            await asyncio.sleep(0.01)
+        begun = time.monotonic()
+        here.stop()
+        with pytest.raises(StartError, match="stops just now"):
+            await prepared
+        assert not here.reloading.locked()
+        return begun
+
+    begun = asyncio.run(main())  # which waits for its threads
+    assert time.monotonic() - begun < upgrade.REHEARSAL_S / 2
 
 
 def test_a_program_that_cannot_be_executed_changes_nothing(

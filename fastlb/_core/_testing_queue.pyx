@@ -88,6 +88,14 @@ cdef class Lines:
     def set_state(self, uint32_t slot, uint32_t state):
         self.w.nodes.slots[slot].state = state
 
+    def eject(self, uint32_t slot):
+        """For good, as far as a test sees."""
+        self.w.nodes.slots[slot].ejected_until_ms = self.w.boot_ms + 1000000
+
+    def due(self):
+        """Whether the queues are to be looked at again at once."""
+        return bool(self.w.queues_due)
+
     def enter(self, int number, int32_t node=-1, object tried=(), int32_t persistence=0):
         """Waits for a node (index in the pool) or, with -1, for any; whether it may."""
         cdef Exchange* x = &self.x[number]

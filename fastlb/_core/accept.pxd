@@ -15,7 +15,8 @@ cdef void accept_follow_plan(Worker* w) noexcept nogil
 # Stops accepting until the timer, or until connections have ended.
 cdef void accept_pause(Worker* w, uint32_t retry_ms) noexcept nogil
 cdef void accept_resume(Worker* w) noexcept nogil
-# Accepts what has queued up, then closes all listeners.
+# At every turn while stopping: accepts what has queued up, as far as there is room for it, and
+# closes the listeners that have no more. What comes meanwhile does not keep them open for ever.
 cdef void accept_finish(Worker* w) noexcept nogil
 # Closes all; what has queued up is left to whoever else has the sockets.
 cdef void accept_close_all(Worker* w) noexcept nogil

@@ -13,6 +13,7 @@ from fastlb._core.timer cimport timer_set
 
 cdef enum:
     ACCEPTS_PER_TURN = 64            # per listener, so that running requests get their turn
+    QUEUED_MAX = 8192                # more than listeners.py lets queue up at one socket
     RETRY_MS = 100                   # after the system ran out of descriptors or memory
     DESCRIPTORS_OWN = 64             # of a worker beside its connections
     DESCRIPTORS_SPARE = 128          # for the node connections of the clients accepted last
@@ -33,6 +34,7 @@ cdef bint accept_add(Worker* w, uint32_t id, uint32_t socket, int fd) noexcept n
     listener.stream.on_events = _events
     listener.id = id
     listener.socket = socket
+    listener.left = QUEUED_MAX
     if not w.accept_paused and not _watch(w, listener):
         free(listener)
         return False
@@ -158,25 +160,34 @@ cdef enum:
     SOCKADDR_BYTES = 128
 
 
-cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
-    cdef Listener* listener = <Listener*> s
+# Whether the queue is empty now.
+cdef bint _accept_some(Worker* w, Listener* listener) noexcept nogil:
     cdef int left = ACCEPTS_PER_TURN
     while left:
         left -= 1
         if _full(w):
             accept_pause(w, RETRY_MS)
-            return
+            return False
         if _accept_one(w, listener) < 0:
-            return
+            return not w.accept_paused
+    return False
+
+
+cdef void _events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
+    if not w.stopping:               # else `accept_finish` takes them
+        _accept_some(w, <Listener*> s)
 
 
 cdef void accept_finish(Worker* w) noexcept nogil:
-    cdef Listener* listener = w.listeners
-    while listener != NULL:
-        while _accept_one(w, listener) >= 0:
-            pass
-        listener = listener.next
-    accept_close_all(w)
+    cdef Listener** link = &w.listeners
+    cdef Listener* listener
+    while link[0] != NULL and not w.accept_paused:
+        listener = link[0]
+        if _accept_some(w, listener) or listener.left <= ACCEPTS_PER_TURN:
+            _give_up(w, link)
+        else:
+            listener.left -= ACCEPTS_PER_TURN
+            link = &listener.next
 
 
 cdef void accept_close_all(Worker* w) noexcept nogil:

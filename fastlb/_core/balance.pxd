@@ -6,9 +6,10 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
+from fastlb._core.debug cimport unlikely
 from fastlb._core.limits cimport TRIES_MAX
-from fastlb._core.node cimport NodeTable
-from fastlb._core.plan cimport Plan, PlanPool
+from fastlb._core.node cimport NODE_DRAINING, NODE_UP, NO_LIMIT, NodeSlot, NodeTable
+from fastlb._core.plan cimport POOL_DRAIN_LAST_REFUSE, Plan, PlanNode, PlanPool
 
 ctypedef struct BalanceInput:
     const Plan* plan
@@ -29,6 +30,32 @@ ctypedef struct BalanceInput:
 # Index of the node in the pool, -1 when no node may take a new session.
 # `OUT draining` tells that only draining nodes were left and one of them was taken.
 cdef int32_t balance_pick(BalanceInput* ask, bint* draining) noexcept nogil
+# Connections that may be open to the node; 0: any number. `limits`: by slot, of the plan in force;
+# NULL: as the node's own plan says.
+cdef inline uint32_t balance_limit(const uint32_t* limits, const PlanNode* node) noexcept nogil:
+    if unlikely(limits != NULL) and limits[node.slot] != NO_LIMIT:
+        return limits[node.slot]
+    return node.max_connections
+
+
+# Whether the node is among those that failed for a request.
+cdef inline bint balance_was_tried(const int32_t* tried, uint32_t count,
+                                   int32_t index) noexcept nogil:
+    cdef uint32_t i
+    for i in range(count):
+        if tried[i] == index:
+            return True
+    return False
+
+
+# Whether the node would get new sessions were it not ejected, in whatever tier.
+cdef inline bint balance_may_serve(const PlanPool* pool, const PlanNode* node,
+                                   const NodeSlot* slot) noexcept nogil:
+    if slot.state == NODE_DRAINING:
+        return not pool.flags & POOL_DRAIN_LAST_REFUSE
+    return slot.state == NODE_UP and node.weight != 0
+
+
 # After that was -1: whether some node is merely full, and worth waiting for.
 cdef bint balance_waits(const BalanceInput* ask) noexcept nogil
 # Whether a node that is not ejected may take a new session.

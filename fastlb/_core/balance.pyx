@@ -7,7 +7,7 @@ from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from fastlb._core.debug cimport likely, unlikely
 from fastlb._core.health cimport health_is_out, health_share, health_state
 from fastlb._core.node cimport (
-    NODE_DRAINING, NODE_UP, NO_LIMIT, NodeSlot, fastlb_fetch_add, node_is_awaited, node_load,
+    NODE_DRAINING, NODE_UP, NodeSlot, fastlb_fetch_add, node_is_awaited, node_load,
     node_open,
 )
 from fastlb._core.plan cimport (
@@ -29,13 +29,6 @@ cdef enum:
 ctypedef int32_t (*balance_t)(BalanceInput*, uint32_t) noexcept nogil
 
 
-# Connections that may be open to it, of all workers; 0: any number.
-cdef inline uint32_t _limit(const BalanceInput* ask, const PlanNode* node) noexcept nogil:
-    if unlikely(ask.limits != NULL) and ask.limits[node.slot] != NO_LIMIT:
-        return ask.limits[node.slot]
-    return node.max_connections
-
-
 # No room for a new session: not even an idle connection, or what room there is, is for sessions.
 cdef bint _is_full(const BalanceInput* ask, const PlanNode* node, uint32_t limit) noexcept nogil:
     cdef const NodeSlot* slot = &ask.table.slots[node.slot]
@@ -45,33 +38,17 @@ cdef bint _is_full(const BalanceInput* ask, const PlanNode* node, uint32_t limit
     return node_is_awaited(slot.waiting, ask.plan.columns, ask.now_ms, ask.pool.queue_timeout)
 
 
-# Of an ejected node: whether it would get new sessions, in whatever tier.
-cdef inline bint _may_serve(const BalanceInput* ask, const PlanNode* node,
-                            const NodeSlot* slot) noexcept nogil:
-    if slot.state == NODE_DRAINING:
-        return not ask.pool.flags & POOL_DRAIN_LAST_REFUSE
-    return slot.state == NODE_UP and node.weight != 0
-
-
 # Whether the node is of the tier, whichever that is.
 cdef bint _is_in(const BalanceInput* ask, const PlanNode* node, const NodeSlot* slot,
                  uint32_t tier) noexcept nogil:
     if health_is_out(ask.pool, slot, ask.now_ms) != (tier == TIER_EJECTED):
         return False
     if tier == TIER_EJECTED:
-        return _may_serve(ask, node, slot)
+        return balance_may_serve(ask.pool, node, slot)
     if tier == TIER_DRAINING:
         return slot.state == NODE_DRAINING
     return (slot.state == NODE_UP and node.weight != 0
             and (node.flags & NODE_IS_BACKUP != 0) == (tier == TIER_BACKUP))
-
-
-cdef inline bint _was_tried(const BalanceInput* ask, int32_t index) noexcept nogil:
-    cdef uint32_t i
-    for i in range(ask.tried_count):
-        if ask.tried[i] == index:
-            return True
-    return False
 
 
 cdef inline bint _usable(const BalanceInput* ask, const PlanNode* node, int32_t index,
@@ -84,10 +61,10 @@ cdef inline bint _usable(const BalanceInput* ask, const PlanNode* node, int32_t 
             return False
     elif not _is_in(ask, node, slot, tier):
         return False
-    limit = _limit(ask, node)
+    limit = balance_limit(ask.limits, node)
     if unlikely(limit != 0) and _is_full(ask, node, limit):
         return False
-    return not _was_tried(ask, index) and (
+    return not balance_was_tried(ask.tried, ask.tried_count, index) and (
         likely(ask.draw == 0) or health_share(ask.pool, slot, ask.now_ms) >= ask.draw)
 
 
@@ -330,8 +307,9 @@ cdef bint _some_only_full(const BalanceInput* ask) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
     cdef int32_t i
     for i in range(<int32_t> ask.pool.node_count):
-        if nodes[i].weight != 0 and not _was_tried(ask, i) and health_state(
-                ask.pool, &ask.table.slots[nodes[i].slot], ask.now_ms) == NODE_UP:
+        if nodes[i].weight != 0 and health_state(
+                ask.pool, &ask.table.slots[nodes[i].slot], ask.now_ms) == NODE_UP \
+                and not balance_was_tried(ask.tried, ask.tried_count, i):
             return True
     return False
 
@@ -347,8 +325,9 @@ cdef bint balance_waits(const BalanceInput* ask) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(ask.plan, ask.pool)
     cdef int32_t i
     for i in range(<int32_t> ask.pool.node_count):
-        if _limit(ask, &nodes[i]) != 0 and not _was_tried(ask, i) and _may_serve(
-                ask, &nodes[i], &ask.table.slots[nodes[i].slot]):
+        if balance_limit(ask.limits, &nodes[i]) != 0 \
+                and not balance_was_tried(ask.tried, ask.tried_count, i) \
+                and balance_may_serve(ask.pool, &nodes[i], &ask.table.slots[nodes[i].slot]):
             return True
     return False
 

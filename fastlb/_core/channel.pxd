@@ -45,6 +45,8 @@ ctypedef struct ChannelHello:        # behind a ChannelHead; later versions may 
 cdef bint channel_open(Worker* w, int fd, int adoption) noexcept nogil
 # Both ends of it, for good.
 cdef void channel_close(Worker* w) noexcept nogil
+# By the timer: the adoption socket, after there were no descriptors for who asked there.
+cdef void channel_heed_adoption(Worker* w) noexcept nogil
 # Tells the control process of plans that have gone, as far as it has not been told.
 cdef void channel_tell_released(Worker* w) noexcept nogil
 # The worker finishes what it has, for at most `drain_ms`, and leaves its loop. `leaving`: others

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from fastlb._core cimport system
 from fastlb._core.accept cimport (
-    accept_add, accept_close_all, accept_drop, accept_find, accept_finish, accept_follow_plan,
+    accept_add, accept_close_all, accept_drop, accept_find, accept_follow_plan,
 )
 from fastlb._core.access_log cimport access_log_reopen
 from fastlb._core.client cimport client_drain_all
@@ -23,6 +23,7 @@ cdef enum:
     MESSAGE_BYTES_MAX = 8192
     MESSAGE_FDS_MAX = 254            # SCM_MAX_FD of Linux is 253
     CONTROL_BYTES = 2048
+    RETRY_MS = 100                   # after the system ran out of descriptors
     HELD_MAX = 240                   # sockets in one HELD message
 
 ctypedef struct HelloMessage:
@@ -133,9 +134,18 @@ cdef bint _show_sockets(Worker* w) noexcept nogil:
     return True
 
 
+cdef void channel_heed_adoption(Worker* w) noexcept nogil:
+    if w.adoption.fd >= 0 and w.channel.fd < 0:
+        _watch(w, &w.adoption)
+
+
 cdef void _adoption_events(Worker* w, Stream* s, uint32_t events) noexcept nogil:
     cdef int fd = system.accept4(s.fd, NULL, NULL, system.SOCK_NONBLOCK | system.SOCK_CLOEXEC)
     if fd < 0:
+        if system.errno in (system.EMFILE, system.ENFILE, system.ENOBUFS, system.ENOMEM):
+            # It would be reported again at once.
+            system.epoll_ctl(w.epoll_fd, system.EPOLL_CTL_DEL, s.fd, NULL)
+            timer_set(&w.timers, &w.adoption_timer, w.now_ms + RETRY_MS)
         return
     if w.channel.fd >= 0 or not system.peer_is_trusted(fd):
         system.close(fd)
@@ -202,9 +212,8 @@ cdef void channel_begin_stop(Worker* w, uint64_t drain_ms, bint leaving) noexcep
         return
     if w.stopping and (leaving or not w.idle_stay):
         return
-    if w.snapshot != NULL and not leaving:
-        accept_finish(w)
-    accept_close_all(w)
+    if w.snapshot == NULL or leaving:
+        accept_close_all(w)          # else `accept_finish` does, at the end of this turn
     w.stopping = True
     w.idle_stay = leaving
     upstream_drop_all_idle(w)

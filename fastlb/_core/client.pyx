@@ -97,6 +97,8 @@ cdef void client_open(Worker* w, Listener* listener, int fd,
     w.stats.virtual_servers[c.virtual_server_slot].accepted += 1
     if opening_begin(w, c) == OPENING_CLOSES:
         _close(w, c, False)
+    elif unlikely(w.stopping):
+        _drain(w, c)
 
 
 cdef void _close(Worker* w, ClientConn* c, bint reset) noexcept nogil:
@@ -405,20 +407,24 @@ cdef void client_run_posted(Worker* w) noexcept nogil:
         c = following
 
 
+cdef void _drain(Worker* w, ClientConn* c) noexcept nogil:
+    if c.state == CLIENT_IDLE and not c.posted:
+        # A request may be there that no event has told of yet.
+        c.stream.ready |= STREAM_READABLE
+        _serve(w, c)
+        if c.state == CLIENT_IDLE:
+            timer_set(&w.timers, &c.timer,
+                      w.now_ms + (NEXT_REQUEST_MS if c.requests else FIRST_REQUEST_MS))
+    elif c.state == CLIENT_OPENING:
+        opening_drain(w, c)
+
+
 cdef void client_drain_all(Worker* w) noexcept nogil:
     cdef ClientConn* c = w.clients
     cdef ClientConn* following
     while c != NULL:
         following = c.all_next
-        if c.state == CLIENT_IDLE and not c.posted:
-            # A request may be there that no event has told of yet.
-            c.stream.ready |= STREAM_READABLE
-            _serve(w, c)
-            if c.state == CLIENT_IDLE:
-                timer_set(&w.timers, &c.timer,
-                          w.now_ms + (NEXT_REQUEST_MS if c.requests else FIRST_REQUEST_MS))
-        elif c.state == CLIENT_OPENING:
-            opening_drain(w, c)
+        _drain(w, c)
         c = following
 
 

@@ -76,12 +76,14 @@ cdef enum TimerKind:
     TIMER_DRAIN
     TIMER_HANDSHAKES
     TIMER_QUEUES
+    TIMER_ADOPTION
 
 ctypedef struct Listener:
     Stream stream
     uint32_t id                      # PlanListener.id
     uint32_t socket                  # which one: several sockets may listen at one address
     uint32_t virtual_server          # index in the current plan
+    uint32_t left                    # while stopping: so many more are accepted at most
     Listener* next
 
 ctypedef struct Pipe:                # for splice
@@ -190,6 +192,7 @@ ctypedef struct Snapshot:            # a plan as this process sees it
 ctypedef struct ExchangeQueue:       # requests that wait for a node, or any of a pool (queue.pyx)
     Exchange* first                  # the oldest
     Exchange* last
+    Exchange* resume                 # where to go on to look; NULL: at the first
     ExchangeQueue* next              # all queues of the worker that are not empty
     ExchangeQueue* prev
     uint32_t count
@@ -358,6 +361,7 @@ ctypedef struct Worker:
     ExchangeQueue* node_queues[NODES_MAX]  # by slot, sessions'; NULL: never needed
     ExchangeQueue* pool_queues[NODES_MAX]  # by PlanPool.slot, of new sessions
     Timer queue_timer                # to look whether others lack our idle connections
+    Timer adoption_timer             # to heed the adoption socket again
     uint64_t queues_looked_ms        # when the queues were looked at last
     bint queues_due                  # there is room that was not there then
     bint limited                     # some plan had nodes with max_connections

@@ -15,6 +15,7 @@ from fastlb._core.plan cimport PlanNode
 
 cdef enum:
     QUEUE_POLL_MS = 2                # what other workers set free is seen so much later
+    QUEUE_IDLE_LOOK_MS = 100         # for idle connections that keep others from a node
 
 # Lets in one that is in no queue any more; it may come back into one, or be over.
 ctypedef void (*queue_turn_t)(Worker* w, Exchange* x) noexcept nogil

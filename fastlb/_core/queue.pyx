@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from fastlb._core.address cimport address_equal
+from fastlb._core.balance cimport balance_limit, balance_may_serve
 from fastlb._core.connection cimport (
     Exchange, ExchangeQueue, NodeConn, STAGE_QUEUE, Snapshot, Worker,
 )
@@ -13,7 +14,7 @@ from fastlb._core.decision cimport ACTION_FORWARD, ACTION_WAIT, Decision, decisi
 from fastlb._core.health cimport health_is_out
 from fastlb._core.limits cimport NODES_MAX
 from fastlb._core.node cimport (
-    NODE_DRAINING, NODE_UP, NO_LIMIT, NodeSlot, node_is_awaited, node_open, node_waited,
+    NODE_DRAINING, NODE_UP, NodeSlot, node_is_awaited, node_open, node_waited,
 )
 from fastlb._core.plan cimport (
     Plan, PlanNode, PlanPool, PlanVirtualServer, plan_nodes, plan_pool, plan_virtual_server,
@@ -27,7 +28,7 @@ cdef enum:
     SLACK_MS = 20                    # who is older by less counts as equally old
     YIELD_MS = 50                    # room that the older one elsewhere has not taken in that time
     TURNS_MAX = 64                   # let in from one queue at one time
-    IDLE_LOOK_MS = 100
+    LOOKS_MAX = 4096                 # nodes and requests looked at in one queue at one time
 
 cdef enum Room:
     ROOM_NONE = 0
@@ -38,8 +39,7 @@ cdef enum Room:
 # --- rooms --------------------------------------------------------------------------------
 
 cdef uint32_t queue_limit(const Worker* w, const PlanNode* node) noexcept nogil:
-    cdef uint32_t limit = w.limits[node.slot]
-    return node.max_connections if unlikely(limit == NO_LIMIT) else limit
+    return balance_limit(w.limits, node)
 
 
 cdef bint queue_is_awaited(const Worker* w, const Exchange* x,
@@ -89,21 +89,28 @@ cdef bint queue_follow(Worker* w, Exchange* x) noexcept nogil:
     return True
 
 
-# Nor is there any use in waiting when no node is left that could be waited for.
+# As balance picks: while any node is well, the draining and the ejected ones do not count. Nor is
+# there any use in waiting when no node is left that could be waited for.
 cdef int _room_of_pool(const Worker* w, const Exchange* x) noexcept nogil:
     cdef const PlanNode* nodes = plan_nodes(x.snapshot.plan, x.pool)
-    cdef bint hopeless = True
+    cdef const NodeSlot* slot
+    cdef bint hopeless = True, some_well = False, room = False, is_well
     cdef uint32_t i
     if unlikely(_may_follow(w, x)):
         return ROOM_FOUND            # where there is none after all, it waits by that plan
     for i in range(x.pool.node_count):
-        if w.nodes.slots[nodes[i].slot].state != NODE_UP or nodes[i].weight == 0 \
+        slot = &w.nodes.slots[nodes[i].slot]
+        is_well = slot.state == NODE_UP and not health_is_out(x.pool, slot, w.boot_ms)
+        if (some_well and not is_well) or not balance_may_serve(x.pool, &nodes[i], slot) \
                 or resolve_was_tried(&x.decision, <int32_t> i):
             continue
         hopeless = False
         if _has_room(w, &nodes[i]) and not queue_is_awaited(w, x, &nodes[i]):
-            return ROOM_FOUND
-    if hopeless:
+            if is_well:
+                return ROOM_FOUND
+            room = True
+        some_well = some_well or is_well
+    if hopeless or (room and not some_well):
         return ROOM_FOUND
     return ROOM_NONE if x.snapshot == w.snapshot and x.decision.tried_count == 0 \
         else ROOM_NOT_FOR_THIS
@@ -189,6 +196,8 @@ cdef void _link(Worker* w, ExchangeQueue* queue, Exchange* x) noexcept nogil:
 
 
 cdef void _unlink(Worker* w, ExchangeQueue* queue, Exchange* x) noexcept nogil:
+    if queue.resume == x:
+        queue.resume = x.queue_next
     if x.queue_prev == NULL:
         queue.first = x.queue_next
     else:
@@ -299,21 +308,30 @@ cdef bint _is_in_turn(Worker* w, ExchangeQueue* queue) noexcept nogil:
     return False
 
 
+# There is more to look at, and others have their turns first.
+cdef inline void _go_on_at(Worker* w, ExchangeQueue* queue, Exchange* x) noexcept nogil:
+    queue.resume = x
+    w.queues_due = True
+
+
 cdef void _serve(Worker* w, ExchangeQueue* queue, queue_turn_t turn) noexcept nogil:
-    cdef Exchange* x = queue.first
+    cdef Exchange* x = queue.resume if queue.resume != NULL else queue.first
     cdef Exchange* following
-    cdef uint32_t count
+    cdef uint32_t count, looks = 0
     cdef int turns = 0, room = ROOM_NONE
+    queue.resume = NULL
     while x != NULL:
         following = x.queue_next
+        if turns == TURNS_MAX or looks >= <uint32_t> LOOKS_MAX:
+            _go_on_at(w, queue, x)
+            return
+        looks += 1 + x.pool.node_count
         room = _room(w, queue, x)
         if room == ROOM_NONE:
             break
         if room == ROOM_FOUND:
-            if turns == TURNS_MAX:
-                w.queues_due = True  # others have their turns first
-                return
             if not _is_in_turn(w, queue):
+                queue.resume = x
                 return
             turns += 1
             count = queue.count
@@ -361,7 +379,7 @@ cdef void _look_at_idle_of(Worker* w, const PlanPool* pool, const PlanNode* node
         upstream_close(w, n, False)
         n = w.idle[node.slot]
     if n != NULL:
-        timer_set(&w.timers, &w.queue_timer, w.now_ms + IDLE_LOOK_MS)
+        timer_set(&w.timers, &w.queue_timer, w.now_ms + QUEUE_IDLE_LOOK_MS)
 
 
 cdef void queue_look_at_idle(Worker* w) noexcept nogil:

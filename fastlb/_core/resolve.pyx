@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memset
 
 from fastlb._core.address cimport Address, address_equal, address_same_ip
+from fastlb._core.balance cimport balance_was_tried
 from fastlb._core.decision cimport NODE_UNLISTED, DecideInput, Decision
 from fastlb._core.limits cimport NODE_SLOT_UNLISTED
 from fastlb._core.outcome cimport OUTCOME_UNKNOWN_NODE
@@ -91,8 +92,4 @@ cdef bint resolve_is_anywhere(const DecideInput* ask, const Address* a) noexcept
 
 
 cdef bint resolve_was_tried(const Decision* d, int32_t node) noexcept nogil:
-    cdef uint32_t i
-    for i in range(d.tried_count):
-        if d.tried[i] == node:
-            return True
-    return False
+    return balance_was_tried(d.tried, d.tried_count, node)

@@ -16,6 +16,7 @@ from fastlb._core.limits cimport NODES_MAX, NODE_IDLE_MAX, WORKERS_MAX
 from fastlb._core.node cimport NO_LIMIT, NodeSlot, node_admit, node_is_awaited, node_open
 from fastlb._core.node_tls cimport node_tls_keep
 from fastlb._core.plan cimport PlanPool
+from fastlb._core.queue cimport QUEUE_IDLE_LOOK_MS
 from fastlb._core.slice cimport Slice, slice_equal, slice_of
 from fastlb._core.stream cimport (
     stream_close, stream_ignore, stream_is_quiet, stream_note, stream_register, stream_rest,
@@ -26,7 +27,6 @@ from fastlb._core.timer cimport timer_clear, timer_set, timer_unfile
 
 cdef enum:
     LOOKED_AT_MAX = 32               # pooled connections, for one that is to the right name
-    IDLE_LOOK_MS = 100               # whether those of limited nodes keep others from them
 
 
 cdef NodeConn* _allocate(Worker* w) noexcept nogil:
@@ -211,7 +211,7 @@ cdef bint _may_rest(Worker* w, const NodeConn* n, const PlanPool* pool) noexcept
     if limit == NO_LIMIT or node_open(node, columns) > limit:
         return False                 # the node is gone from the plan, or may have fewer now
     if not w.queue_timer.deadline_ms:
-        timer_set(&w.timers, &w.queue_timer, w.now_ms + IDLE_LOOK_MS)
+        timer_set(&w.timers, &w.queue_timer, w.now_ms + QUEUE_IDLE_LOOK_MS)
     if _own_wait(w.node_queues[n.slot]) or _own_wait(w.pool_queues[pool.slot]):
         w.queues_due = True
         return True

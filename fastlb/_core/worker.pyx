@@ -10,18 +10,18 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from fastlb._core cimport system
-from fastlb._core.accept cimport accept_bury, accept_close_all, accept_resume
+from fastlb._core.accept cimport accept_bury, accept_close_all, accept_finish, accept_resume
 from fastlb._core.access_log cimport access_log_close, access_log_flush, access_log_open
 from fastlb._core.buffer cimport buffer_pool_free, buffer_pool_init
 from fastlb._core.channel cimport (
-    channel_begin_stop, channel_close, channel_open, channel_tell_released,
+    channel_begin_stop, channel_close, channel_heed_adoption, channel_open, channel_tell_released,
 )
 from fastlb._core.client cimport (
     client_bury, client_request_done, client_run_posted, client_stop_all, client_timeout,
 )
 from fastlb._core.connection cimport (
-    EVENTS_MAX, NODE_CONN_IDLE, TIMER_ACCEPT, TIMER_CLIENT, TIMER_DRAIN, TIMER_HANDSHAKES,
-    TIMER_NODE, TIMER_QUEUES, ClientConn, Exchange, NodeConn, Stream, Worker,
+    EVENTS_MAX, NODE_CONN_IDLE, TIMER_ACCEPT, TIMER_ADOPTION, TIMER_CLIENT, TIMER_DRAIN,
+    TIMER_HANDSHAKES, TIMER_NODE, TIMER_QUEUES, ClientConn, Exchange, NodeConn, Stream, Worker,
 )
 from fastlb._core.debug cimport FASTLB_DEBUG_BUILD, unlikely
 from fastlb._core.exchange cimport exchange_node_timeout, exchange_rules_done, exchange_turn
@@ -92,6 +92,8 @@ cdef void _fire(void* context, Timer* timer) noexcept nogil:
         accept_resume(w)
     elif timer.kind == TIMER_QUEUES:
         queue_look_at_idle(w)
+    elif timer.kind == TIMER_ADOPTION:
+        channel_heed_adoption(w)
     elif timer.kind == TIMER_DRAIN:
         w.finished = True
 
@@ -110,8 +112,15 @@ cdef void _queue_turn(Worker* w, Exchange* x) noexcept nogil:
         exchange_turn(w, x)
 
 
+# While stopping: what has queued up.
+cdef inline bint _is_accepting(const Worker* w) noexcept nogil:
+    return w.listeners != NULL and not w.accept_paused
+
+
 cdef int _wait_ms(Worker* w) noexcept nogil:
     cdef int timeout = timer_next_ms(&w.timers, w.now_ms)
+    if unlikely(w.stopping) and _is_accepting(w):
+        return 0
     if w.posted != NULL or (w.handshakes.due and w.handshakes.first != NULL):
         return 0
     if unlikely(w.queues != NULL):
@@ -137,6 +146,8 @@ cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
         opening_run_queue(w)
     if unlikely(w.queues != NULL):
         queue_run(w, _queue_turn)
+    if unlikely(w.stopping):
+        accept_finish(w)
     if w.dead_clients != NULL:
         client_bury(w)
         accept_resume(w)
@@ -157,7 +168,7 @@ cdef void _turn(Worker* w, system.epoll_event* events) noexcept nogil:
 cdef void _loop(Worker* w, system.epoll_event* events) noexcept nogil:
     while not w.finished:
         _turn(w, events)
-        if w.stopping and w.clients == NULL:
+        if w.stopping and w.clients == NULL and not _is_accepting(w):
             break
 
 
@@ -188,6 +199,7 @@ cdef int _open(Worker* w, int index, int channel_fd, int log_fd, bint log_socket
     w.drain_timer.kind = TIMER_DRAIN
     w.handshakes.timer.kind = TIMER_HANDSHAKES
     w.queue_timer.kind = TIMER_QUEUES
+    w.adoption_timer.kind = TIMER_ADOPTION
     buffer_pool_init(&w.buffers, 0)
     w.signals.fd = system.signal_descriptor()
     w.signals.on_events = _on_signal

@@ -1,15 +1,16 @@
 """Accepting: the connection limit, running out of descriptors, and going on after both."""
 
-import os
-import resource
 import socket
+import threading
 
 import pytest
 
-from tests.harness import HttpNode, request, settings
+from fastlb import channel
+from fastlb.channel import Kind, Message
+from tests.harness import HttpNode, RawNode, reply, request, settings
 from tests.harness.settings import ANY_PORT
 from tests.harness.wait import until
-from tests.harness.worker import worker
+from tests.harness.worker import WorkerProcess, no_descriptors, worker
 
 
 def limited(node, most: int) -> dict:
@@ -82,15 +83,12 @@ def test_higher_limit_lets_the_waiting_in() -> None:
 def test_out_of_descriptors_pauses_and_goes_on() -> None:
     with HttpNode("a") as a, worker(settings(a)) as w, w.client() as one:
         one.ask()
-        most = resource.prlimit(w.pid, resource.RLIMIT_NOFILE)
-        used = {int(name) for name in os.listdir(f"/proc/{w.pid}/fd")}
-        lowest_free = min(set(range(len(used) + 1)) - used)
-        resource.prlimit(w.pid, resource.RLIMIT_NOFILE, (lowest_free, most[1]))
-        with w.client() as two:
+        with no_descriptors(w.pid):
+            two = w.client()
             two.send(request("/"))
             until(lambda: w.stats["accept_pauses"], "a pause")
             assert one.ask().node == "a"  # the connections there are go on
-            resource.prlimit(w.pid, resource.RLIMIT_NOFILE, most)
+        with two:
             assert two.response().node == "a"
 
 
@@ -105,6 +103,65 @@ def test_many_at_once_are_all_accepted() -> None:
             client.sock.close()
         w.wait_objects(clients=0)
         assert w.server_stats()["accepted"] == 200
+
+
+def held(exchange) -> None:
+    exchange.read_body()
+    exchange.wait(exchange.node.go)
+    exchange.send(reply(200, b"late"))
+
+
+def stop(w: WorkerProcess) -> None:
+    """And wait until it knows."""
+    channel.send(w.channel, Message(Kind.STOP, 0, 30_000))
+    channel.send(w.channel, Message(Kind.PING, 0, 7))
+    while w.hear_any() != (Kind.PONG, 0, 7):
+        pass
+
+
+def test_at_a_stop_the_queued_are_served_no_faster_than_there_is_room() -> None:
+    with RawNode(held) as a, worker(limited(a, 1)) as w, w.client() as one, w.client() as two:
+        a.go = threading.Event()
+        one.send(request("/"))
+        a.wait_requests(1)
+        two.send(request("/"))
+        stop(w)
+        assert w.objects["clients"] == 1
+        a.go.set()
+        assert one.response().body == b"late"
+        assert two.response().body == b"late"
+        two.expect_closed()
+        assert w.wait_end() == 0
+
+
+def test_at_a_stop_the_queued_outlast_a_lack_of_descriptors() -> None:
+    with RawNode(held) as a, worker(settings(a)) as w, w.client() as one:
+        a.go = threading.Event()
+        one.send(request("/"))
+        a.wait_requests(1)
+        with no_descriptors(w.pid):
+            two = w.client()
+            two.send(request("/"))
+            stop(w)
+            until(lambda: w.stats["accept_pauses"], "a pause")
+        with two:
+            a.go.set()
+            assert one.response().body == b"late"
+            assert two.response().body == b"late"
+        assert w.wait_end() == 0
+
+
+def test_at_a_stop_many_queued_ones_are_all_served() -> None:
+    with HttpNode("a") as a, worker(settings(a)) as w:
+        with w.frozen():
+            clients = [w.client() for _ in range(200)]  # more than one turn takes
+            for client in clients:
+                client.send(request("/"))
+            channel.send(w.channel, Message(Kind.STOP, 0, 30_000))
+        for client in clients:
+            assert client.response().node == "a"
+            client.sock.close()
+        assert w.wait_end() == 0
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

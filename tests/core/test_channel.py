@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,7 @@ from tests.harness import HttpNode, RawNode, reply, request, settings
 from tests.harness.client import Client
 from tests.harness.settings import ANY_PORT, changed
 from tests.harness.wait import until
-from tests.harness.worker import WorkerProcess, listen, worker
+from tests.harness.worker import WorkerProcess, listen, no_descriptors, worker
 
 
 def two_listeners(*nodes) -> dict:
@@ -447,6 +448,22 @@ def test_nobody_is_heeded_while_there_is_a_control_process() -> None:
         assert channel.receive_hello(other) is not None
         other.close()
         w.channel = w.asked_for()  # who went again was nobody
+        hello = channel.receive_hello(w.channel)
+        assert hello is not None
+        w.channel.setblocking(False)
+
+
+def test_who_asks_while_there_are_no_descriptors_is_heard_later() -> None:
+    with HttpNode("a") as a, worker(settings(a)) as w, w.client() as client:
+        client.ask()
+        w.channel.close()
+        client.ask()  # it has noticed
+        with no_descriptors(w.pid):
+            w.channel = w.asked_for()
+            client.ask()
+            turns = w.stats["turns"]
+            time.sleep(0.2)
+            assert w.stats["turns"] < turns + 200  # it does not spin
         hello = channel.receive_hello(w.channel)
         assert hello is not None
         w.channel.setblocking(False)

@@ -97,7 +97,50 @@ class TestOneWorker:
         line.set_state(0, DRAINING)
         assert line.run() == []
         line.set_state(1, DOWN)
+        assert line.run() == []  # for the draining one, which is full
+        line.set_open(0, 1)
         assert line.run() == [1]
+        line.enter(1)
+        line.set_open(0, 2)
+        line.set_state(0, DOWN)
+        assert line.run() == [1]
+
+    def test_no_room_on_an_ejected_node_while_another_is_well(self) -> None:
+        (line,) = lines(1, passive={"failures": 1})
+        fill(line)
+        line.enter(1)
+        line.eject(0)
+        line.set_open(0, 1)
+        assert line.run() == []
+        line.set_open(1, 1)
+        assert line.run() == [1]
+
+    def test_room_on_an_ejected_node_where_all_are(self) -> None:
+        (line,) = lines(1, passive={"failures": 1})
+        fill(line)
+        line.enter(1)
+        line.eject(0)
+        line.eject(1)
+        assert line.run() == []
+        line.set_open(0, 1)
+        assert line.run() == [1]
+
+    def test_many_that_have_no_use_for_the_room_are_passed_in_several_turns(self) -> None:
+        image = Setting(nodes=nodes(40, max_connections=2), workers=1, queue=(1000, 1000)).image()
+        line = Lines(image)
+        fill(line, *range(40))
+        for number in range(300):
+            line.enter(number, tried=[0])
+        line.enter(300)
+        line.set_open(0, 1)
+        turns = [line.run(1)]
+        while line.due():
+            turns.append(line.run(1))
+        assert turns == [[], [], [], [300]]
+        assert line.run() == []
+        line.leave(100)  # where it would go on
+        line.set_open(1, 1)
+        assert line.run(0) == [101]
 
     def test_the_limit_is_that_of_the_plan_in_force(self) -> None:
         (line,) = lines(1)

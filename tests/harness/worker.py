@@ -10,6 +10,7 @@ The tear-down asks for an orderly end and reads the report of objects that a deb
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -277,6 +278,17 @@ class WorkerProcess:
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+@contextlib.contextmanager
+def no_descriptors(pid: int) -> Iterator[None]:
+    """The process has all that it may have."""
+    most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    lowest_free = min(set(range(len(used) + 1)) - used)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, most[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, most)
 
 
 @contextlib.contextmanager
