@@ -9,9 +9,10 @@ does not is given back once no worker uses it. `manifest` writes all of it down 
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastlb import errors, log, manifest, reserve
 from fastlb._core.node import free_slot, read_slot
@@ -31,12 +32,13 @@ from fastlb.passphrases import Keys, Passphrases
 from fastlb.plan import compile_plan, seal
 from fastlb.plan_class import Place
 from fastlb.segment import SharedSegment, Store, Stores
-from fastlb.slots import NodeKey, Slots, Taken, listener_keys
+from fastlb.slots import Numbers, Slots, Taken, listener_keys
 from fastlb.ticket_keys import TicketKeys
 from fastlb.tls_material import NOTHING, TlsFiles
 from fastlb.workers import CurrentPlan, Workers
 
 PUT_DESCRIPTORS = 4  # what `put` opens
+COUNTED = ("nodes", "pools", "classes", "virtual_servers", "rules")  # of Slots
 ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over
 
 
@@ -120,6 +122,7 @@ class InForce:
         self.edits: list[Edit] = []  # made by command since the file was read; `cfg` has them
         self._plan_fd = -1
         self._retired: list[tuple[int, set[str]]] = []  # regions, and who does without them
+        self._gone: dict[tuple[str, Hashable], int] = {}  # of `slots`, and who does without it
 
     # --- taking over ---
 
@@ -208,6 +211,12 @@ class InForce:
             self._retired.append((self.generation, replaced))
         self.reader.begin(prepared.taken)
         self.cfg = prepared.cfg
+        gone = self.slots.unused(self.cfg)
+        self._gone = {
+            (kind, key): self._gone.get((kind, key), self.generation)
+            for kind in COUNTED
+            for key in getattr(gone, kind)
+        }
         self.class_keys = prepared.passphrases
         self.tls = prepared.tls
         self.pages = prepared.pages
@@ -339,34 +348,33 @@ class InForce:
         """Gives back what no worker uses any more; to be called now and then."""
         if self.cfg is None or not self.is_settled():
             return
-        gone = self.slots.unused(self.cfg)
-        for listener in gone.listeners:
+        for listener in self.slots.unused(self.cfg).listeners:
             self.slots.listeners.free(listener)
         kept = {key.address for key in self.slots.listeners.used}
         self.listeners.close([one for one in self.listeners.open if one not in kept])
-        if self.columns.leaving or not self.is_everywhere():
+        if self.columns.leaving:
             return  # they may run by a configuration before
-        for numbers, names in (
-            (self.slots.pools, gone.pools),
-            (self.slots.classes, gone.classes),
-            (self.slots.virtual_servers, gone.virtual_servers),
-            (self.slots.rules, gone.rules),
-        ):
-            for name in names:
-                numbers.free(name)
-        self._free_nodes(gone.nodes)
+        self._free_slots()
         for generation, regions in list(self._retired):
             if self.workers.all_released(generation):
                 self._retired.remove((generation, regions))
                 self.segment.remove(regions)
 
-    def _free_nodes(self, nodes: list[NodeKey]) -> None:
-        """Slots of removed nodes, once their last requests have ended."""
+    def _free_slots(self) -> None:
+        """Those that no request's plan names any more: requests count there, and read states."""
+        released = {one for one in set(self._gone.values()) if self.workers.all_released(one)}
         table = self.segment.address(self.segment.node_table)
-        for key in nodes:
-            slot = self.slots.nodes.used[key]
-            if read_slot(table, slot, self.segment.columns)["connections"] == 0:
-                free_slot(table, self.slots.nodes.free(key))
+        for (kind, key), generation in list(self._gone.items()):
+            numbers: Numbers[Any] = getattr(self.slots, kind)
+            if generation not in released:
+                continue
+            if kind == "nodes":
+                slot = numbers.used[key]
+                if read_slot(table, slot, self.segment.columns)["connections"]:
+                    continue
+                free_slot(table, slot)
+            numbers.free(key)
+            del self._gone[kind, key]
 
     def close(self, let_go: bool = False) -> None:
         """Closes sockets, plan and segment; `let_go`: workers go on with them."""

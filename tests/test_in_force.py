@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from fastlb._core._testing_session_cache import Probe
 from fastlb._core.node import get_state, read_slot
@@ -115,8 +116,52 @@ def test_nothing_is_given_back_before_every_worker_has_the_new_plan(force: InFor
     assert old <= set(force.listeners.open)
     force.workers.acknowledged = 2  # type: ignore[attr-defined]
     force.tidy()
-    assert gone not in force.slots.nodes.used
     assert not old & set(force.listeners.open)
+    assert gone in force.slots.nodes.used, "requests of before may read its state"
+    force.workers.released = 2  # type: ignore[attr-defined]
+    force.tidy()
+    assert gone not in force.slots.nodes.used
+
+
+def test_a_slot_is_free_once_the_last_request_that_began_with_it_has_ended(force: InForce) -> None:
+    workers = force.workers
+    put(force, config())
+    put(force, config('"10.0.0.1:80"'))  # 2: without
+    put(force, config())  # 3: with it again
+    gone = NodeKey("web", "10.0.0.2", 80)
+    workers.acknowledged = workers.released = 3  # type: ignore[attr-defined]
+    force.tidy()
+    slot = force.slots.nodes.used[gone]
+    put(force, config('"10.0.0.1:80"'))  # 4
+    put(force, config('"10.0.0.1:80", "10.0.0.3:80"'))  # 5
+    workers.acknowledged = 5  # type: ignore[attr-defined]
+    for released in (2, 3):
+        workers.released = released  # type: ignore[attr-defined]
+        force.tidy()
+        assert force.slots.nodes.used[gone] == slot
+    workers.released = 4  # type: ignore[attr-defined]
+    force.tidy()
+    assert gone not in force.slots.nodes.used
+
+
+def test_names_keep_their_counters_to_themselves_while_requests_run(force: InForce) -> None:
+    put(force, config())
+    other = config()
+    pool, server = other.pools["web"], other.virtual_servers["a"]
+    new = structs.replace(
+        other,
+        pools={"new": pool},
+        virtual_servers={"b": structs.replace(server, pool="new")},
+    )
+    put(force, new)
+    force.workers.acknowledged = 2  # type: ignore[attr-defined]
+    force.tidy()
+    assert {"web", "new"} == set(force.slots.pools.used)
+    assert {"a", "b"} == set(force.slots.virtual_servers.used)
+    force.workers.released = 2  # type: ignore[attr-defined]
+    force.tidy()
+    assert {"new"} == set(force.slots.pools.used)
+    assert {"b"} == set(force.slots.virtual_servers.used)
 
 
 def test_for_silent_workers_memory_stays_and_nothing_else(force: InForce) -> None:
@@ -139,6 +184,7 @@ def test_the_slot_of_a_removed_node_stays_while_requests_run_there(
     slot = force.slots.nodes.used[gone]
     put(force, config('"10.0.0.1:80"'))
     force.workers.acknowledged = 2  # type: ignore[attr-defined]
+    force.workers.released = 2  # type: ignore[attr-defined]
     busy = read_slot(table, slot, 2) | {"connections": 1}
     with monkeypatch.context() as patched:
         patched.setattr("fastlb.in_force.read_slot", lambda *_: busy)
