@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -196,3 +197,11 @@ def test_sockets_that_came_with_a_refused_plan_are_not_the_worker_s(meeting: Mee
         assert meeting.workers.running[1].sockets == {Entry(0, 1)}
 
     asyncio.run(main())
+
+
+def test_a_process_that_may_not_be_ended_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", refused)
+    Worker(0, 1, -1, None).signal(signal.SIGKILL)  # type: ignore[arg-type]
