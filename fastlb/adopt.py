@@ -89,20 +89,22 @@ def find(state_dir: Path, patience_s: float = ANSWER_S) -> tuple[list[Found], li
             continue
         if one is not None:
             silent[column] = one
-    _hear(silent, found, began + ANSWER_S)
+    _hear(state_dir, silent, found, began + ANSWER_S)
     if silent and not found and patience_s > ANSWER_S:
         log.info(f"workers serve already and do not answer; they have {patience_s:g} s for it")
-        _hear(silent, found, began + patience_s)
+        _hear(state_dir, silent, found, began + patience_s)
     for one in silent.values():
         if one is not None:
             one.close()
     return found, sorted(silent)
 
 
-def _hear(silent: dict[int, socket.socket | None], found: list[Found], end: float) -> None:
+def _hear(
+    state_dir: Path, silent: dict[int, socket.socket | None], found: list[Found], end: float
+) -> None:
     """Those that answer are found."""
     for column, one in list(silent.items()):
-        answer = _listen_to(one, end) if one is not None else None
+        answer = _listen_to(state_dir, one, end) if one is not None else None
         if answer is not None:
             del silent[column]
             found.append(answer)
@@ -150,7 +152,7 @@ def _pid_of(state_dir: Path, segment: SharedSegment, column: int) -> int | None:
     return pid if worker_sockets.is_worker(state_dir, pid) else None
 
 
-def _listen_to(one: socket.socket, end: float) -> Found | None:
+def _listen_to(state_dir: Path, one: socket.socket, end: float) -> Found | None:
     """What a worker shows; None: it does not answer in time, or not as a worker does."""
     try:
         one.settimeout(max(end - time.monotonic(), 0.1))
@@ -160,10 +162,15 @@ def _listen_to(one: socket.socket, end: float) -> Found | None:
     if hello is None:
         return None
     try:
-        found = Found(hello, os.pidfd_open(hello.pid), one)
-    except ProcessLookupError:
-        os.close(hello.segment)
+        pidfd = os.pidfd_open(hello.pid)
+    except (OSError, OverflowError):
+        pidfd = -1
+    if pidfd < 0 or not worker_sockets.is_worker(state_dir, hello.pid, (0, os.geteuid())):
+        for fd in (hello.segment, hello.plan, pidfd):
+            if fd is not None and fd >= 0:
+                os.close(fd)
         return None
+    found = Found(hello, pidfd, one)
     with suppress(OSError):
         while len(found.sockets) < hello.sockets:
             some = channel.receive_held(one)

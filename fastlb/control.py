@@ -411,15 +411,16 @@ class Control:
             await self.names.learn(cfg)
             try:
                 warnings += filter(None, [raise_descriptor_limit(cfg, cfg.proxy.workers)])
-                prepared = self.in_force.prepare(expand(cfg, self.names.known))
+                prepared = self.in_force.prepare(expand(cfg, self.names.known), edits=[])
             except StartError as error:
                 self.names.settle(self.in_force.written or cfg)
                 return Reloaded(error.lines, warnings)
+            before, ended = self.in_force.cfg, self._edits_over(cfg)
+            over = await self.in_force.put(prepared)
             self.in_force.written = cfg
             self.names.settle(cfg)
-            warnings += self._change_log(cfg)
-            ended = self._edits_over(cfg)  # first: the plan tells the next control process
-            warnings += self._words_over(await self.in_force.put(prepared)) + ended
+            warnings += self._change_log(cfg, before)
+            warnings += self._words_over(over) + ended
             generation = self.in_force.generation
             await self.in_force.changes.until(
                 lambda: self.workers.all_answered(generation), ACKNOWLEDGE_S
@@ -430,12 +431,11 @@ class Control:
 
     def _edits_over(self, cfg: Config) -> list[str]:
         """A warning for each change of a pool that was made by command and is lost now."""
-        lost, self.in_force.edits = edits.over(cfg, self.in_force.edits), []
         return [
             errors.EDIT_OVER.line(
                 node=f"{edit.address} of [pools.{edit.pool}]", what=edits.in_words(edit)
             )
-            for edit in lost
+            for edit in edits.over(cfg, self.in_force.edits)
         ]
 
     def _with_what_stays(self, cfg: Config) -> tuple[Config, list[str]]:
@@ -446,10 +446,9 @@ class Control:
         proxy = structs.replace(cfg.proxy, **kept)
         return structs.replace(cfg, proxy=proxy), changed
 
-    def _change_log(self, cfg: Config) -> list[str]:
+    def _change_log(self, cfg: Config, before: Config | None) -> list[str]:
         """Opens another access log where the configuration names one."""
-        assert self.in_force.cfg is not None
-        if cfg.proxy.access_log == self.in_force.cfg.proxy.access_log:
+        if before is not None and cfg.proxy.access_log == before.proxy.access_log:
             return []
         try:
             self.access_log = open_access_log(cfg.proxy.access_log)

@@ -176,10 +176,9 @@ class EditCommands:
     async def _put(self, new: list[Edit], cfg: Config) -> list[str]:
         reserve.give()
         try:
-            prepared = self.in_force.prepare(cfg, files=False)
+            prepared = self.in_force.prepare(cfg, files=False, edits=self._joined(new))
         except StartError as error:
             raise Refused.with_line("; ".join(error.lines)) from None
-        self.in_force.edits = self._joined(new)  # first: the plan tells the next control process
         said = await self.in_force.put(prepared)
         for edit in new:
             log.info(f"{edit.address} of [pools.{edit.pool}]: {edits.in_words(edit)}, by command")

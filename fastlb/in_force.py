@@ -9,9 +9,10 @@ does not is given back once no worker uses it. `manifest` writes all of it down 
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastlb import errors, log, manifest, reserve
 from fastlb._core.node import free_slot, read_slot
@@ -31,12 +32,13 @@ from fastlb.passphrases import Keys, Passphrases
 from fastlb.plan import compile_plan, seal
 from fastlb.plan_class import Place
 from fastlb.segment import SharedSegment, Store, Stores
-from fastlb.slots import NodeKey, Slots, Taken, listener_keys
+from fastlb.slots import Numbers, Slots, Taken, listener_keys
 from fastlb.ticket_keys import TicketKeys
 from fastlb.tls_material import NOTHING, TlsFiles
 from fastlb.workers import CurrentPlan, Workers
 
 PUT_DESCRIPTORS = 4  # what `put` opens
+COUNTED = ("nodes", "pools", "classes", "virtual_servers", "rules")  # of Slots
 ACKNOWLEDGE_S = 10.0  # for all workers to take a plan over
 
 
@@ -74,6 +76,8 @@ class Prepared:
     passphrases: dict[str, list[Keys]]  # by class
     tls: TlsFiles
     pages: Pages
+    edits: list[Edit]  # that it has
+    plan: int = -1  # sealed; -1: made by `send`
 
 
 def _entry(store: Store) -> CacheEntry:
@@ -119,16 +123,27 @@ class InForce:
         self.written: Config | None = None  # as the file says: without edits, names as such
         self.edits: list[Edit] = []  # made by command since the file was read; `cfg` has them
         self._plan_fd = -1
+        self._keys_untold = False  # ticket keys: a plan could not be made
+        self._next_fd = -1  # of the configuration adopted last, for `send`
         self._retired: list[tuple[int, set[str]]] = []  # regions, and who does without them
+        self._gone: dict[tuple[str, Hashable], int] = {}  # of `slots`, and who does without it
 
     # --- taking over ---
 
-    def prepare(self, cfg: Config, files: bool = True, renew_workers: bool = False) -> Prepared:
+    def prepare(
+        self,
+        cfg: Config,
+        files: bool = True,
+        renew_workers: bool = False,
+        edits: list[Edit] | None = None,
+    ) -> Prepared:
         """Takes all that `cfg` needs, or raises StartError with everything that is wrong.
 
         Without `files`, what has been read for the one in force is used: its nodes alone differ.
-        `renew_workers`: others take the places of all that run.
+        `renew_workers`: others take the places of all that run. `edits`: those that `cfg` has, if
+        they are not those in force.
         """
+        edits = self.edits if edits is None else edits
         wrong: list[StartError] = []
         try:
             places = self.columns.chosen(cfg.proxy.workers, renew_workers)
@@ -175,10 +190,30 @@ class InForce:
             self.segment.discard(stores)
             self.slots.give_back(taken)
             raise StartError.of_all(wrong)
-        return Prepared(cfg, taken, stores, added, grown, places, class_keys, tls, pages)
+        prepared = Prepared(cfg, taken, stores, added, grown, places, class_keys, tls, pages, edits)
+        if self.cfg is not None:
+            self._prepare_plan(prepared)
+        return prepared
+
+    def _prepare_plan(self, prepared: Prepared) -> None:
+        """Makes the plan while all can be given back still."""
+        try:
+            self.reader.begin(prepared.taken)
+            prepared.plan = self._sealed(prepared, self.generation + 1)
+        except BaseException as error:
+            self.discard(prepared)
+            if isinstance(error, OSError | MemoryError | ValueError | OverflowError):
+                reason = getattr(error, "strerror", None) or error or type(error).__name__
+                raise StartError(
+                    errors.COMMAND_FAILED, what="a plan for the workers", reason=reason
+                ) from error
+            raise
 
     def discard(self, prepared: Prepared) -> None:
         """Gives back what was prepared and is not put in force after all."""
+        if prepared.plan >= 0:
+            os.close(prepared.plan)
+            prepared.plan = -1
         close_grown(prepared.grown)
         self.listeners.close(prepared.added)
         self.segment.discard(prepared.stores)
@@ -189,9 +224,13 @@ class InForce:
 
         Returns a line for each word of the operator about a node that is over by it.
         """
-        moving = self._moving(prepared.stores)
-        await self._copy(moving)
-        await asyncio.to_thread(self.segment.copy_shared, prepared.stores)
+        try:
+            moving = self._moving(prepared.stores)
+            await self._copy(moving)
+            await asyncio.to_thread(self.segment.copy_shared, prepared.stores)
+        except BaseException:
+            self.discard(prepared)
+            raise
         over = self.adopt(prepared)
         self.send()
         if moving and await self.changes.until(self.is_settled, ACKNOWLEDGE_S):
@@ -206,8 +245,17 @@ class InForce:
         replaced = self.segment.adopt(prepared.stores)
         if replaced:
             self._retired.append((self.generation, replaced))
-        self.reader.begin(prepared.taken)
+        if prepared.plan < 0:
+            self.reader.begin(prepared.taken)
+        self._next_fd = prepared.plan
+        self.edits = prepared.edits
         self.cfg = prepared.cfg
+        gone = self.slots.unused(self.cfg)
+        self._gone = {
+            (kind, key): self._gone.get((kind, key), self.generation)
+            for kind in COUNTED
+            for key in getattr(gone, kind)
+        }
         self.class_keys = prepared.passphrases
         self.tls = prepared.tls
         self.pages = prepared.pages
@@ -218,58 +266,86 @@ class InForce:
     def send(self) -> None:
         """The workers' half: each gets the plan of the configuration adopted last."""
         assert self.cfg is not None
-        place = Place(
-            self.slots,
-            self.segment.node_table,
-            self.segment.epoch_ms,
-            {name: store.place for name, store in self.segment.stores.caches.items()},
-            {name: store.place for name, store in self.segment.stores.reservations.items()},
-            self.class_keys,
-            shared=self.segment.stores.shared_place,
-        )
-        blob = compile_plan(
-            self.cfg,
-            place,
-            keys=self.keys,
-            generation=self.generation,
-            workers=len(self.columns.places),
-            columns=self.columns.in_use,
-            tls=self.tls,
-            ticket_keys=self.ticket_keys.keys,
-            manifest=manifest.encode(self.manifest()),
-            pages=self.pages,
-        )
-        before, self._plan_fd = self._plan_fd, seal(blob, self.generation)
+        new, self._next_fd = self._next_fd, -1
+        if new < 0:
+            new = self._sealed(self._as_prepared(), self.generation)
+        self._keys_untold = False
+        before, self._plan_fd = self._plan_fd, new
         listeners = tuple((self.slots.listeners.used[key], key) for key in listener_keys(self.cfg))
         drain_ms = self.cfg.timeouts.drain_ms
         self.workers.use(CurrentPlan(self.generation, self._plan_fd, listeners, drain_ms))
         if before >= 0:
             os.close(before)
 
+    def _as_prepared(self) -> Prepared:
+        """What is in force."""
+        assert self.cfg is not None
+        return Prepared(
+            self.cfg,
+            Taken(),
+            self.segment.stores,
+            [],
+            Grown(),
+            self.columns.places,
+            self.class_keys,
+            self.tls,
+            self.pages,
+            self.edits,
+        )
+
+    def _sealed(self, coming: Prepared, generation: int) -> int:
+        """The plan of what is to be in force, as a file in memory."""
+        stores = coming.stores
+        place = Place(
+            self.slots,
+            self.segment.node_table,
+            self.segment.epoch_ms,
+            {name: store.place for name, store in stores.caches.items()},
+            {name: store.place for name, store in stores.reservations.items()},
+            coming.passphrases,
+            shared=stores.shared_place,
+        )
+        columns = (*coming.places, *self.columns.places, *self.columns.leaving)
+        blob = compile_plan(
+            coming.cfg,
+            place,
+            keys=self.keys,
+            generation=generation,
+            workers=len(coming.places),
+            columns=1 + max(columns),
+            tls=coming.tls,
+            ticket_keys=self.ticket_keys.keys,
+            manifest=manifest.encode(self._manifest(coming, generation)),
+            pages=coming.pages,
+        )
+        return seal(blob, generation)
+
     # --- control processes come and go ---
 
-    def manifest(self) -> Manifest:
+    def _manifest(self, coming: Prepared, generation: int) -> Manifest:
         """What another control process needs to know to go on from here."""
-        stores, has_tickets = self.segment.stores, bool(self.tls.material.certificates)
+        stores, has_tickets = coming.stores, bool(coming.tls.material.certificates)
+        replaced = self.segment.stores.regions() - stores.regions()
+        retired = [*self._retired, *([(generation, replaced)] if replaced else [])]
         return manifest.new(
-            generation=self.generation,
+            generation=generation,
             epoch_ms=self.segment.epoch_ms,
-            places=list(self.columns.places),
+            places=list(coming.places),
             slots=manifest.numbered(self.slots),
             caches={name: _entry(store) for name, store in stores.caches.items()},
             reservations={name: _entry(store) for name, store in stores.reservations.items()},
             shared=stores.shared and stores.shared.name,
             shared_secret=self.segment.shared_secret,
-            retired=[(generation, sorted(regions)) for generation, regions in self._retired],
+            retired=[(since, sorted(regions)) for since, regions in retired],
             counters=self.reader.noted(),
             ticket_keys=[bytes(key) for key in self.ticket_keys.keys] if has_tickets else [],
             ticket_age_s=self.ticket_keys.age_s,
-            edits=self.edits,
+            edits=coming.edits,
             hosts=[
                 (pool, str(one.host), str(address.ip))
-                for (pool, address), one in (self.cfg.hosts.items() if self.cfg else ())
+                for (pool, address), one in coming.cfg.hosts.items()
             ],
-            drain_ms=self.cfg.timeouts.drain_ms if self.cfg else 0,
+            drain_ms=coming.cfg.timeouts.drain_ms,
         )
 
     def resume(self, found: Manifest) -> None:
@@ -297,12 +373,23 @@ class InForce:
 
     def rotate_ticket_keys(self) -> None:
         """Where it is time: a plan that differs from the one in force in these keys alone."""
+        self._tell_ticket_keys()
         if self.cfg is None or not self.is_settled() or not self.ticket_keys.is_due():
             return
         self.ticket_keys.rotate()
-        if self.tls.material.certificates:
-            self.generation += 1
-            self.send()
+        self._keys_untold = bool(self.tls.material.certificates)
+        self._tell_ticket_keys()
+
+    def _tell_ticket_keys(self) -> None:
+        """Those that are new; where there is no memory for a plan now, later."""
+        if not self._keys_untold:
+            return
+        try:
+            self._next_fd = self._sealed(self._as_prepared(), self.generation + 1)
+        except (OSError, MemoryError):
+            return
+        self.generation += 1
+        self.send()
 
     def _moving(self, stores: Stores) -> list[tuple[str, Store, Store]]:
         """Caches that get another size: (class, old, new). A class of another type begins anew."""
@@ -339,34 +426,33 @@ class InForce:
         """Gives back what no worker uses any more; to be called now and then."""
         if self.cfg is None or not self.is_settled():
             return
-        gone = self.slots.unused(self.cfg)
-        for listener in gone.listeners:
+        for listener in self.slots.unused(self.cfg).listeners:
             self.slots.listeners.free(listener)
         kept = {key.address for key in self.slots.listeners.used}
         self.listeners.close([one for one in self.listeners.open if one not in kept])
-        if self.columns.leaving or not self.is_everywhere():
+        if self.columns.leaving:
             return  # they may run by a configuration before
-        for numbers, names in (
-            (self.slots.pools, gone.pools),
-            (self.slots.classes, gone.classes),
-            (self.slots.virtual_servers, gone.virtual_servers),
-            (self.slots.rules, gone.rules),
-        ):
-            for name in names:
-                numbers.free(name)
-        self._free_nodes(gone.nodes)
+        self._free_slots()
         for generation, regions in list(self._retired):
             if self.workers.all_released(generation):
                 self._retired.remove((generation, regions))
                 self.segment.remove(regions)
 
-    def _free_nodes(self, nodes: list[NodeKey]) -> None:
-        """Slots of removed nodes, once their last requests have ended."""
+    def _free_slots(self) -> None:
+        """Those that no request's plan names any more: requests count there, and read states."""
+        released = {one for one in set(self._gone.values()) if self.workers.all_released(one)}
         table = self.segment.address(self.segment.node_table)
-        for key in nodes:
-            slot = self.slots.nodes.used[key]
-            if read_slot(table, slot, self.segment.columns)["connections"] == 0:
-                free_slot(table, self.slots.nodes.free(key))
+        for (kind, key), generation in list(self._gone.items()):
+            numbers: Numbers[Any] = getattr(self.slots, kind)
+            if generation not in released:
+                continue
+            if kind == "nodes":
+                slot = numbers.used[key]
+                if read_slot(table, slot, self.segment.columns)["connections"]:
+                    continue
+                free_slot(table, slot)
+            numbers.free(key)
+            del self._gone[kind, key]
 
     def close(self, let_go: bool = False) -> None:
         """Closes sockets, plan and segment; `let_go`: workers go on with them."""

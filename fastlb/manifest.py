@@ -4,7 +4,9 @@ The manifest lies in the plan's texts, behind a mark, so that it is found whatev
 plan around it. One of another version is read as far as both know the same fields.
 """
 
+import fcntl
 import hashlib
+import mmap
 import os
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +26,8 @@ from fastlb.units import InetAddress, UnixAddress, read_inet
 
 MARK = b"fastlb manifest 1:"
 LENGTH = 10  # digits
+PLAN_BYTES_MAX = 512 << 20
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 NAMED = ("pools", "classes", "virtual_servers", "rules")  # of Slots: their keys are names
 MEANING = 1  # to be raised when something in shared memory comes to mean something else
 
@@ -132,7 +136,7 @@ def encode(manifest: Manifest) -> bytes:
     return MARK + b"%0*d" % (LENGTH, len(text)) + text
 
 
-def decode(blob: bytes) -> Manifest | None:
+def decode(blob: bytes | mmap.mmap) -> Manifest | None:
     """The manifest in a plan's blob; None: there is none that can be read."""
     at = blob.find(MARK)
     if at < 0:
@@ -146,5 +150,14 @@ def decode(blob: bytes) -> Manifest | None:
 
 
 def read(fd: int) -> Manifest | None:
-    """The manifest in the plan behind a descriptor."""
-    return decode(os.pread(fd, os.fstat(fd).st_size, 0))
+    """The manifest in the plan behind a descriptor; none where that is no sealed plan, whatever it
+    is: a worker has shown it."""
+    size = os.fstat(fd).st_size
+    try:
+        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+    except OSError:
+        return None
+    if not sealed or not 0 < size <= PLAN_BYTES_MAX:
+        return None
+    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as blob:
+        return decode(blob)

@@ -1,7 +1,7 @@
 """Which number each name has in the core's tables, the same over every reload.
 
-A number that was freed is handed out again as late as possible: requests that began with an
-older plan may still count there. Nothing here is written to shared memory; control.py does
+A number is freed once no request's plan has it (in_force.py), and handed out again as late as
+possible. Nothing here is written to shared memory; control.py does
 that once a reload is certain.
 """
 

@@ -51,8 +51,11 @@ class Worker:
         return self.silent_s < SILENT_S
 
     def signal(self, number: signal.Signals) -> None:
-        """Sent to this process, never to another one that got its number."""
-        with suppress(ProcessLookupError):
+        """Sent to this process, never to another one that got its number.
+
+        One that was taken over may be another user's, whom this process may not end.
+        """
+        with suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self.pidfd, number)
 
     def reap(self) -> int | None:

@@ -8,7 +8,7 @@ does not answer.
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -85,8 +85,8 @@ def noted(state_dir: Path, column: int) -> int | None:
         return None
 
 
-def is_worker(state_dir: Path, pid: int) -> bool:
-    """Whether it is a worker, of the user whose directory this is."""
+def is_worker(state_dir: Path, pid: int, users: Iterable[int] = ()) -> bool:
+    """Whether it is a worker, of the user whose directory this is or of one of `users`."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         status = Path(f"/proc/{pid}/status").read_text(errors="replace")
@@ -94,7 +94,7 @@ def is_worker(state_dir: Path, pid: int) -> bool:
     except OSError:
         return False
     (uids,) = (line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))
-    return PROGRAM in words and uids[0] == str(owner)
+    return PROGRAM in words and int(uids[0]) in (owner, *users)
 
 
 def _began(pid: int) -> int:

@@ -156,9 +156,15 @@ class Workers:
             self._send_log(worker)
 
     def _send_log(self, worker: Worker) -> None:
-        if self.access_log.fd >= 0:
-            message = Message(Kind.LOG, int(self.access_log.is_syslog), 0)
-            self._send(worker, message, (self.access_log.fd,))
+        if self.access_log.fd < 0:
+            return
+        message = Message(Kind.LOG, int(self.access_log.is_syslog), 0)
+        try:
+            channel.send(worker.channel, message, fds=(self.access_log.fd,))
+        except BlockingIOError:
+            asyncio.get_running_loop().call_later(RETRY_S, self._send_log, worker)
+        except OSError:
+            return  # it has ended
 
     def _wanted(self, worker: Worker, plan: CurrentPlan) -> dict[Entry, int]:
         """The sockets that it is to serve; none that it has not got, if it leaves."""
@@ -256,8 +262,11 @@ class Workers:
             some, lent = lent[:SOCKETS_MAX], lent[SOCKETS_MAX:]
             try:
                 channel.send_sockets(worker.channel, some)
+            except BlockingIOError:
+                asyncio.get_running_loop().call_later(RETRY_S, self.lend, column)
+                return
             except OSError:
-                return  # it does not read, or has ended too
+                return  # it has ended too
             worker.sockets |= {entry for entry, _ in some}
 
     def _drop(self, worker: Worker, entries: list[Entry]) -> None:

@@ -47,9 +47,17 @@ def hello(
     generation: int = 5,
     column: int = 3,
     stopping: bool = False,
+    pid: int | None = None,
 ) -> None:
-    data = HEADER.pack(kind, 0, generation) + HELLO.pack(column, stopping, os.getpid(), sockets)
+    pid = os.getpid() if pid is None else pid
+    data = HEADER.pack(kind, 0, generation) + HELLO.pack(column, stopping, pid, sockets)
     socket.send_fds(one, [data], list(fds))
+
+
+@pytest.fixture
+def as_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process passes for one."""
+    monkeypatch.setattr(worker_sockets, "is_worker", lambda *_: True)
 
 
 def test_stale_files_are_removed(state: Path) -> None:
@@ -85,8 +93,12 @@ def test_a_socket_is_for_this_user_alone_however_long_its_path(tmp_path: Path) -
         lambda one: hello(one, 0, kind=Kind.ACK),
         lambda one: hello(one, 0, sockets=1),
         lambda one: (hello(one, 0, sockets=1), one.send(HEADER.pack(Kind.HELD, 1, 0))),
+        lambda one: hello(one, 0, pid=0),
+        lambda one: hello(one, 0, 0, pid=0xFFFFFFFF),
+        lambda one: hello(one, 0, 0, pid=1 << 22),
     ],
 )
+@pytest.mark.usefixtures("as_worker")
 def test_what_does_not_answer_as_a_worker_does_is_silent(
     state: Path, say: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +111,17 @@ def test_what_does_not_answer_as_a_worker_does_is_silent(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_another_process_is_not_taken_over(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adopt, "ANSWER_S", 0.2)
+    before = len(os.listdir("/proc/self/fd"))
+    with worker_sockets.listen(state, 3) as listener:
+        thread = answering(listener, lambda one: hello(one, 0, 0, pid=1))
+        assert adopt.find(state) == ([], [3])
+        thread.join(5)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.usefixtures("as_worker")
 def test_memory_that_is_not_as_it_says_is_not_gone_on_with(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,6 +306,7 @@ def test_a_worker_whose_queue_is_full_is_silent(
             one.close()
 
 
+@pytest.mark.usefixtures("as_worker")
 def test_where_nobody_answers_all_have_more_time(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

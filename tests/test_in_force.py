@@ -1,16 +1,20 @@
 """How one configuration takes the place of another, without worker processes."""
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
+from fastlb import manifest
 from fastlb._core._testing_session_cache import Probe
 from fastlb._core.node import get_state, read_slot
 from fastlb._core.session_store import StateFileError
 from fastlb.check import check_text
 from fastlb.config import Config
+from fastlb.edits import Edit
 from fastlb.errors import StartError
 from fastlb.in_force import Changes, InForce
 from fastlb.slots import NodeKey
@@ -123,6 +127,67 @@ def test_a_refused_preparation_leaves_nothing(
     assert (regions(force), dict(force.slots.nodes.used), set(force.listeners.open)) == before
 
 
+def test_a_plan_that_cannot_be_made_leaves_everything(
+    force: InForce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(force, config(size=64))
+    before = regions(force), dict(force.slots.nodes.used), set(force.listeners.open), force.cfg
+    edit = Edit(verb="remove", pool="web", address="10.0.0.2:80")
+    new = config('"10.0.0.9:80"', size=128)
+    for failing in ("seal", "compile_plan"):
+        for error in (OSError(12, "Cannot allocate memory"), MemoryError(), ValueError("too long")):
+
+            def fails(*_: object, error: Exception = error, **__: object) -> int:
+                raise error
+
+            descriptors = len(os.listdir("/proc/self/fd"))
+            with monkeypatch.context() as patched:
+                patched.setattr(f"fastlb.in_force.{failing}", fails)
+                with pytest.raises(StartError, match="FLB-S169"):
+                    force.prepare(new, edits=[edit])
+            assert len(os.listdir("/proc/self/fd")) == descriptors
+    after = regions(force), dict(force.slots.nodes.used), set(force.listeners.open), force.cfg
+    assert after == before
+    assert (force.generation, force.edits) == (1, [])
+    put(force, new)
+    assert force.workers.plans == [1, 2]  # type: ignore[attr-defined]
+
+
+def test_what_fails_while_maps_are_copied_is_given_back(
+    force: InForce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(force, config(size=64))
+    before = regions(force), dict(force.slots.nodes.used), set(force.listeners.open), force.cfg
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(force.segment, "copy_shared", fails)
+    prepared = force.prepare(config('"10.0.0.9:80"', size=128))
+    with pytest.raises(MemoryError):
+        asyncio.run(force.put(prepared))
+    after = regions(force), dict(force.slots.nodes.used), set(force.listeners.open), force.cfg
+    assert after == before
+    assert force.generation == 1
+
+
+def test_the_next_control_process_reads_what_came_with_the_plan(force: InForce) -> None:
+    put(force, config())
+    edit = Edit(verb="remove", pool="web", address="10.0.0.2:80")
+    prepared = force.prepare(config('"10.0.0.1:80"', size=128), edits=[edit])
+    assert force.edits == []
+    asyncio.run(force.put(prepared))
+    wrote = manifest.read(force._plan_fd)
+    assert wrote is not None
+    assert (wrote.generation, wrote.edits, wrote.places) == (2, [edit], list(force.columns.places))
+    assert wrote.retired == [(2, ["class.c"])]
+    assert wrote.caches["c"].region == "class.c#1"
+    now = force._manifest(force._as_prepared(), 2)
+    for one in (wrote, now):
+        one.ticket_age_s = 0.0
+    assert wrote == now
+
+
 def test_nothing_is_given_back_before_every_worker_has_the_new_plan(force: InForce) -> None:
     put(force, config())
     old = set(force.listeners.open)
@@ -133,8 +198,52 @@ def test_nothing_is_given_back_before_every_worker_has_the_new_plan(force: InFor
     assert old <= set(force.listeners.open)
     force.workers.acknowledged = 2  # type: ignore[attr-defined]
     force.tidy()
-    assert gone not in force.slots.nodes.used
     assert not old & set(force.listeners.open)
+    assert gone in force.slots.nodes.used, "requests of before may read its state"
+    force.workers.released = 2  # type: ignore[attr-defined]
+    force.tidy()
+    assert gone not in force.slots.nodes.used
+
+
+def test_a_slot_is_free_once_the_last_request_that_began_with_it_has_ended(force: InForce) -> None:
+    workers = force.workers
+    put(force, config())
+    put(force, config('"10.0.0.1:80"'))  # 2: without
+    put(force, config())  # 3: with it again
+    gone = NodeKey("web", "10.0.0.2", 80)
+    workers.acknowledged = workers.released = 3  # type: ignore[attr-defined]
+    force.tidy()
+    slot = force.slots.nodes.used[gone]
+    put(force, config('"10.0.0.1:80"'))  # 4
+    put(force, config('"10.0.0.1:80", "10.0.0.3:80"'))  # 5
+    workers.acknowledged = 5  # type: ignore[attr-defined]
+    for released in (2, 3):
+        workers.released = released  # type: ignore[attr-defined]
+        force.tidy()
+        assert force.slots.nodes.used[gone] == slot
+    workers.released = 4  # type: ignore[attr-defined]
+    force.tidy()
+    assert gone not in force.slots.nodes.used
+
+
+def test_names_keep_their_counters_to_themselves_while_requests_run(force: InForce) -> None:
+    put(force, config())
+    other = config()
+    pool, server = other.pools["web"], other.virtual_servers["a"]
+    new = structs.replace(
+        other,
+        pools={"new": pool},
+        virtual_servers={"b": structs.replace(server, pool="new")},
+    )
+    put(force, new)
+    force.workers.acknowledged = 2  # type: ignore[attr-defined]
+    force.tidy()
+    assert {"web", "new"} == set(force.slots.pools.used)
+    assert {"a", "b"} == set(force.slots.virtual_servers.used)
+    force.workers.released = 2  # type: ignore[attr-defined]
+    force.tidy()
+    assert {"new"} == set(force.slots.pools.used)
+    assert {"b"} == set(force.slots.virtual_servers.used)
 
 
 def test_for_silent_workers_memory_stays_and_nothing_else(force: InForce) -> None:
@@ -157,6 +266,7 @@ def test_the_slot_of_a_removed_node_stays_while_requests_run_there(
     slot = force.slots.nodes.used[gone]
     put(force, config('"10.0.0.1:80"'))
     force.workers.acknowledged = 2  # type: ignore[attr-defined]
+    force.workers.released = 2  # type: ignore[attr-defined]
     busy = read_slot(table, slot, 2) | {"connections": 1}
     with monkeypatch.context() as patched:
         patched.setattr("fastlb.in_force.read_slot", lambda *_: busy)
@@ -259,6 +369,29 @@ def test_ticket_keys_change_by_a_plan_of_their_own(force: InForce, tmp_path: Pat
     force.rotate_ticket_keys()
     assert workers.plans == [1, 2]
     assert force.ticket_keys.names()[0] == names[1]
+
+
+def test_new_ticket_keys_are_told_once_there_is_memory_for_a_plan(
+    force: InForce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(force, https(Authority(tmp_path).certificate("shop.test")))
+    workers: Workers = force.workers  # type: ignore[assignment]
+    workers.acknowledged = 1
+    rotation_is_due(force)
+
+    def fails(*_: object) -> int:
+        raise OSError(12, "Cannot allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fastlb.in_force.seal", fails)
+        force.rotate_ticket_keys()
+        names = force.ticket_keys.names()
+        force.rotate_ticket_keys()
+    assert (force.generation, workers.plans) == (1, [1])
+    for _ in range(2):
+        force.rotate_ticket_keys()
+        assert (force.generation, workers.plans) == (2, [1, 2])
+    assert force.ticket_keys.names() == names
 
 
 def test_a_rotation_waits_for_workers_that_lag_behind(force: InForce, tmp_path: Path) -> None:

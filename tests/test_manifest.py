@@ -1,11 +1,13 @@
 """What a control process leaves for the next one."""
 
+import fcntl
 import os
 
 import pytest
 
 from fastlb import manifest
 from fastlb.manifest import CacheEntry
+from fastlb.plan import seal
 from fastlb.slots import ListenerKey, NodeKey, Slots
 from fastlb.units import InetAddress, UnixAddress, read_inet
 
@@ -45,16 +47,6 @@ def test_fields_of_a_later_version_are_no_matter() -> None:
     assert (found.places, found.generation) == ([1], 0)
 
 
-def test_it_is_read_from_a_descriptor(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    file = tmp_path / "plan"
-    file.write_bytes(manifest.encode(manifest.new(generation=3)))
-    fd = os.open(file, os.O_RDONLY)
-    found = manifest.read(fd)
-    os.close(fd)
-    assert found is not None
-    assert found.layout == manifest.layout()
-
-
 def test_all_numbers_come_back() -> None:
     slots = Slots()
     nodes = [NodeKey("web", "10.0.0.1", 80), NodeKey("web", "::1", 81), NodeKey("b", "::1", 81)]
@@ -76,3 +68,25 @@ def test_all_numbers_come_back() -> None:
         one, two = getattr(slots, kind), getattr(other, kind)
         assert (one.used, one.freed, one.begun) == (two.used, two.freed, two.begun)
     assert isinstance(listeners[0].address, InetAddress)
+
+
+def test_of_what_is_no_sealed_plan_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = manifest.encode(manifest.new(generation=7))
+    whole = seal(text, 7)
+    found = manifest.read(whole)
+    assert found is not None
+    assert (found.generation, found.layout) == (7, manifest.layout())
+    open_ = os.memfd_create("open", os.MFD_ALLOW_SEALING)
+    os.write(open_, text)
+    assert manifest.read(open_) is None
+    os.ftruncate(open_, 1 << 40)
+    fcntl.fcntl(open_, fcntl.F_ADD_SEALS, manifest.SEALS)
+    assert manifest.read(open_) is None, "a terabyte"
+    empty = seal(b"", 7)
+    assert manifest.read(empty) is None
+    pipe = os.pipe()
+    assert manifest.read(pipe[0]) is None
+    monkeypatch.setattr(manifest, "PLAN_BYTES_MAX", len(text) - 1)
+    assert manifest.read(whole) is None
+    for fd in (whole, open_, empty, *pipe):
+        os.close(fd)

@@ -8,6 +8,7 @@
 # with a message at start-up, never a SIGBUS at the first use.
 
 import errno
+import fcntl
 import os
 
 from libc.errno cimport EBUSY
@@ -108,7 +109,10 @@ def _open_file(directory):
     reason = ""
     if directory is None:
         try:
-            return os.memfd_create("fastlb", os.MFD_CLOEXEC)
+            fd = os.memfd_create("fastlb", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            # It grows and never shrinks: who has it must not be able to take mapped pages away.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+            return fd
         except OSError as error:
             reason = f"memfd_create: {error.strerror}; "
         directory = "/dev/shm"
@@ -200,7 +204,6 @@ cdef class Segment:
         """Maps the segment behind `fd`, which stays the caller's."""
         cdef Segment segment = Segment.__new__(Segment)
         cdef SegmentHeader* header
-        import fcntl
         segment.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
         if os.fstat(segment.fd).st_size < <long>sizeof(SegmentHeader):
             raise SharedMemoryError("the descriptor is not a fastlb segment: too short")

@@ -1,5 +1,6 @@
 """Segments: regions that come, go and are found by other processes; locks whose holders die."""
 
+import fcntl
 import os
 import resource
 import signal
@@ -152,6 +153,20 @@ def test_descriptors_are_closed() -> None:
         Segment.attach(file.fileno())
     del segment
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_nobody_can_take_its_pages_away() -> None:
+    with Segment.create() as segment:
+        size = os.fstat(segment.fd).st_size
+        for less in (0, size - 1):
+            with pytest.raises(PermissionError):
+                os.ftruncate(segment.fd, less)
+        for more in (fcntl.F_SEAL_GROW, fcntl.F_SEAL_WRITE):  # nor make it stay as it is
+            with pytest.raises(PermissionError):
+                fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, more)
+        segment.allocate("a", 1, 1 << 20)
+        segment.remove("a")
+        assert os.fstat(segment.fd).st_size > size
 
 
 def test_a_file_in_a_directory_where_there_is_no_memfd() -> None:
