@@ -146,19 +146,22 @@ class Faults:
 
     async def reload(self) -> None:
         async with self.system.alone:  # a control process that starts would read the file too
-            self.system.write()
-            done = await self.system.ask("reload")
+            await self._reload()
+
+    async def _reload(self) -> None:
+        self.system.write()
+        done = await self.system.ask("reload")
         if not done["ok"]:
             self.world.wrong(f"a reload was refused: {done['errors']}")
 
     async def worker_count(self) -> None:
         """Another number of workers; those that leave finish what they have."""
-        others = [one for one in (1, 2, 3) if one != self.system.workers]
-        begun, fewer = time.monotonic(), min(others) < self.system.workers
-        self.system.workers = self.random.choice(others)
-        await self.reload()
-        if fewer:
-            self.world.left.append((begun, time.monotonic() + LEFT_SLACK_S))
+        async with self.system.alone:
+            begun, before = time.monotonic(), self.system.workers
+            self.system.workers = self.random.choice([one for one in (1, 2, 3) if one != before])
+            await self._reload()
+            if self.system.workers < before:
+                self.world.left.append((begun, time.monotonic() + LEFT_SLACK_S))
 
     async def upgraded(self) -> None:
         """All that serve are replaced; old ones end what they have within the drain time."""
