@@ -6,7 +6,6 @@ without a word it is as if nobody had asked.
 """
 
 import os
-import select
 import signal
 import socket
 import time
@@ -23,6 +22,7 @@ from fastlb.errors import StartError
 from fastlb.in_force import InForce
 from fastlb.manifest import Manifest
 from fastlb.segment import SharedSegment
+from fastlb.side_process import ends_within
 from fastlb.worker_process import Worker
 
 ANSWER_S = 5.0  # for all workers together
@@ -124,7 +124,7 @@ def end_silent(
             pidfd = os.pidfd_open(pid)
             try:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                select.select([pidfd], [], [], KILLED_S)
+                ends_within(pidfd, KILLED_S)
             finally:
                 os.close(pidfd)
 

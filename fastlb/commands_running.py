@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import time
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from fastlb import errors, log
 from fastlb.command import DONE, FAILED, WRONG, Arguments, Commands, ask_running, state_dir
 from fastlb.control_socket import Answer, NobodyThere, ask
 from fastlb.errors import StartError
+from fastlb.side_process import ends_within
 
 EXTRA_STOP_S = 15  # beyond the drain time, before `stop` gives up waiting
 UPGRADE_S = 60.0  # for the new program to serve
@@ -90,7 +90,7 @@ def _has_ended(pid: int) -> bool:
     except ProcessLookupError:
         return True
     try:
-        return bool(select.select([pidfd], [], [], 0)[0])
+        return ends_within(pidfd, 0)
     finally:
         os.close(pidfd)
 
@@ -146,7 +146,7 @@ def _wait(pids: Iterable[int], seconds: float, quiet: bool = False) -> int:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
-        ended, _, _ = select.select([pidfd], [], [], max(end - time.monotonic(), 0))
+        ended = ends_within(pidfd, max(end - time.monotonic(), 0))
         os.close(pidfd)
         if not ended and quiet:
             return FAILED

@@ -44,9 +44,17 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
     """Whether it has ended in time; it is not reaped, so that its number stays its own."""
     pidfd = os.pidfd_open(process.pid)
     try:
-        return bool(select.select([pidfd], [], [], seconds)[0])
+        return ends_within(pidfd, seconds)
     finally:
         os.close(pidfd)
+
+
+def ends_within(pidfd: int, seconds: float) -> bool:
+    """Whether that process ends in time; it is not reaped. Any descriptor will do, as it would not
+    for select(2)."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
