@@ -14,6 +14,7 @@ from .configuration import HOST, KINDS, Kind
 from .world import HURT_GRACE_S, World
 
 TIMEOUT_S = 20.0
+LATE_S = 1.0  # after which a connection that says nothing is near its end (client_header)
 ECHO_S = 0.2  # between two words over a WebSocket, at most
 HOLD_S = 8.0  # for which one is held, in the mean
 HOLD_MAX_S = 40.0
@@ -98,7 +99,9 @@ class User:
         except Ended as error:
             await self.leave()
             refused = isinstance(error.__cause__, ConnectionRefusedError)
-            self._failed(f"{method} {error}", not refused and self._cut_explained(begun))
+            self._failed(
+                f"{method} {error}", not refused and self._ended_rightly(str(error), begun)
+            )
             return False
         if status >= 400:
             self._failed(f"{method} {status}", self.world.any_hurt(begun - HURT_GRACE_S))
@@ -106,14 +109,15 @@ class User:
         self._reached(node, begun)
         return True
 
-    def _cut_explained(self, begun: float) -> bool:
-        """Of a relayed connection the node's end, too, is the client's. That one is refused has no
-        explanation: the listening sockets are there all the time."""
+    def _ended_rightly(self, how: str, begun: float) -> bool:
+        """Of a relayed connection the node's end, too, is the client's, and an answer that a node
+        has broken off must not look whole. That one is refused has no explanation: the listening
+        sockets are there all the time."""
         world = self.world
-        relayed = self.kind.protocol == "tcp" and (
-            world.any_hurt(begun - HURT_GRACE_S) or world.had_to_leave(self.opened)
-        )
-        return relayed or world.worker_killed(begun)
+        hurt = world.any_hurt(begun - HURT_GRACE_S)
+        if self.kind.protocol == "tcp" and (hurt or world.had_to_leave(self.opened)):
+            return True
+        return (how == "cut" and hurt) or world.worker_killed(begun)
 
     def _failed(self, how: str, has_cause: bool) -> None:
         self.world.errors[how] += 1
@@ -132,6 +136,9 @@ class User:
         if fresh:
             await self.leave()
             self.streams = await self._connected()
+            while time.monotonic() - self.opened > LATE_S:  # the machine has much to do
+                await self.leave()
+                self.streams = await self._connected()
         assert self.streams is not None
         reader, writer = self.streams
         lines = [f"{method} {target} HTTP/1.1", f"Host: {HOST}", f"User-Agent: {self.name}"]
