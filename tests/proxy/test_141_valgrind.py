@@ -80,6 +80,7 @@ def test_workers_from_start_to_stop(tmp_path: Path) -> None:
     certificate = authority.certificate("shop.test")
     with HttpNode("a") as a, HttpNode("b") as b:
         config = sticky(a, b, workers=2, timeouts={"drain": "3m"})  # its end takes long, too
+        config["proxy"]["worker_timeout"] = "0s"
         shop = config["virtual_servers"]["shop"]
         config["virtual_servers"]["secure"] = {
             **shop, "protocol": "https", "tls": {"certificates": [certificate.table()]},
